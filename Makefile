@@ -1,0 +1,51 @@
+# make demo         set up and run on faces that edge-fer draws itself: no camera, no TensorFlow
+# make test         all tests, those of training and export included (installs TensorFlow)
+# make test-device  the runtime's tests alone: what one runs on a Pi
+# make check        ruff, ruff format, mypy --strict
+# make model        train the model in the wheel again: make model DATA=~/fer2013
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+TRAINING_TESTS := $(addprefix tests/test_,training.py evaluation.py export.py verify.py report.py average_faces.py equalise.py qat.py edgetpu.py microcontroller.py)
+
+.PHONY: demo test test-device check model clean
+
+demo: $(VENV)/runtime
+	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
+	@echo "Look at out/demo.mp4 and out/demo.jsonl. With a webcam: $(BIN)/edge-fer run --camera 0"
+
+test: $(VENV)/train
+	$(BIN)/python -m pytest
+
+test-device: $(VENV)/dev
+	$(BIN)/python -m pytest $(TRAINING_TESTS:%=--ignore=%)
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+model: $(VENV)/train
+	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA)
+	$(BIN)/python export/quantize.py runs/compact/model.keras --data $(DATA) -o edge_fer/models/compact.tflite --force
+
+# One marker file for each set of packages; they are installed again when pyproject.toml changes.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edge-fer needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Raspberry Pi OS: sudo apt install python3-venv"; exit 1; }
+
+$(VENV)/runtime: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/runtime
+
+$(VENV)/train: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+	touch $@ $(VENV)/dev $(VENV)/runtime
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

@@ -1,0 +1,132 @@
+"""What each stage costs alone: searching, cutting out, classifying, drawing, writing.
+
+    python benchmarks/bench_stages.py
+
+CPU time and wall time of one core, medians over the pictures of the demo; the network also with more threads, on all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.table import Table
+
+from edge_fer.bench import describe_machine
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.classifier import TfliteClassifier
+from edge_fer.core import Frame, FrameResult
+from edge_fer.detectors.haar import HaarDetector
+from edge_fer.draw import annotate
+from edge_fer.events import RunInfo
+from edge_fer.preprocess import face_tensor
+from edge_fer.recognizer import Recognizer
+from edge_fer.sinks import open_sink
+from edge_fer.sources.demo import DemoSource
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=60, metavar="N", help="pictures to measure on (default: 60)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(list(DemoSource())[: max(1, args.frames)], Path(folder))
+    machine, date = describe_machine(), datetime.now(UTC).date().isoformat()
+    if args.json:
+        print(json.dumps({"date": date, **machine, "stages": rows}))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(f"{date}: " + ", ".join(f"{name} {value}" for name, value in machine.items()), highlight=False)
+    table = Table("stage", "on", "threads", "CPU ms", "wall ms", "N")
+    for row in rows:
+        figures = (f"{row['cpu_ms']:.3f}", f"{row['wall_ms']:.3f}", str(row["n"]))
+        table.add_row(row["stage"], row["on"], str(row["threads"]), *figures)
+    console.print(table)
+    return 0
+
+
+def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
+    """All stages; ``folder`` takes what is written."""
+    cores = os.sched_getaffinity(0)
+    cv2.setNumThreads(1)
+    os.sched_setaffinity(0, {max(cores)})
+    rows: list[dict[str, Any]] = []
+
+    def stage(name: str, on: str, act: Callable[[int], object], count: int = len(frames), threads: int = 1) -> None:
+        act(0)
+        cpu_ms, wall_ms = [], []
+        for index in range(count):
+            wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+            act(index)
+            cpu_ms.append((time.process_time_ns() - cpu) / 1e6)
+            wall_ms.append((time.perf_counter_ns() - wall) / 1e6)
+        figures = {"cpu_ms": round(median(cpu_ms), 4), "wall_ms": round(median(wall_ms), 4)}
+        rows.append({"stage": name, "on": on, "threads": threads, **figures, "n": count})
+
+    grays = [frame.gray for frame in frames]
+    halves = [cv2.resize(gray, (320, 240), interpolation=cv2.INTER_AREA) for gray in grays]
+    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    stage(
+        "Haar, whole frame",
+        "640x480, faces from 40 px",
+        lambda i: cascade.detectMultiScale(grays[i], 1.1, 5, minSize=(40, 40)),
+    )
+    stage(
+        "Haar, whole frame",
+        "320x240, faces from 40 px",
+        lambda i: cascade.detectMultiScale(halves[i], 1.1, 5, minSize=(40, 40)),
+    )
+    detector = HaarDetector()
+    stage("HaarDetector, whole frame", "640x480, faces from 40 px", lambda i: detector.detect(grays[i], 40))
+
+    bundle = load_bundle(DEFAULT_MODEL)
+    classifier = TfliteClassifier(bundle)
+    boxes = [frame.truth[0].box for frame in frames]
+
+    def cut(index: int) -> object:
+        return face_tensor(grays[index], boxes[index], classifier.size_hw, bundle.card.margin)
+
+    stage("face_tensor", "one face of 120 to 240 px", cut)
+    tensors = [
+        face_tensor(gray, box, classifier.size_hw, bundle.card.margin) for gray, box in zip(grays, boxes, strict=True)
+    ]
+    for threads in (1, 2, 4):
+        os.sched_setaffinity(0, {max(cores)} if threads == 1 else cores)
+        network = TfliteClassifier(bundle, threads)
+        stage(
+            "classify", f"{bundle.card.name}, one face", lambda i, n=network: n.classify([tensors[i]]), threads=threads
+        )
+    os.sched_setaffinity(0, {max(cores)})
+
+    recognizer = Recognizer.load()
+    results: list[FrameResult] = []
+    stage("recognize, as a stream", "640x480, two faces", lambda i: results.append(recognizer.recognize(frames[i])))
+    results = results[1:]  # the first is the warm-up's
+    stage("colour", "640x480", lambda i: frames[i].picture())
+    pictures = [frame.picture() for frame in frames]
+    stage("draw", "640x480, two faces", lambda i: annotate(pictures[i], results[i].faces))
+    stage("JPEG", "640x480", lambda i: cv2.imencode(".jpg", pictures[i]))
+    run = RunInfo("bench", bundle.card.name, bundle.card.model_sha256, fps=15.0, live=False)
+    for spec in (f"jsonl:{os.devnull}", f"csv:{folder / 'faces.csv'}", f"video:{folder / 'annotated.mp4'}"):
+        sink = open_sink(spec, run)
+        stage(f"sink {spec.partition(':')[0]}", "two faces a frame", lambda i, s=sink: s.write(results[i]))
+        sink.close()
+    os.sched_setaffinity(0, cores)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""How fast edge-fer is on this board: ``edge-fer bench``. Figures of one board are one line of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_fer.classifier import load_runtime
+from edge_fer.cli import build_recognizer
+from edge_fer.config import Settings
+from edge_fer.core import Frame, Sink
+from edge_fer.errors import DataError
+from edge_fer.events import RunInfo
+from edge_fer.recognizer import Recognizer
+from edge_fer.sinks import open_sink
+from edge_fer.sources import open_source
+from edge_fer.version import __version__
+
+WARM_UP = 5
+"""Frames at the start that are not counted: caches fill, the first search covers the whole frame."""
+TUNE_S = 60.0
+"""How long ``tune`` may take, about."""
+TUNE_FRAMES = 120
+TUNE_MIN_FACE_PX = (40, 60, 80)
+THREAD_GAIN = 0.9
+"""Another thread has to bring the network's time below this share of what it was. A core kept free is worth more."""
+
+_THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
+_SINCE_BOOT = 16  # the same four, shifted: has happened since boot
+
+
+@dataclass(frozen=True)
+class BoardFiles:
+    """Where a board tells about itself. Linux everywhere; the model and the throttling on a Raspberry Pi alone."""
+
+    model: Path = Path("/proc/device-tree/model")
+    cpuinfo: Path = Path("/proc/cpuinfo")
+    status: Path = Path("/proc/self/status")
+    temperature: Path = Path("/sys/class/thermal/thermal_zone0/temp")
+    throttled: Path = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+
+
+BOARD = BoardFiles()
+
+
+def describe_machine(files: BoardFiles = BOARD) -> dict[str, Any]:
+    """Board, processor and versions, for people who compare figures."""
+    processor = [line.partition(":")[2].strip() for line in _read(files.cpuinfo).splitlines() if "model name" in line]
+    runtime = load_runtime().__name__.partition(".")[0].replace("_", "-")
+    try:
+        version = metadata.version(runtime)
+    except metadata.PackageNotFoundError:  # tensorflow-cpu and the like
+        version = "of unknown version"
+    return {
+        "board": _read(files.model).rstrip("\0\n") or platform.machine(),
+        "cpu": processor[0] if processor else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "opencv": cv2.__version__,
+        "runtime": f"{runtime} {version}",
+        "edge_fer": __version__,
+    }
+
+
+def read_health(files: BoardFiles = BOARD) -> dict[str, Any]:
+    """Heat, throttling and memory now; None where the board does not tell.
+
+    Returns:
+        ``temperature_c``; ``throttled``: what slows the board down now, and with "since boot" what did before;
+        ``rss_peak_mb``: the most memory that this process has held, in MB of a million bytes.
+    """
+    temperature, bits = _read(files.temperature).strip(), _read(files.throttled).strip()
+    peak = [line.split()[1] for line in _read(files.status).splitlines() if line.startswith("VmHWM:")]
+    return {
+        "temperature_c": round(int(temperature) / 1000, 1) if temperature else None,
+        "throttled": _throttling(int(bits, 16)) if bits else None,
+        "rss_peak_mb": round(int(peak[0]) * 1024 / 1e6, 1) if peak else None,
+    }
+
+
+def _read(path: Path) -> str:
+    # A sensor that is missing or refuses is not worth an error.
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _throttling(bits: int) -> list[str]:
+    now = [text for bit, text in _THROTTLE_BITS.items() if bits >> bit & 1]
+    return now + [f"{text} since boot" for bit, text in _THROTTLE_BITS.items() if bits >> bit + _SINCE_BOOT & 1]
+
+
+def summary(times_ms: Sequence[float]) -> dict[str, float]:
+    """Mean, median and tail of times in milliseconds: ``mean``, ``p50``, ``p95``, ``p99``."""
+    p50, p95, p99 = np.percentile(times_ms, (50, 95, 99))
+    figures = {"mean": float(np.mean(times_ms)), "p50": float(p50), "p95": float(p95), "p99": float(p99)}
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def measure(
+    frames: Iterable[Frame], recognizer: Recognizer, sink: Sink, limit_s: float = float("inf")
+) -> dict[str, Any]:
+    """Run the loop of ``edge-fer run`` over frames and take the wall time of each stage.
+
+    Args:
+        frames: as a source gives them; the time that it takes is the stage ``decode``, which with a camera is mostly
+            waiting.
+        recognizer: gives its own stages in ``FrameResult.latency_ms``.
+        sink: its ``write`` is the stage ``sinks``.
+        limit_s: stop after so many seconds.
+
+    Returns:
+        ``frames``: counted, without the first ``WARM_UP`` if there are more; ``fps``: of the whole loop;
+        ``stages_ms``: ``summary`` by stage; ``frame_ms``: of all but ``decode``; ``cpu_ms``: CPU time of a frame on
+        all cores, decoding included.
+
+    Raises:
+        DataError: there are no frames.
+    """
+    stages: dict[str, list[float]] = defaultdict(list)
+    totals, cpus = [], []
+    started, cpu = time.perf_counter(), time.process_time()
+    since = started
+    for frame in frames:
+        read = time.perf_counter()
+        result = recognizer.recognize(frame)
+        recognized = time.perf_counter()
+        sink.write(result)
+        written = time.perf_counter()
+        for stage, ms in (
+            ("decode", (read - since) * 1000),
+            *result.latency_ms.items(),
+            ("sinks", (written - recognized) * 1000),
+        ):
+            stages[stage].append(ms)
+        totals.append((written - read) * 1000)
+        cpu_before, cpu = cpu, time.process_time()
+        cpus.append((cpu - cpu_before) * 1000)
+        since = time.perf_counter()
+        if since - started > limit_s:
+            break
+    if not totals:
+        raise DataError("The source gave no frame: nothing to measure.")
+    skip = WARM_UP if len(totals) > WARM_UP else 0
+    loop_ms = float(np.mean(stages["decode"][skip:]) + np.mean(totals[skip:]))
+    return {
+        "frames": len(totals) - skip,
+        "fps": round(1000 / loop_ms, 1),
+        "stages_ms": {stage: summary(times[skip:]) for stage, times in stages.items()},
+        "frame_ms": summary(totals[skip:]),
+        "cpu_ms": round(float(np.mean(cpus[skip:])), 3),
+    }
+
+
+def bench(settings: Settings, frames: int) -> dict[str, Any]:
+    """Measure at most so many frames of ``settings.camera``, with events written to nowhere.
+
+    Returns:
+        Date, machine, settings, the figures of ``measure`` and ``read_health`` after it; ready for ``json.dumps``.
+
+    Raises:
+        EdgeFerError: the source or the model cannot be opened.
+    """
+    recognizer = build_recognizer(settings)
+    sink = _nowhere(recognizer)
+    with closing(open_source(settings.camera)) as source:
+        figures = measure(islice(source, frames), recognizer, sink)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        **describe_machine(),
+        "source": settings.camera.source,
+        "model": recognizer.bundle.card.name,
+        "threads": settings.model.threads,
+        "min_face_px": settings.detector.min_face_px,
+        **figures,
+        **read_health(),
+    }
+
+
+def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Find the threads and the smallest face that suit this board and source, in about ``TUNE_S``.
+
+    First the threads: as many as each make the network faster by a tenth. Then the smallest face with which 95 of 100
+    frames are done before the next one comes (``settings.camera.fps``); if none is quick enough, the quickest.
+
+    Returns:
+        Every trial (``threads``, ``min_face_px``, and the figures of ``measure``), and the best values by dotted key
+        of the configuration.
+    """
+    with closing(open_source(settings.camera)) as source:
+        # Without their colour: a Pi Zero has no room for a hundred pictures in it.
+        frames = [dataclasses.replace(frame, color=None) for frame in islice(source, TUNE_FRAMES)]
+    cores = os.cpu_count() or 1
+    limit_s = TUNE_S / (cores + len(TUNE_MIN_FACE_PX) - 1)
+    trials: list[dict[str, Any]] = []
+
+    def trial(threads: int, min_face_px: int) -> dict[str, Any]:
+        recognizer = build_recognizer(
+            dataclasses.replace(
+                settings,
+                model=dataclasses.replace(settings.model, threads=threads),
+                detector=dataclasses.replace(settings.detector, min_face_px=min_face_px),
+            )
+        )
+        figures = measure(frames, recognizer, _nowhere(recognizer), limit_s)
+        trials.append({"threads": threads, "min_face_px": min_face_px, **figures})
+        return trials[-1]
+
+    best = trial(1, TUNE_MIN_FACE_PX[0])
+    for threads in range(2, cores + 1):
+        more = trial(threads, TUNE_MIN_FACE_PX[0])
+        if _network_ms(more) < THREAD_GAIN ** (threads - best["threads"]) * _network_ms(best):
+            best = more
+    sizes = [best, *(trial(best["threads"], min_px) for min_px in TUNE_MIN_FACE_PX[1:])]
+    in_time = [one for one in sizes if one["frame_ms"]["p95"] <= 1000 / settings.camera.fps]
+    best = in_time[0] if in_time else min(sizes, key=lambda one: float(one["frame_ms"]["p95"]))
+    return trials, {"model.threads": best["threads"], "detector.min_face_px": best["min_face_px"]}
+
+
+def _network_ms(trial: Mapping[str, Any]) -> float:
+    # The mean: most frames are so like the last that the network is not asked, so their median says nothing.
+    return float(trial["stages_ms"]["classify"]["mean"])
+
+
+def _nowhere(recognizer: Recognizer) -> Sink:
+    card = recognizer.bundle.card
+    return open_sink(f"jsonl:{os.devnull}", RunInfo("bench", card.name, card.model_sha256, fps=30.0, live=False))
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """What ``bench`` found, for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", *(f"{name} ms" for name in ("mean", "p50", "p95", "p99")))
+    rows = {**figures["stages_ms"], "frame, without decode": figures["frame_ms"]}
+    for stage, row in rows.items():
+        table.add_row(stage, *(f"{value:.2f}" for value in row.values()))
+    console = Console()
+    console.print(f"{figures['board']}, {figures['cpu']}, {figures['cores']} cores; {figures['date']}", highlight=False)
+    console.print(
+        f"edge-fer {figures['edge_fer']}, Python {figures['python']}, OpenCV {figures['opencv']}, {figures['runtime']}",
+        highlight=False,
+    )
+    console.print(table)
+    heat = "temperature not told" if figures["temperature_c"] is None else f"at {figures['temperature_c']} °C"
+    throttled = "not told" if figures["throttled"] is None else ", ".join(figures["throttled"]) or "none"
+    console.print(
+        f"{figures['frames']} frames of {figures['source']} at {figures['fps']} fps, {figures['cpu_ms']:.2f} ms CPU "
+        f"each; peak RSS {figures['rss_peak_mb']} MB; CPU {heat}; throttling {throttled}",
+        highlight=False,
+    )
+
+
+def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
+    """What ``tune`` tried, for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("threads", "min face px", "network ms", "frame p50 ms", "p95 ms", "frames")
+    for one in trials:
+        figures = (_network_ms(one), one["frame_ms"]["p50"], one["frame_ms"]["p95"])
+        cells = (f"{value:.2f}" for value in figures)
+        table.add_row(str(one["threads"]), str(one["min_face_px"]), *cells, str(one["frames"]))
+    Console().print(table)

@@ -1,0 +1,281 @@
+"""Settings: frozen dataclasses, filled from a TOML file, the environment and the command line, all strict."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import shutil
+import tomllib
+import typing
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_fer.errors import ConfigError, OutputError
+
+T = TypeVar("T")
+
+ENV_PREFIX = "EDGE_FER_"
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Where pictures come from.
+
+    Attributes:
+        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, a video, a picture, a folder, demo.
+        width: pixels a camera is asked for.
+        height: pixels a camera is asked for.
+        fps: frames per second a camera is asked for.
+    """
+
+    source: str = "0"
+    width: int = 640
+    height: int = 480
+    fps: int = 30
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """How faces are looked for.
+
+    Attributes:
+        kind: which detector.
+        model: its file: a cascade for haar and lbp, YuNet's .onnx, BlazeFace's .tflite; "" for what OpenCV comes with.
+        min_face_px: smallest face that is looked for, in pixels of the frame.
+        new_face_s: a new face is found within so many seconds; more costs less.
+    """
+
+    kind: typing.Literal["haar", "lbp", "yunet", "blazeface"] = "haar"
+    model: str = ""
+    min_face_px: int = 40
+    new_face_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What tells expressions.
+
+    Attributes:
+        path: a bundle; "" for the one in the package.
+        device: "cpu" or "edgetpu".
+        threads: CPU threads of the interpreter.
+    """
+
+    path: str = ""
+    device: typing.Literal["cpu", "edgetpu"] = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of ``edge-fer run``.
+
+    Attributes:
+        name: of this device in events; "" for the host name.
+        outputs: what ``--output`` takes, any number: terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR.
+        camera: where pictures come from.
+        detector: how faces are looked for.
+        model: what tells expressions.
+    """
+
+    name: str = ""
+    outputs: list[str] = field(default_factory=lambda: ["terminal"])
+    camera: CameraSettings = CameraSettings()
+    detector: DetectorSettings = DetectorSettings()
+    model: ModelSettings = ModelSettings()
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("camera.width", self.camera.width),
+            ("camera.height", self.camera.height),
+            ("camera.fps", self.camera.fps),
+            ("detector.min_face_px", self.detector.min_face_px),
+            ("model.threads", self.model.threads),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}.")
+        if not self.detector.new_face_s > 0:
+            raise ConfigError(f"detector.new_face_s must be more than 0, not {self.detector.new_face_s}.")
+
+
+def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str = "") -> T:
+    """Make a dataclass of a TOML table, strictly: no unknown key, no value of another type, nothing missing.
+
+    Args:
+        kind: a dataclass whose fields are bool, int, float, str, Literal, list of these, or such dataclasses.
+        table: the parsed TOML.
+        origin: file name for messages.
+        prefix: dotted path of the table in its file, for messages.
+
+    Raises:
+        ConfigError: names the key and what is wrong with it.
+    """
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f" Did you mean '{prefix}{near[0]}'?" if near else f" Known here: {', '.join(hints)}."
+            raise ConfigError(f"{origin}: unknown key '{prefix}{key}'.{hint}")
+        values[key] = _checked(hints[key], value, origin, prefix + key)
+    missing = [f.name for f in dataclasses.fields(kind) if f.name not in values and _is_required(f)]  # type: ignore[arg-type]
+    if missing:
+        raise ConfigError(f"{origin}: '{prefix}{missing[0]}' is missing.")
+    return kind(**values)
+
+
+def _is_required(f: dataclasses.Field[Any]) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_table(hint, value, origin, key + ".")  # type: ignore[arg-type]
+    kind = typing.get_origin(hint)
+    if kind is list and isinstance(value, list):
+        return [_checked(typing.get_args(hint)[0], item, origin, key) for item in value]
+    if kind is typing.Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {value!r}.")
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    wanted = "a table" if dataclasses.is_dataclass(hint) else getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {value!r}.")
+
+
+def default_files() -> list[Path]:
+    """Files that are read when ``--config`` is not given: the first that exists counts."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [Path("/etc/edge-fer/config.toml"), home / "edge-fer" / "config.toml"]
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """Merge the settings: a flag beats ``EDGE_FER_SECTION__KEY`` beats the file beats the default.
+
+    Args:
+        path: a TOML file; None for the first of ``default_files`` that exists, or none at all.
+        environ: the environment.
+        flags: values of the command line by dotted key, ``{"camera.source": "demo"}``; None where not given.
+
+    Raises:
+        ConfigError: a key, value or file is wrong.
+    """
+    if path is None:
+        path = next((file for file in default_files() if file.is_file()), None)
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+        from_table(Settings, table, str(path))
+    for name, text in environ.items():
+        if name.startswith(ENV_PREFIX):
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            overlay = _nested(keys, _parsed(Settings, keys, text))
+            from_table(Settings, overlay, name)
+            table = _merged(table, overlay)
+    for dotted, value in flags.items():
+        if value is not None:
+            overlay = _nested(dotted.split("."), value)
+            table = _merged(table, overlay)
+    return from_table(Settings, table, "settings")
+
+
+def update_file(path: Path, values: Mapping[str, int]) -> None:
+    """Set keys of a TOML file, and leave all else as it is: comments, order, other keys.
+
+    Args:
+        path: made if it is not there, with its folder. It is replaced whole or not at all.
+        values: by dotted key, ``{"model.threads": 2}``.
+
+    Raises:
+        ConfigError: the file is not valid TOML, or is written in a way that cannot be edited line by line.
+        OutputError: it cannot be written.
+    """
+    path = path.resolve()  # a link stays a link
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        expected = tomllib.loads(before)
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    text = before
+    for dotted, value in values.items():
+        expected = _merged(expected, _nested(dotted.split("."), value))
+        text = _with_key(text, dotted, str(value))
+    # TOML can say the same in many ways. What the simple edit gets wrong is not written.
+    try:
+        right = tomllib.loads(text) == expected
+    except tomllib.TOMLDecodeError:
+        right = False
+    if not right:
+        lines = ", ".join(f"{key} = {value}" for key, value in values.items())
+        raise ConfigError(f"{path} is written in a way that cannot be edited here. Set by hand: {lines}.")
+    _replace_file(path, text)
+
+
+def _with_key(text: str, dotted: str, value: str) -> str:
+    """The TOML with ``table.key`` set: in its line if there is one, else first in its table, else in a new table."""
+    table, key = dotted.split(".")
+    header = re.search(rf"^[ \t]*\[[ \t]*{table}[ \t]*\][ \t]*(#.*)?$", text, re.MULTILINE)
+    if header is None:
+        gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+        return f"{text}{gap}[{table}]\n{key} = {value}\n"
+    begin = header.end()
+    following = re.search(r"^[ \t]*\[", text[begin:], re.MULTILINE)
+    end = begin + following.start() if following else len(text)
+    body, found = re.subn(
+        rf"^([ \t]*{key}[ \t]*=[ \t]*)[^#\s]+", rf"\g<1>{value}", text[begin:end], count=1, flags=re.MULTILINE
+    )
+    return text[:begin] + (body if found else f"\n{key} = {value}{body}") + text[end:]
+
+
+def _replace_file(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        if path.exists():
+            shutil.copymode(path, draft)
+        draft.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise OutputError(f"Cannot write {path}: {error.strerror}. Name another file with --config.") from None
+
+
+def _parsed(kind: Any, keys: list[str], text: str) -> Any:
+    """An environment value in the type of its key: a list is split at blanks; what does not parse stays text."""
+    hint = typing.get_type_hints(kind).get(keys[0]) if isinstance(kind, type) else None
+    if len(keys) > 1 and dataclasses.is_dataclass(hint):
+        return _parsed(hint, keys[1:], text)
+    if typing.get_origin(hint) is list:
+        return text.split()
+    try:
+        return int(text) if hint is int else text
+    except ValueError:
+        return text
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged

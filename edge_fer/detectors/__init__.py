@@ -1,0 +1,51 @@
+"""Face detectors: one small class a file, chosen by ``open_detector``. Imports wait until a detector is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_fer.config import DetectorSettings
+from edge_fer.core import FaceDetector
+from edge_fer.errors import ConfigError, UnavailableError
+
+LBP_CASCADE = Path("/usr/share/opencv4/lbpcascades/lbpcascade_frontalface_improved.xml")
+"""Where Debian and Raspberry Pi OS put it. OpenCV's wheels carry Haar cascades alone."""
+
+
+def open_detector(settings: DetectorSettings) -> FaceDetector:
+    """The detector that the settings name.
+
+    Raises:
+        ConfigError: it needs a model, and none is named.
+        InputMissingError: the model is not there.
+        DataError: the model is not one of this detector.
+        UnavailableError: this machine lacks what the detector needs.
+    """
+    model = Path(settings.model).expanduser() if settings.model else None
+    match settings.kind:
+        case "haar":
+            from edge_fer.detectors.haar import HaarDetector
+
+            return HaarDetector(model)
+        case "lbp":
+            from edge_fer.detectors.haar import HaarDetector
+
+            if model is None and not LBP_CASCADE.is_file():
+                raise UnavailableError(
+                    f"There is no {LBP_CASCADE}: run `sudo apt install opencv-data`, or name a cascade with "
+                    "--detector-model."
+                )
+            return HaarDetector(model or LBP_CASCADE)
+        case "yunet":
+            from edge_fer.detectors.yunet import YuNetDetector
+
+            return YuNetDetector(model or _no_model("yunet", "face_detection_yunet_2023mar.onnx of OpenCV's model zoo"))
+        case "blazeface":
+            from edge_fer.detectors.blazeface import BlazeFaceDetector
+
+            wanted = "MediaPipe's face_detection_full_range.tflite"
+            return BlazeFaceDetector(model or _no_model("blazeface", wanted))
+
+
+def _no_model(kind: str, wanted: str) -> Path:
+    raise ConfigError(f"The detector {kind} needs a model: get {wanted}, and name it with --detector-model.")

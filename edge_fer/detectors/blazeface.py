@@ -1,0 +1,221 @@
+"""MediaPipe's BlazeFace: a single-shot detector of a few milliseconds, run by LiteRT like the expression model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.classifier import load_runtime
+from edge_fer.core import FaceBox, Picture
+from edge_fer.errors import DataError, InputMissingError
+
+Floats = NDArray[np.float32]
+
+MAX_LOGIT = 80.0
+"""Scores are clipped here: beyond, float32 overflows in the sigmoid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What differs between the models of the family.
+
+    Attributes:
+        grids: cells along a side, and anchors in each cell, in the order of the outputs.
+        smallest_px: face that is found nearly always, in pixels of the network's input.
+        side: side of a Haar box of the same face, in sides of the network's box.
+        shift: how much lower the centre of the Haar box is, in sides of the network's box.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    smallest_px: int
+    side: float
+    shift: float
+
+
+# side and shift are medians over photos, clips, FER2013 and the demo; single sets differ by up to 0.04 and 0.06.
+LAYOUTS = {
+    896: Layout(((16, 2), (8, 6)), 24, 1.16, -0.14),  # short range: strides 8 and 16, 16, 16
+    2304: Layout(((48, 1),), 16, 1.11, -0.07),  # full range: stride 4
+}
+"""By number of anchors. Grids as in MediaPipe's ssd_anchors_calculator with the options of either model."""
+
+
+class BlazeFaceDetector:
+    """BlazeFace (Bazarevsky et al., arXiv 1907.05047), short or full range; implements ``core.FaceDetector``.
+
+    Its input is small. Faces that it would miss in the whole picture are looked for in overlapping windows.
+
+    Args:
+        model: MediaPipe's face_detection_short_range.tflite or face_detection_full_range.tflite.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it is not such a model.
+        UnavailableError: no TensorFlow Lite runtime is installed.
+    """
+
+    slow_on_large = False
+    enough_px = 48.0
+    min_score = 0.5
+    min_score_weak = 0.3
+    min_iou = 0.3
+
+    def __init__(self, model: Path) -> None:
+        runtime = load_runtime()
+        try:
+            content = model.read_bytes()
+        except OSError as error:
+            raise InputMissingError(
+                f"Cannot read the face detector {model}: {error.strerror}. Check --detector-model."
+            ) from None
+        try:
+            self._interpreter = runtime.Interpreter(model_content=content, num_threads=1)
+            self._interpreter.allocate_tensors()
+            (source,) = self._interpreter.get_input_details()
+            boxes, scores = sorted(self._interpreter.get_output_details(), key=lambda one: -int(one["shape"][-1]))
+            self._layout = LAYOUTS[int(boxes["shape"][1])]
+            self._size = int(source["shape"][1])
+            shapes = [tuple(int(side) for side in one["shape"]) for one in (source, boxes, scores)]
+            anchors = int(boxes["shape"][1])
+            usable = shapes == [(1, self._size, self._size, 3), (1, anchors, 16), (1, anchors, 1)]
+        except (ValueError, RuntimeError, KeyError, IndexError):
+            usable = False
+        if not usable or source["dtype"] != np.float32:
+            raise DataError(
+                f"{model} is not a BlazeFace model. Get MediaPipe's face_detection_short_range.tflite or "
+                "face_detection_full_range.tflite."
+            )
+        self._input, self._boxes, self._scores = source["index"], boxes["index"], scores["index"]
+        self._anchors = anchors_px(self._size, self._layout.grids)
+
+    def detect(
+        self, gray: Picture, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
+    ) -> list[FaceBox]:
+        """See ``core.FaceDetector``."""
+        if min(gray.shape) < min_px:
+            return []
+        min_score = self.min_score_weak if expected or rough else self.min_score
+        boxes, scores = [], []
+        for left, top, side, largest_px in windows(gray.shape, self._size, self._layout.smallest_px, min_px):
+            found, score = self._run(gray[top : top + side, left : left + side], side)
+            kept = (score > min_score) & (found[:, 2:].min(axis=1) > 0) & (found[:, 2] < largest_px)
+            boxes.append(found[kept] + np.array([left, top, 0, 0], np.float32))
+            scores.append(score[kept])
+        faces = []
+        for x, y, w, _ in merged(np.concatenate(boxes), np.concatenate(scores), self.min_iou).tolist():
+            side = self._layout.side * w
+            if min_px <= side <= max_px:
+                faces.append(FaceBox(x - side / 2, y + self._layout.shift * w - side / 2, side, side))
+        return sorted(faces, key=lambda box: (-box.w * box.h, box.x, box.y))
+
+    def _run(self, part: Picture, side: int) -> tuple[Floats, Floats]:
+        """Boxes (n, 4) of centre x, y, width, height in pixels of the part, and scores (n,), of all anchors.
+
+        The part is at most ``side`` high and wide, and stands in the upper left corner of the input.
+        """
+        size, scale = self._size, self._size / side
+        wh = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+        tensor = np.full((size, size), -1.0, np.float32)
+        tensor[: wh[1], : wh[0]] = cv2.resize(part, wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        tensor[: wh[1], : wh[0]] *= 1 / 127.5
+        tensor[: wh[1], : wh[0]] -= 1
+        self._interpreter.set_tensor(self._input, np.repeat(tensor[np.newaxis, :, :, np.newaxis], 3, axis=3))
+        self._interpreter.invoke()
+        boxes, scores = (self._interpreter.get_tensor(index)[0] for index in (self._boxes, self._scores))
+        return decoded(boxes, self._anchors) / np.float32(scale), sigmoid(scores[:, 0])
+
+
+def anchors_px(size: int, grids: tuple[tuple[int, int], ...]) -> Floats:
+    """Centres of the anchors, float32 (n, 2) of x, y in pixels of an input of ``size`` pixels; see ``Layout.grids``."""
+    parts = []
+    for cells, each in grids:
+        y, x = np.mgrid[:cells, :cells]
+        centres = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * size / cells
+        parts.append(np.repeat(centres, each, axis=0))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def decoded(raw: Floats, anchors: Floats) -> Floats:
+    """Boxes, float32 (n, 4) of centre x, y, width, height in pixels of the input.
+
+    Args:
+        raw: (n, 16): centre relative to the anchor, width, height, and six points that are not used here.
+        anchors: (n, 2).
+    """
+    boxes = raw[:, :4].copy()
+    boxes[:, :2] += anchors
+    return boxes
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Scores, 0-1, of logits that may be very large."""
+    clipped: Floats = np.clip(logits, -MAX_LOGIT, MAX_LOGIT).astype(np.float32)
+    return 1 / (1 + np.exp(-clipped))
+
+
+def merged(boxes: Floats, scores: Floats, min_iou: float) -> Floats:
+    """Weighted non-maximum suppression: each face's boxes become their mean, weighted by score (arXiv 1907.05047, 3.4).
+
+    Args:
+        boxes: (n, 4) of centre x, y, width, height.
+        scores: (n,).
+        min_iou: boxes that overlap the best one by more are of the same face.
+
+    Returns:
+        (faces, 4), the face with the best score first.
+    """
+    low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    areas = boxes[:, 2:].prod(axis=1)
+    left = np.argsort(-scores, kind="stable")
+    means = []
+    while left.size:
+        best = left[0]
+        overlap = (np.minimum(high[left], high[best]) - np.maximum(low[left], low[best])).clip(min=0).prod(axis=1)
+        same = overlap > min_iou * (areas[left] + areas[best] - overlap)
+        same[0] = True
+        means.append(np.average(boxes[left[same]], axis=0, weights=scores[left[same]]))
+        left = left[~same]
+    return np.array(means, np.float32).reshape(-1, 4)
+
+
+def windows(
+    shape: tuple[int, ...], size: int, smallest_px: int, min_px: float
+) -> Iterator[tuple[int, int, int, float]]:
+    """Squares of the picture to look into, until faces of ``min_px`` are large enough in one of them.
+
+    First the whole picture; then, where faces are too small in that, smaller squares. They overlap by the largest face
+    that the level before may have missed, so that each is whole in one of them.
+
+    Args:
+        shape: height and width of the picture.
+        size: side of the network's input.
+        smallest_px: smallest face that the network finds in its input.
+        min_px: smallest wanted face, in pixels of the picture.
+
+    Yields:
+        Left, top and side in pixels, and the width of a face from which it is left to the level before.
+    """
+    height, width = shape
+    side, overlap = max(height, width), math.inf
+    while True:
+        for top in _starts(height, side, overlap):
+            for left in _starts(width, side, overlap):
+                yield left, top, side, overlap
+        overlap = smallest_px * side / size
+        if overlap <= min_px:
+            return
+        side = math.ceil(max(min_px * size / smallest_px, 2 * overlap))
+
+
+def _starts(length: int, side: int, overlap: float) -> list[int]:
+    """Where windows of ``side`` begin, evenly spread, to cover ``length``."""
+    if side >= length:
+        return [0]
+    count = math.ceil((length - overlap) / (side - overlap))
+    return [round(place * (length - side) / (count - 1)) for place in range(count)]

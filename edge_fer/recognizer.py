@@ -1,0 +1,147 @@
+"""Frame in, faces and their expressions out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_fer.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from edge_fer.classifier import TfliteClassifier
+from edge_fer.core import Face, FaceDetector, Frame, FrameResult, Picture, Quality
+from edge_fer.detectors.haar import HaarDetector
+from edge_fer.preprocess import face_tensor
+from edge_fer.search import FaceSearch
+from edge_fer.temporal import ExpressionFilter, doubt
+from edge_fer.tracking import Track, Tracker
+
+SAME_CROP = 3.0
+"""Mean difference of two crops, in grey levels, below which the second keeps the prediction of the first."""
+
+
+class Recognizer:
+    """Finds, follows and classifies the faces of one stream of frames after another.
+
+    Args:
+        detector: finds faces.
+        classifier: tells their expressions; its bundle says how faces are cut out and answers smoothed.
+        min_face_px: smallest face to look for, in pixels of the frame.
+        new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.
+    """
+
+    def __init__(
+        self, detector: FaceDetector, classifier: TfliteClassifier, *, min_face_px: int = 40, new_face_s: float = 0.5
+    ) -> None:
+        self._classifier = classifier
+        self._search = FaceSearch(detector, min_face_px, new_face_s)
+        self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.card.smoothing))
+        self._last: Frame | None = None
+
+    @classmethod
+    def load(cls, model: Path | str = DEFAULT_MODEL, *, device: str = "cpu", threads: int = 1) -> Recognizer:
+        """A recognizer with the Haar detector and a model; by default the one in the package.
+
+        Raises:
+            EdgeFerError: the model, the runtime or OpenCV is not as it should be.
+        """
+        return cls(HaarDetector(), TfliteClassifier(load_bundle(Path(model)), threads, device))
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model in use."""
+        return self._classifier.bundle
+
+    def recognize(self, frame: Frame | Picture) -> FrameResult:
+        """Find the faces of a frame and tell what they express.
+
+        Args:
+            frame: a ``Frame``, or a picture that stands alone: uint8 (height, width) grey or (height, width, 3) BGR,
+                as ``cv2.imread`` gives it.
+
+        Returns:
+            The faces, largest first. In a stream they are followed and their predictions smoothed over time.
+        """
+        if isinstance(frame, np.ndarray):
+            frame = _still_frame(frame)
+        clock = _Stages()
+        ended = self._begin(frame)
+        if frame.still:
+            boxes = self._search.still(frame.gray)
+        else:
+            boxes = self._search.find(frame.gray, frame.time_s, self._tracker.known())
+        clock.stop("detect")
+        tracks, lost = self._tracker.update(boxes, frame.time_s)
+        ended += lost
+        clock.stop("track")
+        faces = [self._face(track, frame, clock) for track in tracks]
+        if frame.still:
+            self._tracker.end_all()  # a picture has no after: its faces have nothing to end
+        faces.sort(key=lambda face: (-face.box.w * face.box.h, face.track))
+        return FrameResult(frame, tuple(faces), tuple(track.face for track in ended if track.face), clock.ms)
+
+    def _begin(self, frame: Frame) -> list[Track]:
+        """Start over where a frame does not continue the one before; returns the tracks that this ends."""
+        last, self._last = self._last, frame
+        if last is not None and last.stream == frame.stream and last.gray.shape == frame.gray.shape:
+            return []
+        self._search.restart()
+        return self._tracker.end_all()
+
+    def _face(self, track: Track, frame: Frame, clock: _Stages) -> Face:
+        card = self.bundle.card
+        tensor = face_tensor(frame.gray, track.box, self._classifier.size_hw, card.margin)
+        quality = _quality(tensor, min(track.box.w, track.box.h))
+        clock.stop("preprocess")
+        # A norm of the difference: cheaper than the network, and what is the same picture has the same answer.
+        if (
+            track.raw is None
+            or track.tensor is None
+            or cv2.norm(tensor, track.tensor, cv2.NORM_L1) > SAME_CROP * tensor.size
+        ):
+            (track.raw,) = self._classifier.classify([tensor])
+            track.tensor = tensor
+        clock.stop("classify")
+        track.expression.update(track.raw, frame.time_s)
+        expression, prediction = track.expression.expression, track.expression.prediction
+        assert expression is not None and prediction is not None
+        track.face = Face(
+            track=track.number,
+            phase="start" if track.face is None else "update",
+            box=track.box,
+            expression=expression,
+            prediction=prediction,
+            raw=track.raw,
+            stable_ms=track.expression.stable_ms,
+            quality=quality,
+            uncertain=doubt(prediction.probabilities[expression], quality, card.smoothing),
+        )
+        clock.stop("track")
+        return track.face
+
+
+class _Stages:
+    """Wall time by stage, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.ms = {"detect": 0.0, "preprocess": 0.0, "classify": 0.0, "track": 0.0}
+        self._since = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        """What has passed since the last stop belongs to this stage."""
+        now = time.perf_counter()
+        self.ms[stage] += (now - self._since) * 1000
+        self._since = now
+
+
+def _still_frame(picture: Picture) -> Frame:
+    if picture.ndim == 2:
+        return Frame(picture, seq=0, time_s=0.0, stream="", still=True)
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    return Frame(gray, seq=0, time_s=0.0, stream="", still=True, color=lambda: picture)
+
+
+def _quality(tensor: Picture, size_px: float) -> Quality:
+    blur = float(cv2.Laplacian(tensor, cv2.CV_32F).var())
+    return Quality(round(size_px), blur, float(tensor.mean()) / 255)

@@ -1,0 +1,65 @@
+"""Where results go: one small class a file, chosen by ``open_sink``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from edge_fer.core import Sink
+from edge_fer.errors import UsageError
+from edge_fer.events import RunInfo
+
+EXAMPLES = {
+    "terminal": "terminal",
+    "jsonl": "jsonl:events.jsonl",
+    "csv": "csv:faces.csv",
+    "video": "video:annotated.mp4",
+    "pictures": "pictures:annotated/",
+}
+"""One example of each output that ``open_sink`` knows."""
+
+
+def open_sink(spec: str, run: RunInfo) -> Sink:
+    """Open an output.
+
+    Args:
+        spec: ``terminal``, ``jsonl:PATH``, ``csv:PATH``, ``video:PATH`` or ``pictures:DIR``. The PATH of ``jsonl``
+            and ``csv`` may be ``-`` for stdout. Folders that do not exist are made.
+        run: what the output says about the run.
+
+    Raises:
+        UsageError: there is no such output, or it lacks a path.
+        OutputError: the place cannot be written.
+    """
+    kind, _, path = spec.partition(":")
+    if kind not in EXAMPLES:
+        near = difflib.get_close_matches(kind, EXAMPLES, n=1)
+        known = "" if near else ", ".join(EXAMPLES.values())
+        raise UsageError(
+            f"Unknown output '{spec}'. " + (f"Did you mean {EXAMPLES[near[0]]}?" if near else f"Known: {known}.")
+        )
+    if bool(path) != (kind != "terminal"):
+        raise UsageError(f"Output '{spec}' {'takes no' if path else 'needs a'} path: write {EXAMPLES[kind]}.")
+    if path.startswith("~/"):  # the shell does not see this one: it does not begin a word
+        path = str(Path(path).expanduser())
+    match kind:
+        case "jsonl":
+            from edge_fer.sinks.jsonl import JsonlSink
+
+            return JsonlSink(path, run)
+        case "csv":
+            from edge_fer.sinks.csv import CsvSink
+
+            return CsvSink(path, run)
+        case "video":
+            from edge_fer.sinks.video import VideoSink
+
+            return VideoSink(Path(path), run)
+        case "pictures":
+            from edge_fer.sinks.pictures import PicturesSink
+
+            return PicturesSink(Path(path))
+        case _:
+            from edge_fer.sinks.terminal import TerminalSink
+
+            return TerminalSink()

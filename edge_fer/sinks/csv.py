@@ -1,0 +1,64 @@
+"""Faces as a table, for spreadsheets and pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from edge_fer.core import Expression, FrameResult
+from edge_fer.events import RunInfo, utc_now
+from edge_fer.sinks.files import LineFile
+
+COLUMNS = (
+    *("ts", "time_s", "camera", "seq", "track", "phase", "x", "y", "w", "h", "expression", "confidence", "raw"),
+    *(expression.value for expression in Expression),
+    "size_px",
+)
+"""Of the header. ``x``, ``y``, ``w`` and ``h`` are pixels; an expression that the model does not know stays blank."""
+
+
+class CsvSink:
+    """Writes one row for each face and frame; implements ``core.Sink``.
+
+    As with ``JsonlSink``, the file of a live camera is continued and any other replaced.
+
+    Args:
+        path: the file, or "-" for stdout.
+        run: whether it is live.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str, run: RunInfo) -> None:
+        self._file = LineFile(path, append=run.live)
+        if self._file.is_new:
+            self._send([COLUMNS])
+
+    def write(self, result: FrameResult) -> None:
+        """Write the rows of a frame. Raises OutputError or BrokenPipeError."""
+        ts, frame = utc_now(), result.frame
+        rows = []
+        for face in result.faces:
+            box, known = face.box, face.prediction.probabilities
+            rows.append(
+                (
+                    *(ts, round(frame.time_s, 3), frame.stream, frame.seq, face.track, face.phase),
+                    *(round(length, 1) for length in (box.x, box.y, box.w, box.h)),
+                    *(face.expression.value, round(face.confidence, 4), face.raw.expression.value),
+                    *(round(known[label], 4) if label in known else "" for label in Expression),
+                    face.quality.size_px,
+                )
+            )
+        if rows:
+            self._send(rows)
+
+    def close(self) -> None:
+        """Close the file; it is complete after every frame."""
+        self._file.close()
+
+    def _send(self, rows: Sequence[Sequence[object]]) -> None:
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows(rows)
+        self._file.write(lines.getvalue())

@@ -1,0 +1,100 @@
+"""What the sinks that write files share: folders, whole lines, and errors that name the cure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+from edge_fer.errors import OutputError
+
+_CURES = {
+    errno.ENOSPC: "Make room on the disk, or choose another place.",
+    errno.EDQUOT: "Make room in your quota, or choose another place.",
+    errno.EFBIG: "Choose a place that takes larger files.",
+    errno.EROFS: "Choose a place that can be written.",
+}
+
+
+def output_error(path: Path | str, error: OSError) -> OutputError:
+    """The error for people when the system refuses to write ``path``."""
+    cure = _CURES.get(error.errno or 0, "Choose another place, or mend this one.")
+    return OutputError(f"Cannot write {path}: {error.strerror or error}. {cure}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, unless it is there.
+
+    Raises:
+        OutputError: it cannot be made or not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+class LineFile:
+    """A text file that takes whole lines and hands them on at once, for pipes and ``tail -f``.
+
+    There is no buffer: what could not be written is not written later, at exit, with a traceback.
+
+    Args:
+        path: "-" for stdout.
+        append: go on after the lines that are there already, instead of replacing them.
+
+    Attributes:
+        is_new: there was nothing in it.
+        failed: the last ``write`` failed.
+
+    Raises:
+        OutputError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str, append: bool = False) -> None:
+        self.path = path
+        self.is_new = True
+        self.failed = False
+        if path == "-":
+            sys.stdout.flush()
+            self._file = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+            self._encoding = sys.stdout.encoding
+            return
+        make_folder(Path(path).parent)
+        self._encoding = "utf-8"
+        try:
+            self._file = FileIO(path, "ab" if append else "wb")
+        except OSError as error:
+            raise output_error(path, error) from None
+        self.is_new = not (self._file.seekable() and self._file.tell())
+
+    def write(self, text: str) -> None:
+        """Write lines, all of them or none.
+
+        Raises:
+            OutputError: they could not be written.
+            BrokenPipeError: nobody reads the pipe any more.
+        """
+        data = memoryview(text.encode(self._encoding, "backslashreplace"))
+        done = 0
+        self.failed = True
+        try:
+            while done < len(data):
+                done += self._file.write(data[done:]) or 0
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            with suppress(OSError):  # a disk that fills up takes half a line, a pipe cannot give it back
+                self._file.truncate(self._file.seek(-done, os.SEEK_CUR))
+            raise output_error("to stdout" if self.path == "-" else self.path, error) from None
+        self.failed = False
+
+    def close(self) -> None:
+        """Close the file; stdout stays open."""
+        if self.path != "-":
+            self._file.close()

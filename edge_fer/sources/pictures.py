@@ -1,0 +1,112 @@
+"""Pictures: one file, or a folder of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_fer.core import Frame, Picture
+from edge_fer.errors import DataError, InputMissingError
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".gif"),
+)
+"""Files in a folder that count as pictures."""
+
+log = logging.getLogger("edge_fer")
+
+
+class PictureSource:
+    """A picture, or all pictures of a folder and the folders in it, sorted by path; implements ``core.FrameSource``.
+
+    Every frame is ``still``; its ``stream`` is the path. A picture in a folder that cannot be decoded is named in the
+    log and leaves a gap in ``seq``.
+
+    Args:
+        path: a picture or a folder. That it exists has been checked.
+
+    Raises:
+        InputMissingError: no picture in the folder.
+        DataError: while iterating: the picture, or every picture of the folder, cannot be decoded.
+    """
+
+    fps = 1.0
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._closed = False
+        self._files = [path]
+        if path.is_dir():
+            # Not rglob: it fails when a folder goes away under it.
+            files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+            self._files = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+            if not self._files:
+                raise InputMissingError(f"No picture in the folder {path} (looked for .jpg, .png, .webp and others).")
+
+    def __iter__(self) -> Iterator[Frame]:
+        """One frame for each picture, a second apart."""
+        readable = 0
+        for seq, file in enumerate(self._files):
+            if self._closed:
+                return
+            try:
+                picture = read_picture(file)
+            except DataError as error:
+                if file == self._path:
+                    raise
+                log.warning("%s It is left out.", error)
+                continue
+            readable += 1
+            yield _frame(picture, seq, str(file))
+        if not readable:
+            raise DataError(f"None of the {len(self._files)} pictures in {self._path} can be decoded.")
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._closed = True
+
+
+def _frame(picture: Picture, seq: int, stream: str) -> Frame:
+    if picture.ndim == 2:
+        return Frame(picture, seq, float(seq), stream, still=True)
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    return Frame(gray, seq, float(seq), stream, still=True, color=lambda: picture)
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode a picture file as people see it: turned as its EXIF data say, what is transparent on white.
+
+    Returns:
+        uint8 (height, width) where the file is grey, (height, width, 3) BGR otherwise.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        with path.open("rb") as file:
+            is_jpeg = file.read(2) == b"\xff\xd8"
+        if picture is not None and not is_jpeg:
+            # Only IMREAD_UNCHANGED gives transparency, but it does not turn the picture: a second look is needed.
+            whole = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
+                picture = whole
+    except (cv2.error, OSError):  # cv2.error: larger than OpenCV's limit, by default 2**30 pixels
+        picture = None
+    if picture is None:
+        raise DataError(f"{path} cannot be decoded: the picture is damaged, or too large.")
+    if picture.dtype == np.uint16:
+        picture = cv2.convertScaleAbs(picture, alpha=1 / 257)
+    if picture.dtype != np.uint8:
+        raise DataError(f"{path} has {picture.dtype} pixels. Save it with 8 or 16 bits a channel.")
+    if picture.ndim == 3 and picture.shape[2] == 4:
+        alpha = picture[..., 3:].astype(np.uint16)
+        picture = (picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return picture.astype(np.uint8, copy=False)

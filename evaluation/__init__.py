@@ -1,0 +1,1 @@
+"""Data sets and figures, for training and export alike. Stays in the repository; needs neither Keras nor TensorFlow."""

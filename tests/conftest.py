@@ -1,0 +1,62 @@
+"""What several tests need: pictures with faces that nobody has, and models that are wrong in one way."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.core import Frame, Picture
+from edge_fer.sources.demo import DemoSource
+
+
+@pytest.fixture(scope="session")
+def demo_frames() -> list[Frame]:
+    """All frames of the demo."""
+    return list(DemoSource())
+
+
+@pytest.fixture(scope="session")
+def scene(demo_frames: list[Frame]) -> Picture:
+    """A grey 640x480 picture with two faces."""
+    return demo_frames[0].gray
+
+
+@pytest.fixture
+def bundle_with(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a copy of the shipped bundle with a changed card, self-test or model."""
+
+    def make(
+        card: Callable[[dict[str, Any]], object] | None = None,
+        inputs: Callable[[np.ndarray], np.ndarray] | None = None,
+        outputs: Callable[[np.ndarray], np.ndarray] | None = None,
+        model: Callable[[bytes], bytes] | None = None,
+        leave_out: str = "",
+    ) -> Path:
+        original = load_bundle(DEFAULT_MODEL)
+        with zipfile.ZipFile(DEFAULT_MODEL) as archive:
+            table = json.loads(archive.read("card.json"))
+        if card:
+            card(table)
+        arrays = io.BytesIO()
+        np.savez(
+            arrays,
+            inputs=inputs(original.selftest_inputs) if inputs else original.selftest_inputs,
+            outputs=outputs(original.selftest_outputs) if outputs else original.selftest_outputs,
+        )
+        path = tmp_path / "changed.tflite"
+        path.write_bytes(model(original.model) if model else original.model)
+        with zipfile.ZipFile(path, "a") as archive:
+            for name, content in (("card.json", json.dumps(table)), ("selftest.npz", arrays.getvalue())):
+                if name != leave_out:
+                    archive.writestr(name, content)
+        return path
+
+    return make

@@ -1,0 +1,302 @@
+"""The bundle: written, read back, and refused when anything about it is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import edge_fer
+from edge_fer.bundle import (
+    CARD_VERSION,
+    DEFAULT_MODEL,
+    Head,
+    Smoothing,
+    bundle_bytes,
+    check_golden,
+    extract,
+    load_bundle,
+)
+from edge_fer.cli import main
+from edge_fer.core import Expression
+from edge_fer.errors import BundleError, EdgeFerError, InputMissingError, OutputError
+from edge_fer.preprocess import PREPROCESS_VERSION
+
+HEADS = (Head("pair", (Expression.ANGER, Expression.FEAR), 1.5),)
+FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(200))
+INPUTS = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
+OUTPUTS = np.array([[1, -2], [3, 4]], np.int8)
+
+
+def written(tmp_path: Path, model: bytes = FLATBUFFER) -> Path:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(bundle_bytes(model, "pair", HEADS, 0.25, Smoothing(dwell_s=0.3), {"n": 3}, INPUTS, OUTPUTS))
+    return path
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    bundle = load_bundle(written(tmp_path))
+    assert bundle.model == FLATBUFFER
+    assert bundle.card.name == "pair"
+    assert bundle.card.heads == HEADS
+    assert bundle.card.margin == 0.25
+    assert bundle.card.smoothing == Smoothing(dwell_s=0.3)
+    assert bundle.card.facts == {"n": 3}
+    assert np.array_equal(bundle.selftest_inputs, INPUTS)
+    assert np.array_equal(bundle.selftest_outputs, OUTPUTS)
+
+
+def test_other_programs_find_the_labels(tmp_path: Path) -> None:
+    with zipfile.ZipFile(written(tmp_path)) as archive:
+        assert archive.read("labels.txt") == b"anger\nfear\n"
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    assert written(tmp_path).read_bytes() == written(tmp_path).read_bytes()
+
+
+def test_a_second_card_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="has a card already"):
+        bundle_bytes(written(tmp_path).read_bytes(), "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS)
+    with pytest.raises(BundleError, match=r"not a .tflite"):
+        bundle_bytes(b"hello, world", "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not a .tflite"), (b"hello, world", "not a .tflite"), (FLATBUFFER, "has no card")],
+)
+def test_what_is_no_bundle(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(path)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match="edge-fer models"):
+        load_bundle(tmp_path / "none.tflite")
+    with pytest.raises(BundleError, match="directory"):
+        load_bundle(tmp_path)
+
+
+def change(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda card: card.update(values)
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        (change(card_version=2), "card version 2"),
+        (change(preprocess={"version": 99, "margin": 0}), "preprocessing version 99"),
+        (change(heads=[{"name": "x", "labels": ["joy", "anger"], "temperature": 1}]), "unknown labels joy; known are"),
+        (change(heads=[{"name": "x", "labels": ["anger"], "temperature": 0}]), "without usable heads"),
+        (change(heads=[]), "without usable heads"),
+        (change(heads=[{"name": "x", "labels": ["fear", "fear"], "temperature": 1}]), "without usable heads"),
+        (change(heads=3), "cannot be read"),
+        (change(heads=[{"name": "x", "labels": [["fear"]], "temperature": 1}]), "cannot be read"),
+        (change(card_version=float("inf")), "cannot be read"),
+        (change(smoothing={"dwell_s": float("nan")}), "smoothing is below 0"),
+        (change(smoothing={"dwel_s": 1.0}), "Did you mean"),
+        (change(facts=3), "cannot be read"),
+        (change(preprocess={"version": 1, "margin": -1}), "without usable heads or margin"),
+        (change(model_sha256="0" * 64), "does not match its card"),
+        (lambda card: card.pop("name"), "cannot be read"),
+    ],
+)
+def test_a_wrong_card(bundle_with: Callable[..., Path], card: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        load_bundle(bundle_with(card=card))
+
+
+def test_a_missing_member(bundle_with: Callable[..., Path]) -> None:
+    with pytest.raises(BundleError, match="damaged"):
+        load_bundle(bundle_with(leave_out="selftest.npz"))
+
+
+def test_a_changed_model(bundle_with: Callable[..., Path]) -> None:
+    with pytest.raises(BundleError, match="does not match its card"):
+        load_bundle(bundle_with(model=lambda model: model[:-1] + bytes([model[-1] ^ 1])))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damage") / "model.tflite"
+
+
+def refused_or_right(path: Path) -> None:
+    """One sentence, never a crash, and never another model than the card says."""
+    try:
+        bundle = load_bundle(path)
+    except EdgeFerError as error:
+        assert "\n" not in str(error)
+    else:
+        original = load_bundle(DEFAULT_MODEL)
+        assert bundle.model == original.model
+        assert bundle.card == original.card
+        assert np.array_equal(bundle.selftest_outputs, original.selftest_outputs)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_is_refused_or_harmless(scratch: Path, data: st.DataObject) -> None:
+    content = DEFAULT_MODEL.read_bytes()
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        damaged = content[:place]
+    else:
+        damaged = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
+    scratch.write_bytes(damaged)
+    refused_or_right(scratch)
+
+
+def test_damage_to_the_directories_of_the_archive(scratch: Path) -> None:
+    """Most of a bundle is under a checksum: here every byte is turned that is not, and some at once."""
+    content = DEFAULT_MODEL.read_bytes()
+    chance = random.Random(5)
+    start = content.index(b"PK\x01\x02", len(load_bundle(DEFAULT_MODEL).model))
+    for place in range(start, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= chance.randrange(1, 256)
+        for _ in range(chance.randrange(3)):
+            damaged[chance.randrange(start, len(content))] = chance.randrange(256)
+        scratch.write_bytes(damaged)
+        refused_or_right(scratch)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_members_that_somebody_changed_on_purpose(scratch: Path, data: st.DataObject) -> None:
+    """With checksums made right again: only what the members say is wrong."""
+    original = load_bundle(DEFAULT_MODEL)
+    with zipfile.ZipFile(DEFAULT_MODEL) as archive:
+        members = {name: bytearray(archive.read(name)) for name in ("card.json", "selftest.npz")}
+    member = members[data.draw(st.sampled_from(sorted(members)))]
+    for _ in range(data.draw(st.integers(1, 3))):
+        member[data.draw(st.integers(0, min(len(member), 3000) - 1))] = data.draw(st.integers(0, 255))
+    scratch.write_bytes(original.model)
+    with zipfile.ZipFile(scratch, "a") as archive:
+        for name, content in members.items():
+            archive.writestr(name, bytes(content))
+    try:
+        bundle = load_bundle(scratch)
+    except EdgeFerError as error:
+        assert "\n" not in str(error)
+    else:
+        assert bundle.model == original.model
+
+
+def npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("card.json", b"[" * 100_000),
+        ("card.json", b"[]"),
+        ("card.json", b"\xff\xfe"),
+        ("selftest.npz", b""),
+        ("selftest.npz", b"hello"),
+        ("selftest.npz", npz(inputs=3, outputs=4)),
+        ("selftest.npz", npz(inputs=np.zeros((0, 4, 4, 1)), outputs=np.zeros((0, 2)))),
+        ("selftest.npz", npz(inputs=np.zeros((2, 4, 4, 1)), outputs=np.zeros((3, 2)))),
+    ],
+)
+def test_members_that_are_something_else(scratch: Path, name: str, content: bytes) -> None:
+    with zipfile.ZipFile(DEFAULT_MODEL) as archive:
+        members = {name: archive.read(name) for name in ("card.json", "selftest.npz")} | {name: content}
+    scratch.write_bytes(load_bundle(DEFAULT_MODEL).model)
+    with zipfile.ZipFile(scratch, "a") as archive:
+        for member, its_content in members.items():
+            archive.writestr(member, its_content)
+    with pytest.raises(BundleError):
+        load_bundle(scratch)
+
+
+def test_two_cards_in_one_archive(scratch: Path) -> None:
+    scratch.write_bytes(DEFAULT_MODEL.read_bytes())
+    with zipfile.ZipFile(scratch, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("card.json", "{}")
+    with pytest.raises(BundleError, match="two cards"):
+        load_bundle(scratch)
+
+
+SCHEMA = json.loads((Path(edge_fer.__file__).parent / "card.schema.json").read_text(encoding="utf-8"))
+
+
+def card_of(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        table: dict[str, Any] = json.loads(archive.read("card.json"))
+        return table
+
+
+def test_every_card_follows_the_schema(tmp_path: Path) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    for path in (DEFAULT_MODEL, written(tmp_path)):
+        jsonschema.validate(card_of(path), SCHEMA)
+
+
+def test_the_schema_names_what_the_code_knows() -> None:
+    properties = SCHEMA["properties"]
+    labels = properties["heads"]["items"]["properties"]["labels"]["items"]["enum"]
+    assert labels == list(Expression)
+    assert properties["smoothing"]["properties"].keys() == vars(Smoothing()).keys()
+    assert properties["card_version"]["const"] == CARD_VERSION
+    assert properties["preprocess"]["properties"]["version"]["const"] == PREPROCESS_VERSION
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        change(card_version=2),
+        change(heads=[]),
+        change(heads=[{"name": "x", "labels": ["joy"], "temperature": 1}]),
+        change(heads=[{"name": "x", "labels": ["fear"], "temperature": 0}]),
+        change(preprocess={"version": 1, "margin": -1}),
+        change(smoothing={"dwel_s": 1.0}),
+        lambda card: card.pop("facts"),
+    ],
+)
+def test_the_schema_refuses_what_the_loader_refuses(bundle_with: Callable[..., Path], wrong: Any) -> None:
+    path = bundle_with(card=wrong)
+    with pytest.raises(BundleError):
+        load_bundle(path)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(card_of(path), SCHEMA)
+
+
+def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "parts"
+    assert main(["models", "extract", str(DEFAULT_MODEL), "-o", str(folder)]) == 0
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"model.tflite", "card.json", "selftest.npz", "labels.txt"}
+    assert (folder / "model.tflite").read_bytes() == load_bundle(DEFAULT_MODEL).model
+    assert json.loads((folder / "card.json").read_text())["name"] == "compact"
+    capsys.readouterr()
+    assert main(["models", "extract", str(DEFAULT_MODEL), "-o", str(folder)]) == 73
+    assert "choose another folder" in capsys.readouterr().err
+    with pytest.raises(OutputError, match="Cannot write into"):
+        extract(DEFAULT_MODEL, Path("/proc/none"))
+
+
+def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    check_golden(load_bundle(DEFAULT_MODEL))
+    assert main(["models", "verify"]) == 0
+    assert "golden vectors to the bit" in capsys.readouterr().out
+    # One quantum in one output: within the tolerance of the self-test, but not exact.
+    path = bundle_with(outputs=lambda outputs: outputs + (np.arange(outputs.size) == 7).reshape(outputs.shape))
+    assert main(["models", "verify", str(path)]) == 65
+    assert "1 of 120 golden outputs differ" in capsys.readouterr().err

@@ -1,0 +1,150 @@
+"""The network on the device: right numbers, and every wrong model refused in one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_fer import classifier as module
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.classifier import TfliteClassifier, load_runtime, softmax
+from edge_fer.errors import BundleError, UnavailableError
+
+
+def test_softmax_of_known_logits() -> None:
+    probabilities = softmax(np.log(np.array([1, 2, 5], np.float32)))
+    assert probabilities == pytest.approx([0.125, 0.25, 0.625])
+    assert softmax(np.array([1000, 1000], np.float32)) == pytest.approx([0.5, 0.5])
+
+
+def test_plain_kernels_give_the_self_test_bit_for_bit() -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    runtime = load_runtime()
+    plain = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = runtime.Interpreter(model_content=bundle.model, experimental_op_resolver_type=plain)
+    interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    for tensor, expected in zip(bundle.selftest_inputs, bundle.selftest_outputs, strict=True):
+        interpreter.set_tensor(source["index"], tensor[np.newaxis])
+        interpreter.invoke()
+        assert np.array_equal(interpreter.get_tensor(target["index"])[0], expected)
+
+
+def test_optimised_kernels_agree_with_the_self_test() -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    classifier = TfliteClassifier(bundle)
+    outputs = np.stack([classifier._invoke(tensor) for tensor in bundle.selftest_inputs]).astype(int)
+    difference = np.abs(outputs - bundle.selftest_outputs)
+    assert difference.mean() <= 1
+    assert difference.max() <= 8
+
+
+@pytest.mark.parametrize("shift", [1, -2])
+def test_the_self_test_notices_pixels_that_moved(bundle_with: Callable[..., Path], shift: int) -> None:
+    path = bundle_with(inputs=lambda inputs: np.roll(inputs, shift, axis=2))
+    with pytest.raises(BundleError, match="fails its self-test"):
+        TfliteClassifier(load_bundle(path))
+
+
+def test_the_shipped_model_takes_raw_pixels() -> None:
+    classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL))
+    assert classifier.size_hw == (48, 48)
+    assert classifier._input["dtype"] == np.uint8
+    assert classifier._input["quantization"] == (1.0, 0)
+    assert DEFAULT_MODEL.stat().st_size <= 500_000
+
+
+def test_classify_reports_the_first_head_with_its_temperature(bundle_with: Callable[..., Path]) -> None:
+    def hotter(card: dict[str, Any]) -> None:
+        card["heads"][0]["temperature"] = 100
+
+    bundle = load_bundle(DEFAULT_MODEL)
+    tensor = bundle.selftest_inputs[0]
+    (prediction,) = TfliteClassifier(bundle).classify([tensor])
+    assert list(prediction.probabilities) == list(bundle.card.heads[0].labels)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    (vague,) = TfliteClassifier(load_bundle(bundle_with(card=hotter))).classify([tensor])
+    assert vague.expression == prediction.expression
+    assert vague.confidence < 0.2 < prediction.confidence
+
+
+def test_a_failing_self_test_is_refused(bundle_with: Callable[..., Path]) -> None:
+    path = bundle_with(outputs=lambda outputs: outputs[:, ::-1])
+    with pytest.raises(BundleError, match="fails its self-test"):
+        TfliteClassifier(load_bundle(path))
+
+
+def test_a_self_test_of_another_shape_is_refused(bundle_with: Callable[..., Path]) -> None:
+    path = bundle_with(inputs=lambda inputs: inputs[:, :32])
+    with pytest.raises(BundleError, match="another shape"):
+        TfliteClassifier(load_bundle(path))
+
+
+def test_labels_must_match_the_outputs(bundle_with: Callable[..., Path]) -> None:
+    path = bundle_with(card=lambda card: card["heads"].pop())
+    with pytest.raises(BundleError, match="15 outputs and 8 labels"):
+        TfliteClassifier(load_bundle(path))
+
+
+def test_runtimes_are_tried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = ModuleType("tflite_runtime.interpreter")
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(sys.modules, "tflite_runtime", ModuleType("tflite_runtime"))
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", older)
+    assert load_runtime() is older
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
+    monkeypatch.setitem(sys.modules, "tensorflow.lite", None)
+    with pytest.raises(UnavailableError, match="pip install ai-edge-litert"):
+        load_runtime()
+
+
+def test_without_an_edge_tpu_the_cpu_does_the_work(caplog: pytest.LogCaptureFixture) -> None:
+    """Real: no test machine has a Coral, and most have no libedgetpu."""
+    classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL), device="edgetpu")
+    if classifier.device == "cpu":
+        assert "The CPU does the work instead" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise ValueError('Failed to load delegate')", "is the Coral plugged in"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashes with this runtime (signal 11)"),
+        ("raise OSError('libedgetpu.so.1: cannot open shared object file')", "is not installed"),
+    ],
+)
+def test_the_edge_tpu_is_probed_in_a_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, reason: str
+) -> None:
+    """A package that stands in for the runtime does in the child what a bad library does."""
+    fake = tmp_path / "ai_edge_litert"
+    fake.mkdir()
+    (fake / "__init__.py").write_text("")
+    (fake / "interpreter.py").write_text(f"def load_delegate(library):\n    {code}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    problem = module.probe_edgetpu()
+    assert problem is not None
+    assert reason in problem
+
+
+def test_a_working_edge_tpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[Any] = []
+    runtime = load_runtime()
+    real = runtime.Interpreter
+
+    class Interpreter(real):  # type: ignore[misc, valid-type]
+        def __init__(self, experimental_delegates: Any = None, **arguments: Any) -> None:
+            used.append(experimental_delegates)
+            super().__init__(**arguments)
+
+    monkeypatch.setattr(runtime, "Interpreter", Interpreter)
+    monkeypatch.setattr(module, "probe_edgetpu", lambda: None)
+    monkeypatch.setattr(module, "_load_delegate", lambda runtime: "the delegate")
+    assert TfliteClassifier(load_bundle(DEFAULT_MODEL), device="edgetpu").device == "edgetpu"
+    assert used == [["the delegate"]]

@@ -1,0 +1,74 @@
+"""Settings are strict, and flag > environment > file > default."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_fer.config import Settings, load_settings
+from edge_fer.errors import ConfigError
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, ""), {}, {}) == Settings()
+
+
+def test_precedence(tmp_path: Path) -> None:
+    path = write(tmp_path, 'name = "file"\n[camera]\nsource = "file"\nwidth = 1\nheight = 2\n')
+    environ = {"EDGE_FER_CAMERA__SOURCE": "environment", "EDGE_FER_CAMERA__WIDTH": "320", "HOME": "/x"}
+    settings = load_settings(path, environ, {"camera.source": "flag", "name": None})
+    assert (settings.camera.source, settings.camera.width, settings.camera.height) == ("flag", 320, 2)
+    assert settings.name == "file"
+    assert settings.camera.fps == 30
+
+
+def test_a_list_in_the_environment_is_split_at_blanks(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, ""), {"EDGE_FER_OUTPUTS": "terminal jsonl:x"}, {})
+    assert settings.outputs == ["terminal", "jsonl:x"]
+
+
+def test_the_first_default_file_that_exists_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_fer.config.default_files", lambda: [tmp_path / "none", write(tmp_path, 'name = "home"')])
+    assert load_settings(None, {}, {}).name == "home"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nmae = 'x'", "Did you mean 'name'"),
+        ("[camera]\nsuorce = '0'", "Did you mean 'camera.source'"),
+        ("[camera]\nzzz = 1", "Known here: source, width, height, fps"),
+        ("[camera]\nwidth = 'wide'", "'camera.width' must be int, not 'wide'"),
+        ("[camera]\nwidth = true", "'camera.width' must be int"),
+        ("camera = 3", "'camera' must be a table"),
+        ("outputs = [1]", "'outputs' must be str"),
+        ("outputs = 'terminal'", "'outputs' must be"),
+        ("[model]\ndevice = 'gpu'", "must be one of cpu, edgetpu"),
+        ("[model]\nthreads = 0", "model.threads must be at least 1"),
+        ("name = ", "not valid TOML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        load_settings(write(tmp_path, text), {}, {})
+
+
+def test_a_mistake_in_the_environment_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    with pytest.raises(ConfigError, match=r"EDGE_FER_CAMERA__WIDHT.*Did you mean 'camera.width'"):
+        load_settings(path, {"EDGE_FER_CAMERA__WIDHT": "3"}, {})
+    with pytest.raises(ConfigError, match=r"'camera.width' must be int, not 'three'"):
+        load_settings(path, {"EDGE_FER_CAMERA__WIDTH": "three"}, {})
+
+
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_settings(tmp_path / "none.toml", {}, {})
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_settings(tmp_path / "binary", {}, {})

@@ -1,0 +1,172 @@
+"""Folding, equalisation and bias correction, on networks built to be bad."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from rich.console import Console
+
+from export.convert import to_int8
+from export.equalise import (
+    correct_bias,
+    equalise,
+    find_pairs,
+    fold_batch_norm,
+    input_range,
+    main,
+    output_range,
+)
+from export.verify import run_flatbuffer
+from training import models
+
+FACES = np.random.default_rng(0).integers(0, 256, (24, 48, 48, 1)).astype(np.uint8)
+
+
+def logits(model: keras.Model) -> np.ndarray:
+    return model.predict(FACES.astype(np.float32), verbose=0)
+
+
+@pytest.fixture(scope="module")
+def trained() -> keras.Model:
+    """A separable network whose batch normalisation has seen data, and whose channels differ by a hundred times."""
+    keras.utils.set_random_seed(1)
+    model = models.build_separable([[8, 2], [8, 2], [16, 2]], dropout=0.1)
+    chance = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            gamma = 10 ** chance.uniform(-1, 1, layer.gamma.shape)
+            beta, mean = chance.normal(0, 0.3, (2, *layer.gamma.shape))
+            layer.set_weights([gamma, beta, mean, chance.uniform(0.2, 3, layer.gamma.shape)])
+    return model
+
+
+def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(trained: keras.Model) -> None:
+    folded = fold_batch_norm(trained)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
+    np.testing.assert_allclose(logits(folded), logits(trained), rtol=1e-3, atol=1e-3 * np.ptp(logits(trained)))
+
+
+def test_folding_does_not_touch_its_argument(trained: keras.Model) -> None:
+    before = [weights.copy() for weights in trained.get_weights()]
+    equalise(trained)
+    assert all(np.array_equal(old, new) for old, new in zip(before, trained.get_weights(), strict=True))
+
+
+def test_a_sequential_model_with_biases_and_several_multipliers_is_folded() -> None:
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((48, 48, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(3, 3, strides=4, bias_initializer="ones"),
+            layers.BatchNormalization(center=False),
+            layers.DepthwiseConv2D(3, depth_multiplier=2),
+            layers.BatchNormalization(scale=False),
+            layers.Flatten(),
+            layers.Dense(5),
+            layers.BatchNormalization(),
+        ]
+    )
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([np.random.default_rng(2).uniform(0.5, 2, w.shape) for w in layer.get_weights()])
+    folded = fold_batch_norm(model)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
+    np.testing.assert_allclose(logits(folded), logits(model), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_norm_after_an_activation_stays() -> None:
+    inputs = keras.Input((48, 48, 1))
+    x = layers.BatchNormalization()(layers.Conv2D(2, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    assert sum(isinstance(layer, layers.BatchNormalization) for layer in fold_batch_norm(model).layers) == 1
+
+
+def test_equalising_keeps_the_outputs(trained: keras.Model) -> None:
+    np.testing.assert_allclose(
+        logits(equalise(trained)), logits(trained), rtol=1e-3, atol=1e-3 * np.ptp(logits(trained))
+    )
+
+
+def ratios(model: keras.Model, first: str, second: str) -> np.ndarray:
+    """Range before a channel over range after it."""
+    before, after = model.get_layer(first), model.get_layer(second)
+    depthwise = isinstance(before, layers.DepthwiseConv2D)
+    return output_range(before.kernel.numpy(), depthwise) / input_range(after.kernel.numpy())
+
+
+def test_equalised_channels_have_the_same_range_before_and_after(trained: keras.Model) -> None:
+    pairs, skipped = find_pairs(trained)
+    assert (len(pairs), skipped) == (5, [])
+    before, after = fold_batch_norm(trained), equalise(trained)
+    for first, second in pairs:
+        old, new = ratios(before, first, second), ratios(after, first, second)
+        assert old.max() / old.min() > 3
+        np.testing.assert_allclose(new, 1, rtol=0.01)
+
+
+def test_a_dead_channel_does_no_harm(trained: keras.Model) -> None:
+    model = fold_batch_norm(trained)
+    stem = model.layers[2]
+    kernel = stem.kernel.numpy()
+    kernel[..., 0] = 0
+    stem.kernel.assign(kernel)
+    equalised = equalise(model)
+    assert all(np.isfinite(weights).all() for weights in equalised.get_weights())
+    np.testing.assert_allclose(logits(equalised), logits(model), rtol=1e-3, atol=1e-3 * np.ptp(logits(model)))
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda x: layers.ReLU(max_value=6.0, name="six")(x), r"six \(ReLU\) follows"),
+        (lambda x: layers.Activation("sigmoid", name="s")(x), r"s \(Activation\) follows"),
+        (lambda x: layers.Add(name="sum")([x, layers.ReLU()(x)]), "first goes to several places"),
+        (lambda x: layers.Add(name="sum")([x, layers.Conv2D(2, 1, name="b")(layers.ReLU()(x))]), "b: sum"),
+        (lambda x: layers.DepthwiseConv2D(3, depth_multiplier=2, name="many")(x), "many has a depth multiplier"),
+        (lambda x: layers.Conv2D(4, 3, groups=2, name="grouped")(x), "grouped has groups"),
+    ],
+)
+def test_what_cannot_be_equalised_is_skipped_with_the_reason(between: object, reason: str) -> None:
+    inputs = keras.Input((48, 48, 1))
+    x = between(layers.Conv2D(2, 3, name="first")(inputs))  # type: ignore[operator]
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    _, skipped = find_pairs(model)
+    assert any(re.search(reason, line) for line in skipped), skipped
+    np.testing.assert_allclose(logits(equalise(model)), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_bias_correction_reduces_the_mean_error_of_a_bad_model(trained: keras.Model) -> None:
+    convert = partial(to_int8, tensors=FACES, console=Console(quiet=True), per_tensor=True)
+
+    def error(model: keras.Model) -> float:
+        int8 = run_flatbuffer(convert(model), FACES, Console(quiet=True), "")
+        return float(np.abs((int8 - logits(trained)).mean(axis=0)).mean())
+
+    assert error(correct_bias(trained, FACES, convert)) < 0.5 * error(trained)
+
+
+def test_the_command_writes_a_model_with_its_description(
+    trained: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.save(tmp_path / "model.keras")
+    (tmp_path / "model.toml").write_text(models.description("x"))
+    out = tmp_path / "new" / "model.keras"
+    assert main([str(tmp_path / "model.keras"), "-o", str(out)]) == 0
+    assert "5 pairs" in capsys.readouterr().out
+    assert out.with_suffix(".toml").read_text() == models.description("x")
+    np.testing.assert_allclose(logits(keras.models.load_model(out)), logits(equalise(trained)), rtol=1e-4, atol=1e-3)
+    assert main([str(tmp_path / "model.keras"), "-o", str(out)]) == 73
+
+
+def test_the_command_refuses_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.keras").write_text("hello")
+    assert main([str(tmp_path / "x.keras"), "-o", str(tmp_path / "y.keras")]) == 65
+    assert main([str(tmp_path / "none.keras"), "-o", str(tmp_path / "y.keras")]) == 66
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,281 @@
+"""The files for a Raspberry Pi: each is parsed by what reads it on the board, as far as that runs here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edge_fer import errors
+from edge_fer.cli import build_parser
+from edge_fer.config import Settings, load_settings
+
+FOLDER = Path(__file__).parents[1] / "firmware_configs"
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+INSTALL = (FOLDER / "install.sh").read_text(encoding="utf-8")
+ON_THE_CARD = "/boot/firmware/edge-fer/"
+
+
+def unit() -> dict[str, dict[str, list[str]]]:
+    """Sections of the unit. A key may stand more than once, which configparser cannot hold."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in (FOLDER / "edge-fer.service").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), defaultdict(list))
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            section[key].append(value)
+    return sections
+
+
+SERVICE = unit()["Service"]
+
+
+# The configuration
+
+
+def test_example_configuration_is_valid_and_states_the_defaults() -> None:
+    assert load_settings(FOLDER / "edge-fer.toml", {}, {}) == Settings()
+
+
+def test_example_configuration_has_every_key() -> None:
+    def keys(table: dict[str, Any]) -> dict[str, Any]:
+        return {key: keys(value) if isinstance(value, dict) else None for key, value in table.items()}
+
+    with (FOLDER / "edge-fer.toml").open("rb") as file:
+        assert keys(tomllib.load(file)) == keys(dataclasses.asdict(Settings()))
+
+
+# The unit
+
+
+def test_unit_starts_a_command_that_exists() -> None:
+    (command,) = SERVICE["ExecStart"]
+    program, *arguments = shlex.split(command)
+    args = build_parser().parse_args(arguments)
+    assert args.verb == "run"
+    assert str(args.config) in INSTALL
+    assert program.removesuffix("/bin/edge-fer") in INSTALL
+
+
+def test_unit_retries_what_may_mend_and_nothing_else() -> None:
+    (prevent,) = SERVICE["RestartPreventExitStatus"]
+    hopeless = {errors.UsageError, errors.DataError, errors.BundleError, errors.InputMissingError, errors.ConfigError}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind is not errors.EdgeFerError]
+    assert len(kinds) > 6
+    for kind in kinds:
+        assert (str(kind.exit_code) in prevent.split()) == (kind in hopeless), kind
+    assert SERVICE["Restart"] == ["on-failure"]
+
+
+def test_unit_reaches_cameras_and_no_network() -> None:
+    allowed = {line.split()[0] for line in SERVICE["DeviceAllow"]}
+    assert {"char-video4linux", "char-media", "char-dma_heap", "char-usb_device", "/dev/vcio"} == allowed
+    assert SERVICE["DevicePolicy"] == ["closed"]
+    assert SERVICE["PrivateDevices"] == ["no"]
+    assert {"video", "plugdev"} <= set(SERVICE["SupplementaryGroups"][0].split())
+    assert SERVICE["RestrictAddressFamilies"] == ["AF_UNIX AF_NETLINK"]
+
+
+def test_unit_promises_no_more_than_the_program_does() -> None:
+    """Until edge-fer tells systemd that it is ready, Type=notify would end it, and so would a watchdog."""
+    assert SERVICE["Type"] == ["exec"]
+    assert "WatchdogSec" not in SERVICE
+
+
+@pytest.fixture
+def stub_unit(tmp_path: Path) -> Path:
+    """The unit with a program that exists here, as the checks of systemd want."""
+    program = tmp_path / "edge-fer"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    text = (FOLDER / "edge-fer.service").read_text(encoding="utf-8")
+    (tmp_path / "edge-fer.service").write_text(text.replace("/opt/edge-fer/bin/edge-fer", str(program)))
+    return tmp_path / "edge-fer.service"
+
+
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+
+
+@needs_systemd
+def test_systemd_accepts_the_unit(stub_unit: Path) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", stub_unit], capture_output=True, text=True, check=False)
+    about_ours = [line for line in done.stderr.splitlines() if "edge-fer" in line]
+    assert (done.returncode, about_ours) == (0, [])
+
+
+@needs_systemd
+def test_systemd_finds_the_unit_well_confined(stub_unit: Path) -> None:
+    """systemd 252 gives 1.5 of 10, where 10 is wholly exposed."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", stub_unit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-200:]
+
+
+# cloud-init
+
+
+def user_data() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((FOLDER / "user-data").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_user_data_is_what_cloud_init_takes() -> None:
+    assert (FOLDER / "user-data").read_text(encoding="utf-8").startswith("#cloud-config\n")
+    data = user_data()
+    assert set(data) == {"hostname", "manage_etc_hosts", "users", "ssh_pwauth", "runcmd"}
+    assert data["hostname"] == "edge-fer"
+    (user,) = data["users"]
+    assert set(user) == {"name", "groups", "shell", "lock_passwd", "sudo"}
+    assert all(isinstance(word, str) for command in data["runcmd"] for word in command)
+
+
+@pytest.mark.skipif(not shutil.which("cloud-init"), reason="cloud-init is not installed")
+def test_cloud_init_accepts_user_data() -> None:
+    command = ["cloud-init", "schema", "--config-file", FOLDER / "user-data"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_user_data_with_the_key_filled_in_is_valid() -> None:
+    """What the comment tells people to do: take away two characters."""
+    text = (FOLDER / "user-data").read_text(encoding="utf-8")
+    filled = re.sub(r"(?m)^( +)# (ssh_authorized_keys:|  - ssh-)", r"\1\2", text)
+    (user,) = yaml.safe_load(filled)["users"]
+    assert user["ssh_authorized_keys"] == ["ssh-ed25519 YOUR-PUBLIC-KEY you@your-computer"]
+
+
+def test_network_config_is_netplan() -> None:
+    network = yaml.safe_load((FOLDER / "network-config").read_text(encoding="utf-8"))["network"]
+    assert set(network) == {"version", "ethernets", "wifis"}
+    assert network["version"] == 2
+    assert network["ethernets"]["eth0"]["dhcp4"] is True
+    # Unquoted, YAML reads Norway's NO as false.
+    assert isinstance(network["wifis"]["wlan0"]["regulatory-domain"], str)
+
+
+def test_files_hold_placeholders_and_no_secrets() -> None:
+    network = yaml.safe_load((FOLDER / "network-config").read_text(encoding="utf-8"))["network"]
+    assert network["wifis"]["wlan0"]["access-points"] == {"YOUR-NETWORK": {"password": "YOUR-PASSWORD"}}
+    for file in FOLDER.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"AAAA[\w+/]{20}|\$[156y]\$|PRIVATE KEY|passwd: *\S*[\"'$]", text), file.name
+
+
+# What ties the files together
+
+
+def test_everything_first_boot_runs_is_in_the_folder() -> None:
+    words = [word for command in user_data()["runcmd"] for word in command]
+    named = [word.removeprefix(ON_THE_CARD) for word in words if word.startswith("/boot/")]
+    assert named == ["install.sh"]
+    copied = re.findall(r"\$here/([\w.-]+)", INSTALL)
+    assert sorted(copied) == ["99-edge-fer-coral.rules", "edge-fer.service", "edge-fer.toml"]
+    assert all((FOLDER / name).is_file() for name in named + copied)
+
+
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$LOG"
+case "$(basename "$0") $1" in
+    "id -u") echo 0 ;;
+    "timedatectl show") echo yes ;;
+    "python3 -m") mkdir -p "$4/bin" && cp "$0" "$4/bin/pip" ;;
+esac
+"""
+
+
+class Board:
+    """A root folder with the system's commands replaced by ones that only write down that they were called."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.card = root / "card"
+        shutil.copytree(FOLDER, self.card)
+        script = re.sub(r"(?<![\w/.])/(opt|etc)/", rf"{root}/\1/", INSTALL)
+        (self.card / "install.sh").write_text(script)
+        (root / "bin").mkdir()
+        for name in ("id", "timedatectl", "apt-get", "python3", "udevadm", "systemctl"):
+            (root / "bin" / name).write_text(STAND_IN)
+            (root / "bin" / name).chmod(0o755)
+
+    def install(self) -> list[str]:
+        """Run the script; the calls it made."""
+        log = self.root / "log"
+        log.unlink(missing_ok=True)
+        environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "LOG": str(log)}
+        done = subprocess.run(
+            ["sh", self.card / "install.sh"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return log.read_text().splitlines()
+
+
+def test_install_script_puts_everything_in_its_place(tmp_path: Path) -> None:
+    calls = Board(tmp_path).install()
+    for name, target in (
+        ("edge-fer.toml", "etc/edge-fer/config.toml"),
+        ("edge-fer.service", "etc/systemd/system/edge-fer.service"),
+        ("99-edge-fer-coral.rules", "etc/udev/rules.d/99-edge-fer-coral.rules"),
+    ):
+        assert (tmp_path / target).read_bytes() == (FOLDER / name).read_bytes()
+        # The service runs as a user of its own and must be able to read them.
+        assert (tmp_path / target).stat().st_mode & 0o777 == 0o644
+    assert f"python3 -m venv --system-site-packages {tmp_path}/opt/edge-fer" in calls
+    assert "pip install --no-cache-dir --upgrade edge-fer" in calls
+    assert calls[-3:] == [
+        "systemctl daemon-reload",
+        "systemctl enable edge-fer.service",
+        "systemctl restart edge-fer.service",
+    ]
+
+
+def test_install_script_takes_the_newest_wheel_on_the_card(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    for version in ("0.9.0", "0.10.0"):
+        (board.card / f"edge_fer-{version}-py3-none-any.whl").touch()
+    assert f"pip install --no-cache-dir --upgrade {board.card}/edge_fer-0.10.0-py3-none-any.whl" in board.install()
+
+
+def test_install_script_keeps_a_changed_configuration(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.install()
+    config = tmp_path / "etc" / "edge-fer" / "config.toml"
+    config.write_text('name = "hall"\n')
+    board.install()
+    assert config.read_text() == 'name = "hall"\n'
+
+
+def test_coral_rules_name_both_faces_of_the_accelerator() -> None:
+    text = (FOLDER / "99-edge-fer-coral.rules").read_text(encoding="utf-8")
+    rules = [line for line in text.splitlines() if line and not line.startswith("#")]
+    pattern = (
+        r'SUBSYSTEM=="usb", ATTRS\{idVendor\}=="(\w{4})", ATTRS\{idProduct\}=="(\w{4})", GROUP="plugdev", MODE="0660"'
+    )
+    found = [re.fullmatch(pattern, rule) for rule in rules]
+    assert [match and match.groups() for match in found] == [("1a6e", "089a"), ("18d1", "9302")]
+
+
+def test_config_txt_is_made_of_settings_and_filters() -> None:
+    for line in (FOLDER / "config.txt").read_text(encoding="utf-8").splitlines():
+        assert re.fullmatch(r"|#.*|\[\w+\]|\w+=[\w=,.]+", line), line
+
+
+def test_readme_names_every_file() -> None:
+    assert [file.name for file in FOLDER.iterdir() if f"`{file.name}`" not in README] == ["README.md"]
+
+
+def test_commands_in_the_readme_exist() -> None:
+    commands = re.findall(r"(?m)^\S*/bin/edge-fer (.+)$", README)
+    assert len(commands) >= 2
+    for command in commands:
+        assert build_parser().parse_args(shlex.split(command, comments=True)).verb == "run"

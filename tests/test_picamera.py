@@ -1,0 +1,295 @@
+"""PicameraSource against a fake with the calls, names and buffer handling of picamera2 0.3."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_fer.config import CameraSettings
+from edge_fer.errors import UnavailableError
+from edge_fer.sources import picamera
+from edge_fer.sources.picamera import PicameraSource
+
+SYCC = object()
+
+
+def scene(width: int, height: int, step: int) -> np.ndarray:
+    """A BGR picture with a smooth colour in every corner, another for every step."""
+    y, x = np.mgrid[0:height, 0:width]
+    red = 40 + 150 * x / width + 10 * (step % 5)
+    return np.dstack([60 + 120 * y / height, 200 - 100 * x / width, red]).astype(np.uint8)
+
+
+def packed(bgr: np.ndarray, stride: int) -> np.ndarray:
+    """The picture as an ISP leaves it in memory: Y, U, V one after another, rows padded with rubbish, full range."""
+    height, width = bgr.shape[:2]
+    y, cr, cb = cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb))
+    buffer = np.full(stride * height * 3 // 2, 255, np.uint8)
+    buffer[: stride * height].reshape(height, stride)[:, :width] = y
+    chroma = buffer[stride * height :].reshape(2, height // 2, stride // 2)
+    for plane, full in zip(chroma, (cb, cr), strict=True):
+        plane[:, : width // 2] = cv2.resize(full, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return buffer
+
+
+class FakeRequest:
+    """A CompletedRequest: readable until it is released, which gives its buffer to the next frame."""
+
+    def __init__(self, camera: FakePicamera2, buffer: np.ndarray, metadata: dict[str, Any]) -> None:
+        self.camera, self.buffer, self.metadata, self.released = camera, buffer, metadata, False
+
+    def make_array(self, name: str) -> np.ndarray:
+        assert not self.released, "read after release"
+        config = self.camera.config[name]
+        return self.buffer.copy().reshape(config["size"][1] * 3 // 2, config["stride"])
+
+    def get_metadata(self) -> dict[str, Any]:
+        assert not self.released, "read after release"
+        return self.metadata
+
+    def release(self) -> None:
+        assert not self.released, "released twice"
+        self.released = True
+        self.buffer[:] = 0
+
+
+class FakePicamera2:
+    """picamera2.Picamera2 as far as it is used; class attributes say how the camera behaves."""
+
+    infos: tuple[dict[str, Any], ...] = ({"Model": "imx708", "Id": "/base/soc/i2c0mux/i2c@1/imx708@1a"},)
+    open_error: str = ""
+    start_error: str = ""
+    stalls_after: int = 10**6
+    timestamps: bool = True
+    given_size: tuple[int, int] | None = None
+    stride_for: dict[int, int] = {90: 128, 320: 320}  # noqa: RUF012
+    made: list[FakePicamera2]
+
+    @classmethod
+    def global_camera_info(cls) -> list[dict[str, Any]]:
+        return list(cls.infos)
+
+    def __init__(self, camera_num: int = 0) -> None:
+        if self.open_error:
+            raise RuntimeError(self.open_error)
+        self.requests: list[FakeRequest] = []
+        self.started = self.closed = False
+        self.waiting: Future[None] | None = None
+        self.waits = threading.Event()
+        self.made.append(self)
+
+    def create_video_configuration(
+        self,
+        main: dict[str, Any],
+        lores: dict[str, Any] | None = None,
+        colour_space: object = None,
+        buffer_count: int = 6,
+        controls: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        width, height = main["size"]
+        main = main | {"size": (width - width % 2, height - height % 2)}
+        return {"main": main, "lores": lores, "colour_space": colour_space, "controls": controls}
+
+    def configure(self, config: dict[str, Any]) -> None:
+        main = config["main"]
+        size = self.given_size or main["size"]
+        self.config = config | {"main": main | {"size": size, "stride": self.stride_for[size[0]]}}
+
+    def camera_configuration(self) -> dict[str, Any]:
+        return self.config
+
+    def start(self) -> None:
+        if self.start_error:
+            raise RuntimeError(self.start_error)
+        self.started = True
+
+    @contextlib.contextmanager
+    def captured_request(self, wait: float | None = None) -> Iterator[FakeRequest]:
+        assert self.started
+        step = len(self.requests)
+        if step >= self.stalls_after:
+            self.waiting = Future()
+            self.waits.set()
+            self.waiting.result(timeout=wait)
+        width, height = self.config["main"]["size"]
+        metadata = {"SensorTimestamp": 5_000_000_000 + step * 40_000_000} if self.timestamps else {}
+        buffer = packed(scene(width, height, step), self.config["main"]["stride"])
+        self.requests.append(FakeRequest(self, buffer, metadata))
+        try:
+            yield self.requests[-1]
+        finally:
+            self.requests[-1].release()
+
+    def cancel_all_and_flush(self) -> None:
+        if self.waiting is not None:
+            self.waiting.set_exception(CancelledError())
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.started, self.closed = False, True
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePicamera2]:
+    """The fake, installed as picamera2; a class of its own for every test."""
+    kind = type("Fake", (FakePicamera2,), {"made": []})
+    module = ModuleType("picamera2")
+    module.Picamera2 = kind  # type: ignore[attr-defined]
+    libcamera = ModuleType("libcamera")
+    libcamera.ColorSpace = SimpleNamespace(Sycc=lambda: SYCC)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "picamera2", module)
+    monkeypatch.setitem(sys.modules, "libcamera", libcamera)
+    return kind
+
+
+PADDED = CameraSettings(width=90, height=60, fps=25)
+
+
+def test_gray_is_the_picture_without_the_padding(fake: type[FakePicamera2]) -> None:
+    source = PicameraSource(0, PADDED)
+    frames = iter(source)
+    for step in range(3):
+        gray = next(frames).gray
+        assert gray.shape == (60, 90) and gray.dtype == np.uint8
+        np.testing.assert_array_equal(gray, cv2.cvtColor(scene(90, 60, step), cv2.COLOR_BGR2YCrCb)[..., 0])
+    source.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (90, 62), (320, 240)])
+def test_color_is_the_picture_long_after_the_buffer_went_back(
+    fake: type[FakePicamera2], width: int, height: int
+) -> None:
+    source = PicameraSource(0, CameraSettings(width=width, height=height))
+    frames = iter(source)
+    kept = [next(frames) for _ in range(3)]
+    source.close()
+    for step, frame in enumerate(kept):
+        difference = np.abs(frame.picture().astype(int) - scene(width, height, step))
+        assert difference.max() <= 6, f"frame {step}"
+
+
+def test_every_buffer_goes_back_before_the_frame_is_used(fake: type[FakePicamera2]) -> None:
+    source = PicameraSource(0, PADDED)
+    frames = iter(source)
+    for _ in range(3):
+        next(frames)
+        assert all(request.released for request in fake.made[0].requests)
+    assert len(fake.made[0].requests) == 3
+
+
+def test_asks_for_one_full_range_yuv_stream(fake: type[FakePicamera2]) -> None:
+    PicameraSource(0, PADDED)
+    config = fake.made[0].config
+    assert config["main"]["format"] == "YUV420"
+    assert config["lores"] is None
+    assert config["colour_space"] is SYCC
+    assert config["controls"] == {"FrameRate": 25}
+
+
+def test_takes_the_size_that_the_camera_gives(fake: type[FakePicamera2]) -> None:
+    fake.given_size = (320, 240)
+    source = PicameraSource(0, CameraSettings(width=333, height=250))
+    assert next(iter(source)).gray.shape == (240, 320)
+
+
+def test_numbers_times_and_names_frames(fake: type[FakePicamera2]) -> None:
+    source = PicameraSource(0, PADDED)
+    frames = iter(source)
+    first, second = next(frames), next(frames)
+    assert (first.seq, second.seq) == (0, 1)
+    assert (first.time_s, second.time_s) == (0.0, pytest.approx(0.04))
+    assert first.stream == second.stream == "picamera:0"
+    assert source.live and source.fps == 25.0
+
+
+def test_time_runs_without_a_sensor_timestamp(fake: type[FakePicamera2]) -> None:
+    fake.timestamps = False
+    frames = iter(PicameraSource(0, PADDED))
+    first, second = next(frames), next(frames)
+    assert first.time_s == 0.0 < second.time_s
+
+
+def test_close_ends_the_iteration_and_may_be_called_twice(fake: type[FakePicamera2]) -> None:
+    source = PicameraSource(0, PADDED)
+    frames = iter(source)
+    next(frames)
+    source.close()
+    source.close()
+    assert next(frames, None) is None
+    assert list(source) == []
+    assert fake.made[0].closed
+
+
+def test_close_frees_a_thread_that_waits_for_a_frame(
+    fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picamera, "STALL_S", 600.0)
+    fake.stalls_after = 1
+    source = PicameraSource(0, PADDED)
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.extend(frame.seq for frame in source), daemon=True)
+    thread.start()
+    assert fake.made[0].waits.wait(10)
+    source.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert seen == [0]
+
+
+def test_a_camera_that_sends_nothing_is_unavailable(fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera, "STALL_S", 0.01)
+    fake.stalls_after = 1
+    source = PicameraSource(0, PADDED)
+    frames = iter(source)
+    next(frames)
+    with pytest.raises(UnavailableError, match=r"picamera:0 has sent nothing.*ribbon cable"):
+        next(frames)
+    source.close()
+
+
+def test_an_unknown_number_lists_the_cameras(fake: type[FakePicamera2]) -> None:
+    with pytest.raises(UnavailableError, match=r"no picamera:1\. Found: picamera:0 \(imx708\)\."):
+        PicameraSource(1, PADDED)
+    fake.infos = ()
+    with pytest.raises(UnavailableError, match="Found: none; check both ends"):
+        PicameraSource(0, PADDED)
+
+
+def test_a_camera_in_use_names_the_likely_cause(fake: type[FakePicamera2]) -> None:
+    fake.open_error = "Camera __init__ sequence did not complete."
+    with pytest.raises(UnavailableError, match=r"did not complete\). Another program may hold it.*fuser"):
+        PicameraSource(0, PADDED)
+
+
+def test_a_camera_that_does_not_start_is_closed_again(fake: type[FakePicamera2]) -> None:
+    fake.start_error = "Failed to start camera: Device or resource busy"
+    with pytest.raises(UnavailableError, match="resource busy"):
+        PicameraSource(0, PADDED)
+    assert fake.made[0].closed
+
+
+def test_without_picamera2_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    monkeypatch.setitem(sys.modules, "libcamera", None)
+    with pytest.raises(UnavailableError, match=r"apt install python3-picamera2.*--system-site-packages"):
+        PicameraSource(0, PADDED)
+
+
+def test_a_picamera2_for_another_numpy_names_the_cure(
+    fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "picamera2.py").write_text("raise ValueError('numpy.dtype size changed')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "picamera2")
+    with pytest.raises(UnavailableError, match=r"size changed.*--force-reinstall --no-deps simplejpeg"):
+        PicameraSource(0, PADDED)

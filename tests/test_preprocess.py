@@ -1,0 +1,58 @@
+"""face_tensor: one definition of the model's view of a face."""
+
+import hashlib
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_fer.core import FaceBox
+from edge_fer.preprocess import PREPROCESS_VERSION, face_tensor
+
+RAMP = (np.arange(100 * 120, dtype=np.uint32).reshape(100, 120) * 7919 % 251).astype(np.uint8)
+
+
+def test_a_face_of_the_right_size_passes_unchanged() -> None:
+    tensor = face_tensor(RAMP, FaceBox(10, 20, 48, 48), (48, 48), margin=0)
+    assert np.array_equal(tensor[..., 0], RAMP[20:68, 10:58])
+
+
+def test_the_margin_widens_on_every_side() -> None:
+    tensor = face_tensor(RAMP, FaceBox(30, 30, 24, 24), (48, 48), margin=0.5)
+    assert np.array_equal(tensor[..., 0], RAMP[18:66, 18:66])
+
+
+def test_edge_pixels_are_repeated_beyond_the_picture() -> None:
+    tensor = face_tensor(RAMP, FaceBox(-24, 10, 48, 48), (48, 48), margin=0)
+    assert np.array_equal(tensor[:, :24, 0], np.repeat(RAMP[10:58, :1], 24, axis=1))
+    assert np.array_equal(tensor[:, 24:, 0], RAMP[10:58, :24])
+
+
+def test_shrinking_averages_and_does_not_alias() -> None:
+    stripes = np.tile(np.array([0, 255], np.uint8), (96, 48))
+    tensor = face_tensor(stripes, FaceBox(0, 0, 96, 96), (48, 48), margin=0)
+    assert set(np.unique(tensor)) <= {127, 128}
+
+
+def test_pixels_of_this_version_do_not_change() -> None:
+    """Golden: when this fails, models see other pixels than they were made for, and PREPROCESS_VERSION must grow."""
+    digest = hashlib.sha256()
+    for box in (FaceBox(10, 20, 48, 48), FaceBox(5, 5, 96, 96), FaceBox(3.4, 7.6, 20.2, 30.9), FaceBox(-9, 70, 60, 60)):
+        digest.update(face_tensor(RAMP, box, (48, 48), margin=0.1))
+    assert PREPROCESS_VERSION == 1
+    assert digest.hexdigest() == "4814707658bd510cfb3639bf7b134513e8e486d4590b4513fdc06e7e7c821121"
+
+
+numbers = st.floats(-300, 400)
+sides = st.floats(0.1, 500)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), numbers, numbers, sides, sides, st.floats(0, 1))
+def test_any_box_gives_a_whole_tensor(
+    height: int, width: int, x: float, y: float, w: float, h: float, margin: float
+) -> None:
+    gray = np.full((height, width), 77, np.uint8)
+    tensor = face_tensor(gray, FaceBox(x, y, w, h), (48, 48), margin)
+    assert tensor.shape == (48, 48, 1)
+    assert tensor.dtype == np.uint8
+    assert (tensor == 77).all()

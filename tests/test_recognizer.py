@@ -1,0 +1,133 @@
+"""Frame in, faces out: the real detector, model and tracker together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_fer.core import Frame, Picture
+from edge_fer.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return Recognizer.load()
+
+
+def test_most_faces_of_the_demo_are_right(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    right = known = 0
+    for frame in demo_frames:
+        faces = recognizer.recognize(frame).faces
+        for true in frame.truth:
+            if true.expression is not None:
+                known += 1
+                nearest = max(faces, key=lambda face, true=true: face.box.iou(true.box), default=None)
+                right += nearest is not None and nearest.expression == true.expression
+    assert known > 200
+    assert right / known > 0.8
+
+
+def test_tracks_follow_the_two_faces(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    results = [recognizer.recognize(frame) for frame in demo_frames[:60]]
+    assert [face.phase for face in results[0].faces] == ["start", "start"]
+    assert {face.track for result in results for face in result.faces} == {1, 2}
+    assert all(result.latency_ms.keys() == {"detect", "preprocess", "classify", "track"} for result in results)
+
+
+def test_a_picture_may_be_grey_or_bgr(recognizer: Recognizer, scene: Picture) -> None:
+    gray = recognizer.recognize(scene).faces
+    bgr = recognizer.recognize(cv2.cvtColor(scene, cv2.COLOR_GRAY2BGR).astype(np.uint8)).faces
+    assert [face.box for face in gray] == [face.box for face in bgr]
+    assert len(gray) == 2
+
+
+def test_pictures_are_not_smoothed_over(recognizer: Recognizer, scene: Picture) -> None:
+    first = recognizer.recognize(scene)
+    second = recognizer.recognize(scene)
+    assert {face.phase for face in (*first.faces, *second.faces)} == {"start"}
+    assert second.ended == ()
+    assert not {face.track for face in first.faces} & {face.track for face in second.faces}
+
+
+def test_a_new_stream_ends_the_tracks_of_the_old(scene: Picture) -> None:
+    recognizer = Recognizer.load()
+    first = recognizer.recognize(Frame(scene, 0, 0.0, "one"))
+    second = recognizer.recognize(Frame(scene, 1, 0.1, "two"))
+    assert {face.track for face in second.ended} == {face.track for face in first.faces}
+    assert {face.phase for face in second.faces} == {"start"}
+
+
+def test_frames_may_change_their_size_in_mid_stream(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    frame = demo_frames[0]
+    first = recognizer.recognize(frame)
+    half = Frame(cv2.resize(frame.gray, (320, 240)).astype(np.uint8), 1, 0.1, frame.stream)
+    second = recognizer.recognize(half)
+    assert {face.track for face in second.ended} == {face.track for face in first.faces}
+    assert len(second.faces) == 2
+
+
+def test_duplicates_of_a_frame_change_nothing(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    first = recognizer.recognize(demo_frames[0])
+    for _ in range(5):
+        again = recognizer.recognize(demo_frames[0])
+    before = {face.track: face.expression for face in first.faces}
+    assert {face.track: face.expression for face in again.faces} == before
+    assert {face.stable_ms for face in again.faces} == {0.0}
+
+
+def test_time_may_run_backwards(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    for frame in (*demo_frames[:10], *demo_frames[5:0:-1], *demo_frames[:10]):
+        result = recognizer.recognize(frame)
+    assert len(result.faces) == 2
+
+
+def test_a_frame_of_eight_thousand_pixels(demo_frames: list[Frame]) -> None:
+    large = cv2.resize(demo_frames[0].gray, (7680, 5760)).astype(np.uint8)
+    assert len(Recognizer.load().recognize(Frame(large, 0, 0.0, "large")).faces) == 2
+
+
+def test_a_face_that_hardly_changes_keeps_its_prediction(
+    demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = Recognizer.load()
+    asked: list[int] = []
+    classify = recognizer._classifier.classify
+    monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: asked.append(1) or classify(tensors))
+    gray = demo_frames[0].gray
+    for seq in range(30):
+        recognizer.recognize(Frame(gray, seq, seq / 30, "still"))
+    assert 2 <= len(asked) <= 20  # of 60: again only while the steadied box still settles
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (480, 640), (1, 3000), (3000, 2)])
+@pytest.mark.parametrize("value", [0, 255])
+def test_pictures_without_a_face(recognizer: Recognizer, shape: tuple[int, int], value: int) -> None:
+    assert recognizer.recognize(np.full(shape, value, np.uint8)).faces == ()
+
+
+def test_quality_says_how_well_a_face_is_seen(recognizer: Recognizer, scene: Picture) -> None:
+    (sharp, *_) = recognizer.recognize(scene).faces
+    (blurred, *_) = recognizer.recognize(cv2.GaussianBlur(scene, (0, 0), 5)).faces
+    assert blurred.quality.blur < 0.7 * sharp.quality.blur
+    assert 0.2 < sharp.quality.brightness < 0.8
+    assert sharp.quality.size_px == round(min(sharp.box.w, sharp.box.h))
+
+
+def test_the_example_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Picture
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), scene)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -1,0 +1,68 @@
+"""The report: one page that needs nothing else, and says what the JSON says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faces_csv import write_csvs
+
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from evaluation import datasets, figures
+from export import report
+from export.layers import inspect_layers
+from export.verify import compare
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    folder = tmp_path_factory.mktemp("data")
+    write_csvs(folder)
+    return datasets.load(folder)["PublicTest"]
+
+
+@pytest.fixture(scope="module")
+def content(data: datasets.Dataset) -> dict[str, Any]:
+    bundle = load_bundle(DEFAULT_MODEL)
+    heads = bundle.card.heads
+    logits = np.random.default_rng(1).normal(0, 2, (len(data), 15)).astype(np.float32)
+    turned = logits.copy()
+    turned[3, :8] = np.roll(turned[3, :8], 1)  # one face, and the first head alone
+    both = {"Keras": logits, "int8": turned}
+    comparisons = [row for variant, rows in both.items() for row in compare(variant, rows, logits, data, heads)]
+    measured = {variant: figures.evaluate_logits(rows, data, heads) for variant, rows in both.items()}
+    layers = inspect_layers(bundle.model, bundle.model, bundle.selftest_inputs[:2])
+    sizes = {"float32": 1000, "int8": len(bundle.model)}
+    reasons = ["<b>too coarse</b>"]
+    return report.content(DEFAULT_MODEL.read_bytes(), sizes, heads, measured, comparisons, reasons, layers, both, data)
+
+
+def test_the_content_is_json_and_complete(content: dict[str, Any]) -> None:
+    again = json.loads(json.dumps(content))
+    assert again["card"]["name"] == "compact"
+    assert again["bytes"]["bundle"] == DEFAULT_MODEL.stat().st_size
+    assert {"operator", "macs", "sqnr_db", "weights", "activations"} <= again["layers"][0].keys()
+    assert sum(again["reliability"]["fer2013"]["raw"]["count"]) == 42
+
+
+def test_the_faces_that_turned_are_shown(content: dict[str, Any]) -> None:
+    assert [face["row"] for face in content["disagreements"]["ferplus"]] == [3]
+    assert content["disagreements"]["fer2013"] == []
+
+
+def test_the_page_needs_no_network_and_escapes_what_it_shows(
+    content: dict[str, Any], data: datasets.Dataset, tmp_path: Path
+) -> None:
+    page = report.page(content, data)
+    assert not re.search(r"""(src|href)=["']?(https?:|//|file:)|@import|url\(http|<script|<link""", page)
+    assert "<b>too coarse</b>" not in page
+    assert "&lt;b&gt;too coarse" in page
+    assert page.count("data:image/png;base64,") == 4 + 1  # four confusion matrices, one face
+    assert page.count("<svg") == 4
+    assert "$" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+    for layer in content["layers"]:
+        assert layer["operator"] in page

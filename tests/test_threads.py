@@ -1,0 +1,163 @@
+"""LatestFrame: the newest frame wins, and nothing that a source does can hang the reader."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from edge_fer import threads
+from edge_fer.core import Frame
+from edge_fer.threads import LatestFrame
+
+LONG_S = 20.0  # only reached when the code under test hangs
+
+
+class PacedSource:
+    """Yields what the test sends, when the test sends it."""
+
+    fps = 12.5
+    live = True
+
+    def __init__(self) -> None:
+        self.orders: queue.Queue[Frame | Exception | None] = queue.Queue()
+        self.asked = threading.Semaphore(0)  # released each time the reader comes back for more
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            self.asked.release()
+            order = self.orders.get(timeout=LONG_S)
+            if order is None:
+                return
+            if isinstance(order, Exception):
+                raise order
+            yield order
+
+    def close(self) -> None:
+        self.closed += 1
+        self.orders.put(None)
+
+    def send(self, *orders: Frame | Exception | None) -> None:
+        """Hand over, and wait until the thread has taken each."""
+        for order in orders:
+            assert self.asked.acquire(timeout=LONG_S)
+            self.orders.put(order)
+
+
+def frame(seq: int) -> Frame:
+    return Frame(np.zeros((2, 2), np.uint8), seq=seq, time_s=float(seq), stream="paced")
+
+
+def started() -> tuple[PacedSource, LatestFrame, Iterator[Frame]]:
+    """A LatestFrame whose thread runs: it has read frame 0 and waits for more."""
+    source = PacedSource()
+    latest = LatestFrame(source)
+    frames = iter(latest)
+    source.orders.put(frame(0))
+    assert next(frames).seq == 0
+    assert source.asked.acquire(timeout=LONG_S)
+    return source, latest, frames
+
+
+def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
+    source, latest, frames = started()
+    source.send(frame(1), frame(2), frame(3))
+    assert source.asked.acquire(timeout=LONG_S)  # the thread is back: frame 3 has been stored
+    assert next(frames).seq == 3
+    assert latest.dropped == 2
+    latest.close()
+
+
+def test_a_reader_that_keeps_up_gets_every_frame_once() -> None:
+    source, latest, frames = started()
+    for seq in range(1, 20):
+        source.send(frame(seq))
+        assert next(frames).seq == seq
+    assert latest.dropped == 0
+    latest.close()
+
+
+def test_ends_with_the_source_and_after_its_last_frame() -> None:
+    source, latest, frames = started()
+    source.send(frame(1), None)
+    assert [f.seq for f in frames] == [1]
+    assert list(latest) == []
+    latest.close()
+
+
+def test_an_error_reaches_the_reader_after_the_last_frame() -> None:
+    source, latest, frames = started()
+    source.send(frame(1), ZeroDivisionError("in the thread"))
+    assert next(frames).seq == 1
+    with pytest.raises(ZeroDivisionError, match="in the thread"):
+        next(frames)
+    latest.close()
+
+
+def test_close_ends_the_iteration_and_the_thread() -> None:
+    source, latest, frames = started()
+    latest.close()
+    latest.close()
+    assert list(frames) == []
+    assert source.closed >= 1
+    assert "capture" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_close_before_the_first_frame() -> None:
+    source = PacedSource()
+    latest = LatestFrame(source)
+    latest.close()
+    assert list(latest) == []
+    assert source.closed == 1
+
+
+def test_close_returns_though_the_source_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "JOIN_S", 0.01)
+    source, latest, frames = started()
+    monkeypatch.setattr(source, "close", lambda: None)  # like a driver that hangs in read()
+    latest.close()
+    assert list(frames) == []
+    source.orders.put(None)
+
+
+def test_close_from_a_signal_handler_wakes_a_waiting_reader() -> None:
+    main = threading.get_ident()
+
+    class SignalsThenBlocks(PacedSource):
+        def __iter__(self) -> Iterator[Frame]:
+            signal.pthread_kill(main, signal.SIGUSR1)
+            return super().__iter__()
+
+    latest = LatestFrame(SignalsThenBlocks())
+    before = signal.signal(signal.SIGUSR1, lambda *_: latest.close())
+    try:
+        assert list(latest) == []
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_close_from_a_signal_handler_just_before_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "JOIN_S", 0.01)
+    source, latest, frames = started()
+    monkeypatch.setattr(source, "close", lambda: None)  # the end of the thread would wake the reader as well
+    wait = latest._changed.wait
+
+    def close_then_wait(timeout: float | None = None) -> bool:
+        latest.close()
+        assert timeout is not None, "the notice of close() came before the wait: it would never end"
+        return wait(timeout)
+
+    monkeypatch.setattr(latest._changed, "wait", close_then_wait)
+    assert list(frames) == []
+    source.orders.put(None)
+
+
+def test_tells_what_the_source_tells() -> None:
+    latest = LatestFrame(PacedSource())
+    assert latest.fps == 12.5
+    assert latest.live

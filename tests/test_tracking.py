@@ -1,0 +1,128 @@
+"""Tracks: numbers that stay, boxes that do not tremble, and the best pairs."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_fer.bundle import Smoothing
+from edge_fer.core import FaceBox
+from edge_fer.temporal import ExpressionFilter
+from edge_fer.tracking import MAX_GAP_S, MIN_IOU, BoxFilter, Tracker, assign
+
+
+def tracker() -> Tracker:
+    return Tracker(lambda: ExpressionFilter(Smoothing()))
+
+
+def at(x: float, y: float = 0.0, width: float = 100.0) -> FaceBox:
+    return FaceBox(x, y, width, width)
+
+
+def numbers(tracks: list) -> list[int]:
+    return [track.number for track in tracks]
+
+
+def test_faces_keep_their_numbers_while_they_move_past_each_other() -> None:
+    tracks = tracker()
+    for step in range(60):
+        current, ended = tracks.update([at(step * 10.0), at(600 - step * 10.0, y=70)], step / 30)
+        assert numbers(current) == [1, 2]
+        assert ended == []
+
+
+def test_a_short_gap_is_bridged_and_a_long_one_ends_the_track() -> None:
+    tracks = tracker()
+    tracks.update([at(0)], 0.0)
+    assert tracks.update([], 0.3) == ([], [])
+    assert tracks.known()[0].misses == 1
+    current, ended = tracks.update([at(0)], 0.4)
+    assert (numbers(current), numbers(ended)) == ([1], [])
+    assert tracks.known()[0].misses == 0
+    _, ended = tracks.update([], 0.4 + MAX_GAP_S + 0.01)
+    assert numbers(ended) == [1]
+    current, _ = tracks.update([at(0)], 2.0)
+    assert numbers(current) == [2]
+
+
+def test_end_all() -> None:
+    tracks = tracker()
+    tracks.update([at(0), at(500)], 0.0)
+    assert numbers(tracks.end_all()) == [1, 2]
+    assert tracks.known() == []
+
+
+boxes = st.lists(st.builds(at, st.floats(0, 400), st.floats(0, 100), st.floats(40, 160)), max_size=5)
+
+
+@given(boxes, boxes)
+def test_the_pairs_have_the_largest_sum_of_overlaps(new: list[FaceBox], old: list[FaceBox]) -> None:
+    def worth(pairs: list[tuple[int, int]]) -> float:
+        overlaps = [new[row].iou(old[column]) for row, column in pairs]
+        return sum(overlap for overlap in overlaps if overlap >= MIN_IOU)
+
+    pairs = assign(new, old)
+    assert len(set(pairs.values())) == len(pairs)
+    assert all(new[row].iou(old[column]) >= MIN_IOU for row, column in pairs.items())
+    short, long = sorted((len(new), len(old)))
+    every = (
+        list(zip(range(short), columns, strict=True))
+        if len(new) <= len(old)
+        else list(zip(columns, range(short), strict=True))
+        for columns in itertools.permutations(range(long), short)
+    )
+    assert worth(list(pairs.items())) == pytest.approx(max(map(worth, every), default=0.0))
+
+
+def test_a_still_box_trembles_less() -> None:
+    chance = np.random.default_rng(0)
+    steadied = BoxFilter()
+    raw, smooth = [], []
+    for frame in range(300):
+        x, y, width = (np.array([50, 60, 100]) + chance.normal(0, 2, 3)).tolist()
+        box = steadied.update(FaceBox(x, y, width, width), frame / 30)
+        raw.append((x, y, width))
+        smooth.append((box.x, box.y, box.w))
+    assert (np.std(smooth[30:], axis=0) < 0.7 * np.std(raw[30:], axis=0)).all()
+
+
+def test_a_moving_box_does_not_lag() -> None:
+    steadied = BoxFilter()
+    for frame in range(90):
+        true = at(frame * 10.0)  # three widths a second
+        box = steadied.update(true, frame / 30)
+    assert box.iou(true) > 0.85
+
+
+def test_a_box_that_grows_is_followed() -> None:
+    steadied = BoxFilter()
+    for frame in range(60):
+        true = FaceBox(0, 0, 50 + 2 * frame, 60 + 2.4 * frame)
+        box = steadied.update(true, frame / 30)
+    assert box.iou(true) > 0.85
+    assert box.h / box.w == pytest.approx(1.2)
+
+
+def test_time_that_stands_still_gives_the_newest_box() -> None:
+    steadied = BoxFilter()
+    steadied.update(at(0), 1.0)
+    assert steadied.update(at(40), 1.0) == at(40)
+    assert steadied.update(at(80), 0.5) == at(80)
+
+
+@given(st.lists(st.tuples(st.lists(st.floats(0, 600), max_size=4), st.floats(0, 100)), max_size=20))
+def test_numbers_are_never_used_again_even_when_time_runs_backwards(frames: list[tuple[list[float], float]]) -> None:
+    tracks = tracker()
+    highest, gone = 0, set()
+    for places, time_s in frames:
+        current, ended = tracks.update([at(place) for place in places], time_s)
+        now = numbers(current)
+        assert len(now) == len(places) == len(set(now))
+        assert not gone & set(now)
+        assert all(number <= highest + len(places) for number in now)
+        highest = max([highest, *now])
+        gone |= set(numbers(ended))

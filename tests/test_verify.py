@@ -1,0 +1,109 @@
+"""The gate between float and int8: figures that must be right, and layers that are to blame."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from faces_csv import write_csvs
+from rich.console import Console
+
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from evaluation import datasets
+from export.convert import to_float, to_int8
+from export.layers import inspect_layers, noise_table
+from export.verify import compare, expected_calibration_error, fitted, refusals, reliability, run_flatbuffer
+from training import models
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    folder = tmp_path_factory.mktemp("data")
+    write_csvs(folder)
+    return datasets.load(folder)["Training"]
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:
+    # Ten answers at confidence 0.9 of which six are right, ten at 0.6 of which all are: (0.3 + 0.4) / 2.
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10, np.float32)
+    labels = np.array([0] * 6 + [1] * 4 + [0] * 10)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.35, abs=1e-6)
+    count, confidence, accuracy = reliability(probabilities, labels)
+    assert count.sum() == 20
+    assert confidence[count > 0] == pytest.approx([0.6, 0.9])
+    assert accuracy[count > 0] == pytest.approx([1.0, 0.6])
+
+
+def test_certainty_and_indifference_have_a_bin() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
+    assert expected_calibration_error(probabilities, np.array([0, 1])) == pytest.approx(0.25)
+
+
+def logits_of(rows: datasets.Dataset, wrong: int) -> np.ndarray:
+    """Logits that are right on every FER2013 label but the first ones."""
+    logits = np.zeros((len(rows), 15), np.float32)
+    logits[np.arange(len(rows)), rows.ferplus] = 5
+    logits[np.arange(len(rows)), 8 + (rows.fer2013 + (np.arange(len(rows)) < wrong)) % 7] = 5
+    return logits
+
+
+def test_the_gate_counts_points_and_agreement(rows: datasets.Dataset) -> None:
+    exact, worse = logits_of(rows, 0), logits_of(rows, 7)  # 7 of 140
+    comparisons = compare("int8", worse, exact, rows, models.HEADS)
+    assert [row.drop for row in comparisons] == [0.0, 5.0]
+    assert [row.agreement for row in comparisons] == [1.0, 0.95]
+    assert [row.largest_difference for row in comparisons] == [0.0, 5.0]
+    assert len(refusals(comparisons, 0.5, 97)) == 2
+    assert all("fer2013" in reason for reason in refusals(comparisons, 0.5, 97))
+    assert refusals(comparisons, 5.0, 95) == []
+    assert refusals(compare("float16", worse, exact, rows, models.HEADS), 0.5, 97) == []
+
+
+def test_a_model_has_no_noise_against_itself() -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    layers = inspect_layers(bundle.model, bundle.model, bundle.selftest_inputs)
+    assert {layer.sqnr_db for layer in layers} == {60.0}
+    assert {layer.lost_db for layer in layers} == {0.0}
+    # 3x3 convolutions on 48x48 with 1 channel, stride 2, 32 filters: 24 * 24 * 32 * 9.
+    first = next(layer for layer in layers if layer.operator == "CONV_2D")
+    assert first.macs == 24 * 24 * 32 * 9
+    assert first.constants == 32 * 9 + 32 * 4
+    assert first.activations is not None
+    assert sum(first.activations.counts) == 24 * 24 * 32 * len(bundle.selftest_inputs)
+    assert first.weights is not None
+    assert sum(first.weights.counts) == 32 * 9
+
+
+def test_the_layer_that_is_to_blame_is_named() -> None:
+    """Huge weights that cancel each other in float leave int8 no room for the others of their layer."""
+    keras.utils.set_random_seed(3)
+    good, bad = (keras.layers.Conv2D(8, 3, strides=3, name=name) for name in ("good", "bad"))
+    tail = [keras.layers.Flatten(), keras.layers.Dense(15)]
+    model = keras.Sequential([keras.Input((48, 48, 1)), keras.layers.Rescaling(1 / 255), good, bad, *tail])
+    kernel = np.array(good.kernel)
+    kernel[..., 1] = kernel[..., 0]
+    good.kernel.assign(kernel)
+    kernel = np.array(bad.kernel)
+    kernel[0, 0, 0] += 100
+    kernel[0, 0, 1] -= 100
+    bad.kernel.assign(kernel)
+    tensors = load_bundle(DEFAULT_MODEL).selftest_inputs
+    exact, coarse = to_float(model), to_int8(model, tensors, Console(stderr=True))
+    logits = run_flatbuffer(exact, tensors, Console(stderr=True), "")
+    assert np.allclose(logits, model.predict(tensors, verbose=0), atol=1e-3)
+    layers = inspect_layers(exact, coarse, tensors)
+    worst = max(layers, key=lambda layer: layer.lost_db or 0)
+    assert "bad" in worst.name
+    console = Console(record=True, width=140)
+    console.print(noise_table(layers, 1))
+    assert "bad" in console.export_text()
+
+
+def test_the_temperature_restores_the_true_one(rows: datasets.Dataset) -> None:
+    head = models.HEADS[1]
+    chance = np.random.default_rng(0)
+    logits = chance.normal(0, 1, (len(rows) * 30, 7)).astype(np.float32)
+    labels = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from softmax(logits)
+    many = rows[np.tile(np.arange(len(rows)), 30)]
+    many = type(many)(many.images, labels.astype(np.int64), many.votes, many.also_in_training)
+    assert fitted(head, 2 * logits, many).temperature == pytest.approx(2, rel=0.08)

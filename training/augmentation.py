@@ -1,0 +1,91 @@
+"""Augmentation as the first layer of the network that trains, so that it runs wherever the network runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Augment(keras.layers.Layer):
+    """Changes every picture of a batch at random, in training only. Input and output: (n, h, w, 1), 0-255.
+
+    One affine warp (flip, rotation, scale, shift) stands for several: pixels are interpolated once. Shift and
+    scale also mimic how a face detector's box jitters.
+
+    Args:
+        rotation_deg: largest rotation to either side, degrees.
+        scale: largest change of size, 0.1 is 0.9-1.1.
+        shift: largest shift, as a fraction of the side.
+        brightness: largest change of all pixels, as a fraction of 255.
+        contrast: largest change of contrast, 0.3 is 0.7-1.3.
+        cutout_px: side of a square set to the mean of its picture, in half of the pictures (DeVries & Taylor,
+            arXiv 1708.04552). 0: none.
+        seed: of the random numbers.
+    """
+
+    def __init__(
+        self,
+        rotation_deg: float,
+        scale: float,
+        shift: float,
+        brightness: float,
+        contrast: float,
+        cutout_px: int,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.settings = {
+            "rotation_deg": rotation_deg,
+            "scale": scale,
+            "shift": shift,
+            "brightness": brightness,
+            "contrast": contrast,
+            "cutout_px": cutout_px,
+            "seed": seed,
+        }
+        self.random = keras.random.SeedGenerator(seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        return self._change(images) if training else images
+
+    def _uniform(self, count: Any, largest: float) -> Any:
+        return keras.random.uniform((count,), -largest, largest, seed=self.random)
+
+    def _change(self, images: Any) -> Any:
+        settings = self.settings
+        n = ops.shape(images)[0]
+        height, width = images.shape[1:3]
+        angle = self._uniform(n, settings["rotation_deg"] * 3.14159265 / 180)
+        zoom = 1 + self._uniform(n, settings["scale"])
+        flip = ops.sign(self._uniform(n, 1.0))
+        cos, sin = ops.cos(angle) / zoom, ops.sin(angle) / zoom
+        # The warp maps each output pixel to where it comes from: rotate and scale about the centre, then shift.
+        centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+        from_x = centre_x - flip * (cos * centre_x - sin * centre_y) + self._uniform(n, settings["shift"] * width)
+        from_y = centre_y - (sin * centre_x + cos * centre_y) + self._uniform(n, settings["shift"] * height)
+        zero = ops.zeros_like(angle)
+        warp = ops.stack([flip * cos, -flip * sin, from_x, sin, cos, from_y, zero, zero], axis=1)
+        images = ops.image.affine_transform(images, warp, interpolation="bilinear", fill_mode="nearest")
+
+        mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+        contrast = ops.reshape(1 + self._uniform(n, settings["contrast"]), (-1, 1, 1, 1))
+        brightness = ops.reshape(self._uniform(n, settings["brightness"] * 255), (-1, 1, 1, 1))
+        images = ops.clip((images - mean) * contrast + mean + brightness, 0, 255)
+        if settings["cutout_px"]:
+            rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1))
+            columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1))
+            # Where chance says no, the centre of the square lies far outside.
+            away = 1000 * ops.cast(self._uniform(n, 1.0) > 0, "float32")
+            y = ops.reshape((self._uniform(n, 0.5) + 0.5) * height + away, (-1, 1, 1, 1))
+            x = ops.reshape((self._uniform(n, 0.5) + 0.5) * width, (-1, 1, 1, 1))
+            half = settings["cutout_px"] / 2
+            inside = ops.logical_and(ops.abs(rows - y) < half, ops.abs(columns - x) < half)
+            images = ops.where(inside, mean, images)
+        return images

@@ -1,0 +1,232 @@
+"""Fine-tune a trained model under simulated int8, so that its weights learn to live with the rounding.
+
+    python export/equalise.py runs/separable/model.keras -o runs/separable-equalised/model.keras
+    python -m training qat --model runs/separable-equalised/model.keras --recipe training/recipes/separable.toml \\
+        --data ~/fer2013 --run runs/separable-qat
+
+For models that lose more than they may by post-training int8 (docs/quantisation.md). What comes out is a plain Keras
+model without fake-quant layers: the exporter takes it as any other, and rounds its weights to the grid they were
+trained on.
+
+Sources: Jacob et al., arXiv 1712.05877, section 3 (fake quantisation, moving-average ranges); Bengio et al.,
+arXiv 1308.3432 (straight-through gradients).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers, ops
+from rich.console import Console
+
+from edge_fer.errors import ConfigError, DataError, InputMissingError
+from evaluation import datasets
+from training.augmentation import Augment
+from training.recipe import load_recipe
+from training.train import EpochLog, TwoHeadLoss, targets, write_run
+
+WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
+_LEVELS = 127.0  # int8 weights are symmetric: -127 to 127, zero point 0
+_WINDOW = 100.0  # steps that the moving average of the ranges looks back
+
+
+def straight_through(x: Any, quantised: Any) -> Any:
+    """The value of ``quantised`` with the gradient of ``x`` (Bengio et al.)."""
+    return x + ops.stop_gradient(quantised - x)
+
+
+def fake_quantise_weights(kernel: Any, axes: tuple[int, ...]) -> Any:
+    """Round a kernel to int8 and back, symmetrically (Jacob et al., eq. 12).
+
+    Args:
+        kernel: float tensor.
+        axes: over which one scale is shared: all for per-tensor, all but the output channels' for per-channel.
+    """
+    scale = ops.maximum(ops.max(ops.abs(kernel), axis=axes, keepdims=True) / _LEVELS, 1e-9)
+    # The scale is data to the gradient, as the converter's is: constant in a step.
+    scale = ops.stop_gradient(scale)
+    return straight_through(kernel, ops.clip(ops.round(kernel / scale), -_LEVELS, _LEVELS) * scale)
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class FakeQuantWeights(layers.Wrapper):
+    """Runs a layer with its kernel rounded to int8. The wrapped layer keeps the float kernel, and learns.
+
+    Args:
+        layer: Conv2D, DepthwiseConv2D or Dense.
+        per_channel: one scale for each output channel; otherwise one for the kernel.
+    """
+
+    def __init__(self, layer: keras.Layer, per_channel: bool, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.per_channel = per_channel
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "per_channel": self.per_channel}
+
+    def call(self, inputs: Any) -> Any:
+        kernel = self.layer.kernel
+        channel_axis = 2 if isinstance(self.layer, layers.DepthwiseConv2D) else len(kernel.shape) - 1
+        axes = tuple(axis for axis in range(len(kernel.shape)) if not (self.per_channel and axis == channel_axis))
+        weights = [
+            fake_quantise_weights(ops.convert_to_tensor(v), axes) if v is kernel else ops.convert_to_tensor(v)
+            for v in self.layer.trainable_variables
+        ]
+        outputs, _ = self.layer.stateless_call(weights, self.layer.non_trainable_variables, inputs)
+        return outputs
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class FakeQuantActivations(layers.Layer):
+    """Rounds activations to 8 bits and back, in a range that follows a moving average of what training shows.
+
+    Zero is always exactly representable (Jacob et al., section 3.1). What lies outside the range is cut off and gets
+    no gradient, as in the int8 graph.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        self.low = self.add_weight(shape=(), initializer="zeros", trainable=False, name="low")
+        self.high = self.add_weight(shape=(), initializer="zeros", trainable=False, name="high")
+        self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False, name="steps")
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if training:
+            # A plain mean at first, an exponential one later: the first range is that of the first batch.
+            self.steps.assign_add(1.0)
+            share = 1 / ops.minimum(self.steps, _WINDOW)
+            self.low.assign_add(share * (ops.stop_gradient(ops.min(inputs)) - self.low))
+            self.high.assign_add(share * (ops.stop_gradient(ops.max(inputs)) - self.high))
+        low, high = ops.minimum(self.low, 0.0), ops.maximum(self.high, 0.0)
+        scale = ops.maximum((high - low) / 255, 1e-9)
+        zero_point = ops.round(-low / scale)
+        inside = ops.clip(inputs, -zero_point * scale, (255 - zero_point) * scale)
+        return straight_through(inside, ops.round(inside / scale) * scale)
+
+
+def fake_quantised(model: keras.Model, per_channel: bool, name: str) -> keras.Model:
+    """A copy of a model that computes in simulated int8.
+
+    Args:
+        model: functional, without batch normalisation (``export/equalise.py`` folds it).
+        per_channel: see ``FakeQuantWeights``.
+        name: of the copy.
+
+    Raises:
+        DataError: the model has batch normalisation: its weights are not those that int8 will see.
+    """
+    if any(isinstance(layer, layers.BatchNormalization) for layer in model.layers):
+        raise DataError("The model has batch normalisation: fold it with `python export/equalise.py` first.")
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        copy = type(layer).from_config(layer.get_config())
+        return FakeQuantWeights(copy, per_channel, name=layer.name) if isinstance(layer, WEIGHTED) else copy
+
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = layer(*args, **kwargs)
+        return FakeQuantActivations(name=f"{layer.name}_range")(outputs) if layer.name in rounded else outputs
+
+    rounded = {layer.name for layer in model.layers if _is_rounded(model, layer)}
+    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for layer, twin in _twins(model, copy):
+        twin.set_weights(layer.get_weights())
+    return keras.Model(copy.input, copy.output, name=name)
+
+
+def _is_rounded(model: keras.Model, layer: keras.Layer) -> bool:
+    """Whether int8 rounds a layer's output: not the pixels, and not what is fused with the ReLU behind it."""
+    if isinstance(layer, layers.InputLayer | layers.Dropout):
+        return False
+    users = [other for other in model.layers if not isinstance(other, layers.InputLayer) and _reads(other, layer)]
+    return not (len(users) == 1 and isinstance(users[0], layers.ReLU))
+
+
+def _reads(layer: keras.Layer, before: keras.Layer) -> bool:
+    return any(x is before.output for x in keras.tree.flatten(layer.input))
+
+
+def copy_weights_back(quantised: keras.Model, model: keras.Model) -> None:
+    """Give a model the weights that its ``fake_quantised`` copy has learned."""
+    for layer, twin in _twins(model, quantised):
+        layer.set_weights(twin.get_weights())
+
+
+def _twins(model: keras.Model, quantised: keras.Model) -> Iterator[tuple[keras.Layer, keras.Layer]]:
+    """Each layer with weights, and what it was wrapped as."""
+    for layer in model.layers:
+        if layer.weights:
+            twin = quantised.get_layer(layer.name)
+            yield layer, twin.layer if isinstance(twin, FakeQuantWeights) else twin
+
+
+def finetune(
+    model_path: Path,
+    recipe_path: Path,
+    data_folder: Path,
+    run: Path,
+    epochs: int,
+    learning_rate: float,
+    per_channel: bool,
+) -> None:
+    """Fine-tune a model under simulated int8, with the data, augmentation and loss of its recipe.
+
+    Adam with a cosine from ``learning_rate`` to 0.
+
+    Args:
+        model_path: a two-head model without batch normalisation.
+        recipe_path: what it was trained by.
+        data_folder: see ``datasets.load``.
+        run: new folder: model.keras, model.toml, run.json, recipe.toml, history.csv, curves.png, evaluation.
+        epochs: passes over the Training rows.
+        learning_rate: at the start; about a twentieth of the training's.
+        per_channel: see ``FakeQuantWeights``; as the exporter will do it.
+
+    Raises:
+        EdgeFerError: model, recipe, data or run folder are not as they should be.
+    """
+    started = time.monotonic()
+    console = Console(stderr=True)
+    recipe = load_recipe(recipe_path)
+    if epochs < 1:
+        raise ConfigError(f"--epochs is {epochs}; it must be at least 1.")
+    if run.exists() and any(run.iterdir()):
+        raise ConfigError(f"{run} is not empty: choose another --run.")
+    if not model_path.is_file():
+        raise InputMissingError(f"No model {model_path}.")
+    try:
+        model = keras.models.load_model(model_path, compile=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise DataError(f"{model_path} is not a Keras model that can be read: {str(error).splitlines()[0]}") from None
+    keras.utils.set_random_seed(recipe.seed)
+    # Named as the recipe's network, so that EpochLog finds it behind the augmentation.
+    quantised = fake_quantised(model, per_channel, name=recipe.model.kind)
+    console.print(f"Reading {data_folder} ...")
+    splits = datasets.load(data_folder, recipe.data.exclude or None)
+    training = splits["Training"]
+    run.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(recipe_path, run / "recipe.toml")
+
+    pixels = keras.Input(model.input_shape[1:], name="pixels")
+    augment = Augment(**dataclasses.asdict(recipe.augment), seed=recipe.seed)
+    network = keras.Model(pixels, quantised(augment(pixels)))
+    steps = -(-len(training) // recipe.batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
+    network.compile(keras.optimizers.Adam(schedule), loss=TwoHeadLoss(recipe.ferplus_weight), jit_compile=False)
+    log = EpochLog(dataclasses.replace(recipe, epochs=epochs), run, splits["PublicTest"], [], steps, console)
+    network.fit(
+        training.images,
+        targets(training, recipe.label_smoothing),
+        batch_size=recipe.batch_size,
+        epochs=epochs,
+        callbacks=[log],
+        verbose=0,
+    )
+    (run / "checkpoint.keras").unlink()  # for --resume, which so short a training does not have
+    copy_weights_back(quantised, model)
+    facts = {"epochs": epochs, "learning_rate": learning_rate, "per_channel": per_channel}
+    write_run(run, recipe, model, splits, {"seconds": round(time.monotonic() - started), "quantisation_aware": facts})
