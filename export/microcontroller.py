@@ -110,8 +110,8 @@ def write_sources(bundle: Bundle, output: Path, force: bool = False) -> None:
         print("The arena is not measured: tflite-micro is not installed (`pip install tflite-micro`).")
     else:
         print(
-            f"It needs an arena of {arena.size_bytes:,} bytes. {arena.equal} of {arena.outputs} outputs of the self-test "
-            f"are the exporter's; the others differ by at most {arena.largest_difference}."
+            f"It needs an arena of {arena.size_bytes:,} bytes. {arena.equal} of {arena.outputs} outputs of the "
+            f"self-test are the exporter's; the others differ by at most {arena.largest_difference}."
         )
 
 

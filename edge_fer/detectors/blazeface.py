@@ -156,7 +156,7 @@ def decoded(raw: Floats, anchors: Floats) -> Floats:
 def sigmoid(logits: Floats) -> Floats:
     """Scores, 0-1, of logits that may be very large."""
     clipped: Floats = np.clip(logits, -MAX_LOGIT, MAX_LOGIT).astype(np.float32)
-    return 1 / (1 + np.exp(-clipped))
+    return np.float32(1) / (np.float32(1) + np.exp(-clipped))
 
 
 def merged(boxes: Floats, scores: Floats, min_iou: float) -> Floats:
