@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,7 @@ def main() -> None:
             detect.restart()
         row += [f"{on_clip(detect, clip, args.every):.2f}" for clip in clips]
         table.add_row(*row, f"{1000 * detect.cpu_s / detect.calls:.1f}")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 if __name__ == "__main__":

@@ -203,14 +203,15 @@ def windows(
     """
     height, width = shape
     side, overlap = max(height, width), math.inf
+    last_side = max(1, math.floor(min_px * size / smallest_px))
     while True:
         for top in _starts(height, side, overlap):
             for left in _starts(width, side, overlap):
                 yield left, top, side, overlap
-        overlap = smallest_px * side / size
-        if overlap <= min_px:
+        if side <= last_side:
             return
-        side = math.ceil(max(min_px * size / smallest_px, 2 * overlap))
+        overlap = smallest_px * side / size
+        side = max(last_side, math.ceil(2 * overlap))
 
 
 def _starts(length: int, side: int, overlap: float) -> list[int]:

@@ -44,9 +44,7 @@ class HaarDetector:
         except (AttributeError, SystemError, cv2.error):
             usable = False
         if not usable and cascade and hasattr(cv2, "CascadeClassifier"):
-            raise DataError(
-                f"{cascade} is not a cascade of OpenCV. Get lbpcascade_frontalface_improved.xml of OpenCV 4."
-            )
+            raise DataError(f"{cascade} is not a cascade of OpenCV. Get lbpcascade_frontalface.xml of OpenCV 4.")
         if not usable:
             raise UnavailableError(
                 f"OpenCV {cv2.__version__} has no Haar cascade: run `pip install 'opencv-python-headless>=4.13,<5'`."
