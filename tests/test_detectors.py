@@ -205,10 +205,11 @@ def test_only_faces_of_the_wanted_sizes_are_reported(detector: FaceDetector, dem
 def test_small_faces_are_found_where_they_are(detector: FaceDetector, demo_frames: list[Frame]) -> None:
     frame = demo_frames[0]
     canvas = np.full((480, 640), 128, np.uint8)
-    canvas[220:460, 300:620] = cv2.resize(frame.gray, (320, 240), interpolation=cv2.INTER_AREA)
-    boxes = detector.detect(canvas, 45)
-    for face in frame.truth:
-        small = FaceBox(300 + face.box.x / 2, 220 + face.box.y / 2, face.box.w / 2, face.box.h / 2)
+    canvas[220:400, 340:580] = cv2.resize(frame.gray, (240, 180), interpolation=cv2.INTER_AREA)
+    boxes = detector.detect(canvas, 35)
+    scale = 180 / 480
+    for face in (true.box for true in frame.truth):
+        small = FaceBox(340 + face.x * scale, 220 + face.y * scale, face.w * scale, face.h * scale)
         assert max(box.iou(small) for box in boxes) > 0.6
 
 
