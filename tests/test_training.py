@@ -18,8 +18,9 @@ from evaluation import datasets
 from training import models
 from training.__main__ import main
 from training.augmentation import Augment
+from training.losses import TwoHeadLoss, targets
 from training.recipe import Recipe, load_recipe
-from training.train import TwoHeadLoss, build, targets
+from training.train import build
 
 RECIPES = Path(__file__).parent.parent / "training" / "recipes"
 RECIPE = """

@@ -12,6 +12,9 @@ from edge_fer.errors import EdgeFerError
 EXAMPLES = """examples:
   python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --run runs/compact
   python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --run runs/compact --resume
+  python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
+  python -m training train --recipe training/recipes/distilled.toml --data ~/fer2013 --cache runs/committee.npz \\
+      --begin-with runs/a/model.keras
   python -m training qat --model runs/equalised/model.keras --recipe training/recipes/compact.toml --data ~/fer2013 \\
       --run runs/compact-qat
   python -m training evaluate --model runs/compact/model.keras --data ~/fer2013 --out runs/compact/evaluation
@@ -35,6 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     train.add_argument("--run", type=Path, metavar="DIR", help="folder to write; default runs/NAME-OF-RECIPE")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    train.add_argument("--cache", type=Path, metavar="NPZ", help="a committee's answers, for recipes with [distill]")
+    train.add_argument("--begin-with", type=Path, metavar="KERAS", help="start from the weights of this model")
+    teach = verbs.add_parser("teach", help="fuse several runs to a committee and keep its answers for a student")
+    teach.add_argument("--teacher", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
+    teach.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    teach.add_argument("--views", type=int, default=4, help="of each picture (default: 4)")
+    teach.add_argument("--seed", type=int, default=1, help="of the views (default: 1)")
+    teach.add_argument("-o", "--out", type=Path, required=True, metavar="NPZ", help="the answers to write")
     evaluate = verbs.add_parser("evaluate", help="accuracy, macro F1, recall and confusion of a model")
     evaluate.add_argument("--model", type=Path, required=True, metavar="KERAS")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -56,7 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
         if args.verb == "train":
             from training.train import train as train_by_recipe
 
-            train_by_recipe(args.recipe, args.data, args.run or Path("runs") / args.recipe.stem, args.resume)
+            run = args.run or Path("runs") / args.recipe.stem
+            train_by_recipe(
+                args.recipe, args.data, run, resume=args.resume, cache=args.cache, begin_with=args.begin_with
+            )
+        elif args.verb == "teach":
+            from training.committee import teach as teach_by_committee
+
+            teach_by_committee(args.teacher, args.data, args.views, args.seed, args.out)
         elif args.verb == "qat":
             from training.qat import finetune
 
@@ -76,25 +94,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> None:
-    import keras
     from rich.console import Console
 
-    from edge_fer.errors import DataError, InputMissingError
+    from edge_fer.errors import InputMissingError
     from evaluation import datasets, figures
-    from training.models import HEADS
+    from training import models
 
-    if not model_path.is_file():
-        raise InputMissingError(f"No model {model_path}.")
-    try:
-        model = keras.models.load_model(model_path, compile=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise DataError(f"{model_path} is not a Keras model that can be read: {str(error).splitlines()[0]}") from None
+    model = models.load(model_path)
     splits = datasets.load(data)
     if split not in splits:
         raise InputMissingError(f"{data} has no {split} rows.")
     logits = model.predict(splits[split].images, batch_size=512, verbose=0)
-    results = figures.evaluate_logits(logits, splits[split], HEADS)
-    figures.write_figures(results, HEADS, out or model_path.parent / "evaluation")
+    results = figures.evaluate_logits(logits, splits[split], models.HEADS)
+    figures.write_figures(results, models.HEADS, out or model_path.parent / "evaluation")
     Console().print(figures.report({"float": results}))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import keras
 from keras import layers
 
 from edge_fer.bundle import Head
+from edge_fer.errors import DataError, InputMissingError
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
 
 HEADS = (Head("ferplus", FERPLUS_LABELS, temperature=1.0), Head("fer2013", FER2013_LABELS, temperature=1.0))
@@ -66,12 +68,52 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
     return keras.Model(inputs, outputs, name="separable")
 
 
+def build_residual(stages: list[list[int]], dropout: float) -> keras.Model:
+    """``build_plain`` with a shortcut around each convolution that keeps the shape (He et al., arXiv 1512.03385).
+
+    A shortcut has no weights and next to no work, and lets a deeper network learn as fast as a shallow one.
+
+    Args:
+        stages: as in ``build_plain``.
+        dropout: as in ``build_plain``.
+
+    Returns:
+        As in ``build_plain``.
+    """
+    inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    for filters, stride in stages:
+        convolution = layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal")
+        y = _normalised(convolution, x)
+        x = layers.Add()([x, y]) if y.shape == x.shape else y
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    outputs = layers.Dense(sum(len(head.labels) for head in HEADS), name="logits")(x)
+    return keras.Model(inputs, outputs, name="residual")
+
+
 def _normalised(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(convolution(x)))
 
 
-BUILDERS = {"plain": build_plain, "separable": build_separable}
+BUILDERS = {"plain": build_plain, "separable": build_separable, "residual": build_residual}
 """Networks by the recipe's ``kind``; each is a model of that name."""
+
+
+def load(path: Path, *, compile: bool = False) -> keras.Model:
+    """Read a ``.keras`` file; ``compile`` brings its optimizer and loss too, to train on.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it is not a Keras model.
+    """
+    if not path.is_file():
+        raise InputMissingError(f"No model {path}.")
+    try:
+        return keras.models.load_model(path, compile=compile)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise DataError(f"{path} is not a Keras model that can be read: {reason}.") from None
 
 
 def description(name: str) -> str:

@@ -25,11 +25,13 @@ import keras
 from keras import layers, ops
 from rich.console import Console
 
-from edge_fer.errors import ConfigError, DataError, InputMissingError
+from edge_fer.errors import ConfigError, DataError
 from evaluation import datasets
+from training import models
 from training.augmentation import Augment
+from training.losses import TwoHeadLoss, targets
 from training.recipe import load_recipe
-from training.train import EpochLog, TwoHeadLoss, targets, write_run
+from training.train import EpochLog, write_run
 
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 _LEVELS = 127.0  # int8 weights are symmetric: -127 to 127, zero point 0
@@ -196,12 +198,7 @@ def finetune(
         raise ConfigError(f"--epochs is {epochs}; it must be at least 1.")
     if run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run.")
-    if not model_path.is_file():
-        raise InputMissingError(f"No model {model_path}.")
-    try:
-        model = keras.models.load_model(model_path, compile=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise DataError(f"{model_path} is not a Keras model that can be read: {str(error).splitlines()[0]}") from None
+    model = models.load(model_path)
     keras.utils.set_random_seed(recipe.seed)
     # Named as the recipe's network, so that EpochLog finds it behind the augmentation.
     quantised = fake_quantised(model, per_channel, name=recipe.model.kind)
@@ -217,7 +214,7 @@ def finetune(
     steps = -(-len(training) // recipe.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
     network.compile(keras.optimizers.Adam(schedule), loss=TwoHeadLoss(recipe.ferplus_weight), jit_compile=False)
-    log = EpochLog(dataclasses.replace(recipe, epochs=epochs), run, splits["PublicTest"], [], steps, console)
+    log = EpochLog(dataclasses.replace(recipe, epochs=epochs), run, quantised, splits["PublicTest"], [], steps, console)
     network.fit(
         training.images,
         targets(training, recipe.label_smoothing),

@@ -24,17 +24,17 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """The network, see ``models.build_plain`` and ``models.build_separable``.
+    """The network: ``models.build_plain``, ``build_separable`` or ``build_residual``.
 
     Attributes:
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer.
-        kind: "plain" or "separable".
+        kind: "plain", "separable" or "residual".
     """
 
     stages: list[list[int]]
     dropout: float = 0.2
-    kind: Literal["plain", "separable"] = "plain"
+    kind: Literal["plain", "separable", "residual"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,26 @@ class OptimizerRecipe:
         learning_rate: at the top of the schedule.
         weight_decay: decoupled; not on biases and batch-norm parameters.
         warmup_epochs: epochs from zero to the top.
+        average: decay of a moving average of the weights, which is then what is measured and exported; 0 for none.
     """
 
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_epochs: int = 2
+    average: float = 0.0
+
+
+@dataclass(frozen=True)
+class DistillRecipe:
+    """How much a teacher counts, see ``losses.TwoHeadLoss``; its answers come with ``--cache``.
+
+    Attributes:
+        weight: share of the teacher in the loss, 0-1; 0 for training without one.
+        temperature: by which both are softened.
+    """
+
+    weight: float = 0.0
+    temperature: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ class Recipe:
         data: the rows.
         augment: the changes.
         optimizer: the steps.
+        distill: the teacher.
     """
 
     name: str
@@ -91,10 +107,14 @@ class Recipe:
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
+    distill: DistillRecipe = DistillRecipe()
 
     def __post_init__(self) -> None:
         if self.epochs <= self.optimizer.warmup_epochs:
             raise ConfigError(f"epochs ({self.epochs}) must be more than warmup_epochs, or nothing is trained.")
+        for key, value in (("distill.weight", self.distill.weight), ("optimizer.average", self.optimizer.average)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{key} must be 0 to 1, not {value}.")
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -4,6 +4,7 @@ RUN/recipe.toml      the recipe as it was used
 RUN/run.json         seed, hashes of the data, versions, rows, time
 RUN/history.csv      a line an epoch; curves.png shows it
 RUN/checkpoint.keras network, optimizer and epoch, after every epoch: what --resume continues from
+RUN/averaged.keras   the averaged weights, where the recipe asks for them
 RUN/model.keras      the network to export, without augmentation
 RUN/model.toml       its name, heads and framing, for the exporter
 RUN/evaluation/      figures on PublicTest
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import platform
 import shutil
@@ -22,56 +24,37 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_fer.errors import ConfigError, InputMissingError
 from evaluation import datasets, figures
-from evaluation.datasets import FER2013_LABELS, Dataset
+from evaluation.datasets import Dataset
 from training import models
 from training.augmentation import Augment
+from training.committee import load_cache
+from training.losses import TwoHeadLoss, targets, with_teacher
 from training.recipe import Recipe, load_recipe
 
 
-@keras.saving.register_keras_serializable("edge_fer")
-class TwoHeadLoss(keras.losses.Loss):
-    """Cross entropy of both heads: FER2013 with smoothed labels, FER+ with votes as soft targets.
-
-    Targets are (n, 17): a distribution and a weight (0 where a row has no such label) for each head, in the order
-    of ``models.HEADS``. The FER+ loss is that of Barsoum et al., arXiv 1608.01041, eq. 4.
-    """
-
-    def __init__(self, ferplus_weight: float, name: str = "two_heads", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        self.ferplus_weight = ferplus_weight
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "ferplus_weight": self.ferplus_weight}
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        total = 0.0
-        start = 0
-        for head, part in figures.head_slices(models.HEADS).items():
-            width = part.stop - part.start
-            target, known = y_true[:, start : start + width], y_true[:, start + width]
-            start += width + 1
-            entropy = keras.losses.categorical_crossentropy(target, y_pred[:, part], from_logits=True)
-            total += known * entropy * (self.ferplus_weight if head == "ferplus" else 1.0)
-        return total
-
-
-def targets(data: Dataset, label_smoothing: float) -> NDArray[np.float32]:
-    """What ``TwoHeadLoss`` takes, float32 (n, 17)."""
-    votes, votes_known = data.ferplus_distribution()
-    known = (data.fer2013 >= 0).astype(np.float32)
-    one_hot = np.eye(len(FER2013_LABELS), dtype=np.float32)[np.maximum(data.fer2013, 0)]
-    smooth = one_hot * (1 - label_smoothing) + label_smoothing / len(FER2013_LABELS)
-    return np.column_stack([votes, votes_known, smooth, known]).astype(np.float32)
-
-
-def train(recipe_path: Path, data_folder: Path, run: Path, resume: bool) -> None:
+def train(
+    recipe_path: Path,
+    data_folder: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+    begin_with: Path | None = None,
+) -> None:
     """Train, or go on with a training that was cut off.
+
+    Args:
+        recipe_path: see ``load_recipe``.
+        data_folder: see ``datasets.load``.
+        run: new folder to write, or one to go on with.
+        resume: go on from the last checkpoint.
+        cache: a committee's answers for the Training pictures; wanted where the recipe has a teacher.
+        begin_with: a .keras file with the same layers, whose weights to start from.
 
     Raises:
         EdgeFerError: recipe, data or run folder are not as they should be.
@@ -86,40 +69,95 @@ def train(recipe_path: Path, data_folder: Path, run: Path, resume: bool) -> None
             raise ConfigError(f"{recipe_path} differs from {run}/recipe.toml: a run is resumed with its own recipe.")
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
+    if bool(recipe.distill.weight) != bool(cache):
+        raise ConfigError(
+            f"{recipe_path} has {'a' if recipe.distill.weight else 'no'} distill.weight: "
+            f"{'give the teacher with --cache' if recipe.distill.weight else 'leave --cache out'}."
+        )
     console.print(f"Reading {data_folder} ...")
     splits = datasets.load(data_folder, recipe.data.exclude or None)
     training, validation = splits["Training"], splits["PublicTest"]
-    run.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        shutil.copyfile(recipe_path, run / "recipe.toml")
+    labels, facts = targets(training, recipe.label_smoothing), {}
+    if cache:
+        logits, facts["committee"] = load_cache(cache, training)
+        labels = with_teacher(labels, logits)
 
     keras.utils.set_random_seed(recipe.seed)
     steps = -(-len(training) // recipe.batch_size)
     if resume:
-        network = keras.models.load_model(checkpoint)
+        network = models.load(checkpoint, compile=True)
         epochs_done = int(network.optimizer.iterations.numpy()) // steps
         # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
         history = _read_history(run / "history.csv")[:epochs_done]
     else:
         network = build(recipe, steps)
         epochs_done, history = 0, []
+        if begin_with:
+            _begin_with(network.get_layer(recipe.model.kind), begin_with)
+            facts["began_with"] = hashlib.sha256(begin_with.read_bytes()).hexdigest()
+    run.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        shutil.copyfile(recipe_path, run / "recipe.toml")
     console.print(
         f"{recipe.name}: {network.count_params():,} parameters, {len(training):,} Training rows, "
         f"{len(validation):,} PublicTest rows, Keras on {keras.backend.backend()}"
     )
     started = time.monotonic()
-    epoch_log = EpochLog(recipe, run, validation, history, steps, console)
+    core = network.get_layer(recipe.model.kind)
+    measured, callbacks = core, []
+    if recipe.optimizer.average:
+        averaged = run / "averaged.keras"
+        measured = models.load(averaged) if resume else keras.models.clone_model(core)
+        callbacks.append(WeightAverage(core, measured, recipe.optimizer.average, averaged))
+    callbacks.append(EpochLog(recipe, run, measured, validation, history, steps, console))
     network.fit(
         training.images,
-        targets(training, recipe.label_smoothing),
+        labels,
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         initial_epoch=epochs_done,
-        callbacks=[epoch_log],
+        callbacks=callbacks,
         verbose=0,
     )
-    trained = network.get_layer(recipe.model.kind)
-    write_run(run, recipe, trained, splits, {"seconds": round(time.monotonic() - started), "resumed": resume})
+    facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
+    write_run(run, recipe, measured, splits, facts)
+
+
+def _begin_with(core: keras.Model, path: Path) -> None:
+    weights = models.load(path).get_weights()
+    if [one.shape for one in weights] != [one.shape for one in core.get_weights()]:
+        raise ConfigError(f"{path} has other layers than the recipe's [model]: --begin-with wants the same.")
+    core.set_weights(weights)
+
+
+class WeightAverage(keras.callbacks.Callback):
+    """Keeps a moving average of a network's weights, statistics of batch normalisation included.
+
+    It starts from the weights after the first steps, not from chance: the decay grows with the steps (as in
+    Tan & Le, arXiv 1905.11946, and TensorFlow's ExponentialMovingAverage).
+
+    Args:
+        core: the network that trains.
+        averaged: its copy, which gets the average.
+        decay: of one step.
+        path: where the copy is kept for ``--resume``.
+    """
+
+    every = 8  # steps from one look at the weights to the next: looking costs as much as a hundredth of a step
+
+    def __init__(self, core: keras.Model, averaged: keras.Model, decay: float, path: Path) -> None:
+        super().__init__()
+        self.core, self.averaged, self.decay, self.path = core, averaged, decay, path
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        steps = int(self.model.optimizer.iterations.numpy())
+        if steps % self.every == 0:
+            decay = min(self.decay**self.every, steps / (steps + 10 * self.every))
+            pairs = zip(self.averaged.get_weights(), self.core.get_weights(), strict=True)
+            self.averaged.set_weights([decay * old + (1 - decay) * new for old, new in pairs])
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        _replace(self.path, self.averaged.save)
 
 
 def write_run(
@@ -168,25 +206,37 @@ def build(recipe: Recipe, steps_per_epoch: int) -> keras.Model:
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.optimizer.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    network.compile(optimizer, loss=TwoHeadLoss(recipe.ferplus_weight), jit_compile=False)
+    loss = TwoHeadLoss(recipe.ferplus_weight, recipe.distill.weight, recipe.distill.temperature)
+    network.compile(optimizer, loss=loss, jit_compile=False)
     return network
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Progress bar, accuracy on PublicTest, history, curves and checkpoint."""
+    """Progress bar, accuracy on PublicTest, history, curves and checkpoint.
+
+    Args:
+        recipe: of the run.
+        run: its folder.
+        measured: the network whose accuracy counts.
+        validation: PublicTest.
+        history: lines of the epochs done before.
+        steps: in an epoch.
+        console: where to show it.
+    """
 
     def __init__(
         self,
         recipe: Recipe,
         run: Path,
+        measured: keras.Model,
         validation: Dataset,
         history: list[dict[str, float]],
         steps: int,
         console: Console,
     ) -> None:
         super().__init__()
-        self.recipe, self.run, self.validation, self.history, self.steps = recipe, run, validation, history, steps
-        self.console = console
+        self.recipe, self.run, self.measured, self.validation = recipe, run, measured, validation
+        self.history, self.steps, self.console = history, steps, console
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -212,8 +262,7 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds = time.monotonic() - self.began
-        core = self.model.get_layer(self.recipe.model.kind)
-        logits = core.predict(self.validation.images, batch_size=512, verbose=0)
+        logits = self.measured.predict(self.validation.images, batch_size=512, verbose=0)
         line = {"epoch": epoch + 1, "loss": float((logs or {})["loss"]), "seconds": round(seconds, 1)}
         results = figures.evaluate_logits(logits, self.validation, models.HEADS)
         line |= {head.name: results[head.name]["accuracy"] for head in models.HEADS if head.name in results}

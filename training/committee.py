@@ -1,0 +1,232 @@
+"""A committee of teachers: fused by the survey's rules, its answers kept for a student to learn from.
+
+    python -m training teach --teacher runs/teacher-residual --teacher runs/teacher-plain --data ~/fer2013 \\
+        -o runs/committee.npz
+
+Each teacher sees each Training picture as it is, mirrored, and changed as in training. The mean of what the committee
+says of all these views is what a student gets for the picture: a few numbers for each picture, so that a student can be
+trained where no teacher could.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputError
+from evaluation import datasets, figures
+from evaluation.datasets import Dataset
+from training import models
+from training.augmentation import Augment
+from training.recipe import AugmentRecipe, DataRecipe, load_recipe
+
+Floats = NDArray[np.float64]
+
+EXPONENTS = np.round(np.arange(-50, 150.05, 0.1), 1)
+"""Candidates for q of ``va_expo_weights``, as the method's authors searched them."""
+LEAST = 1e-7
+"""Probabilities below are taken for this, so that their logarithm is finite in float16."""
+
+
+def majority(members: Floats) -> Floats:
+    """Share of the members that vote for each class.
+
+    Args:
+        members: probabilities, (members, n, classes).
+
+    Returns:
+        (n, classes). A tie is a tie: ``argmax`` then takes the first class.
+    """
+    votes: Floats = np.eye(members.shape[2])[members.argmax(axis=2)].mean(axis=0)
+    return votes
+
+
+def weighted_average(members: Floats, weights: Floats) -> Floats:
+    """Mean of the members' probabilities (members, n, classes) by weights (members,) that sum to 1: (n, classes)."""
+    mean: Floats = np.tensordot(weights, members, axes=1)
+    return mean
+
+
+def va_expo_weights(accuracies: Floats, q: float) -> Floats:
+    """Weights acc_i^q / sum acc_j^q, float (members,): the exponentially-weighted average by validation accuracy.
+
+    Kim et al., "Hierarchical committee of deep convolutional neural networks for robust facial expression recognition",
+    J. Multimodal User Interfaces 2016, VA-Expo-WA.
+    """
+    # From the largest power down, so that none overflows.
+    powers = q * np.log(np.maximum(accuracies, 1e-9))
+    weights: Floats = np.exp(powers - powers.max())
+    return weights / weights.sum()
+
+
+def best_exponent(members: Floats, labels: NDArray[np.int64]) -> float:
+    """The q of ``va_expo_weights`` whose committee is right most often; of equals the one nearest to 0.
+
+    Args:
+        members: probabilities, (members, n, classes).
+        labels: (n,), -1 where a row has none.
+    """
+    members, labels = members[:, labels >= 0], labels[labels >= 0]
+    accuracies = (members.argmax(axis=2) == labels).mean(axis=1)
+
+    def hits(q: float) -> int:
+        fused = weighted_average(members, va_expo_weights(accuracies, q))
+        return int((fused.argmax(axis=1) == labels).sum())
+
+    best: float = min(EXPONENTS.tolist(), key=lambda q: (-hits(q), abs(q)))
+    return best
+
+
+def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: Path) -> None:
+    """Write the committee's logits for all Training pictures, and print how good each rule of fusion is.
+
+    The weights are those of VA-Expo-WA on PublicTest, which a student may not be judged on as if it were unseen: all
+    that is chosen here is one number for each head.
+
+    Args:
+        teachers: run folders of ``python -m training train``.
+        data_folder: see ``datasets.load``.
+        views: of each picture: as it is, mirrored, and then changed at random.
+        seed: of the changes.
+        out: .npz with ``logits`` float16 (n, 15), which are log-probabilities, and ``facts``, JSON.
+
+    Raises:
+        EdgeFerError: a teacher, the data or the output is not as it should be.
+    """
+    console = Console(stderr=True)
+    if views < 1:
+        raise ConfigError(f"--views is {views}; it must be at least 1.")
+    networks = [_load_teacher(run) for run in teachers]
+    console.print(f"Reading {data_folder} ...")
+    splits = datasets.load(data_folder, _data_recipe(teachers).exclude or None)
+    training, validation = splits["Training"], splits["PublicTest"]
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("PublicTest", total=len(networks) * (1 + views))
+
+        def asked(network: keras.Model, images: Any) -> NDArray[np.float32]:
+            logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0)
+            progress.advance(task)
+            return logits
+
+        on_validation = [asked(network, validation.images) for network in networks]
+        table, weights = _measure(teachers, on_validation, validation)
+        progress.update(task, description="Training")
+        mean = np.zeros((len(training), sum(len(head.labels) for head in models.HEADS)))
+        for view in _views(training.images, views, seed):
+            logits = [asked(network, view) for network in networks]
+            mean += _fused(logits, lambda head, members: weighted_average(members, weights[head])) / views
+    console.print(table)
+    facts = {
+        "teachers": [run.name for run in teachers],
+        "weights": {head: [round(float(one), 4) for one in each] for head, each in weights.items()},
+        "views": views,
+        "seed": seed,
+        "data_sha256": training.sha256,
+    }
+    try:
+        np.savez(out, logits=np.log(np.maximum(mean, LEAST)).astype(np.float16), facts=json.dumps(facts))
+    except OSError as error:
+        raise OutputError(f"Cannot write {out}: {error.strerror}.") from None
+    console.print(f"Wrote {out}: {len(training):,} pictures, {out.stat().st_size / 1000:.0f} kB", highlight=False)
+
+
+def load_cache(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """The committee's logits, float32 (n, 15), for the rows of ``training``, and what is known of them.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it is not what ``teach`` wrote, or was made from other rows.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            logits, facts = file["logits"].astype(np.float32), json.loads(str(file["facts"]))
+    except FileNotFoundError:
+        raise InputMissingError(f"No {path}: make it with `python -m training teach`.") from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not what `python -m training teach` wrote: {error}.") from None
+    if facts.get("data_sha256") != training.sha256 or len(logits) != len(training):
+        raise DataError(f"{path} was made from other Training rows: make it again with `python -m training teach`.")
+    return logits, facts
+
+
+def _load_teacher(run: Path) -> keras.Model:
+    path = run / "model.keras"
+    network = models.load(path)
+    outputs = sum(len(head.labels) for head in models.HEADS)
+    if network.output_shape != (None, outputs):
+        raise DataError(f"{path} has outputs {network.output_shape}; a teacher has the {outputs} of both heads.")
+    return network
+
+
+def _data_recipe(teachers: list[Path]) -> DataRecipe:
+    recipes = [load_recipe(run / "recipe.toml").data for run in teachers]
+    if any(recipe != recipes[0] for recipe in recipes):
+        raise ConfigError("The teachers were trained on different rows: their recipes differ in [data].")
+    return recipes[0]
+
+
+def _views(images: NDArray[np.uint8], count: int, seed: int) -> Iterator[NDArray[Any]]:
+    """Each picture as it is, then mirrored, then changed as ``AugmentRecipe`` does by default: (n, h, w, 1) each."""
+    yield images
+    if count > 1:
+        yield images[:, :, ::-1]
+    change = Augment(**dataclasses.asdict(AugmentRecipe()), seed=seed)
+    for _ in range(count - 2):
+        parts = [images[start : start + 512].astype(np.float32) for start in range(0, len(images), 512)]
+        yield np.concatenate([keras.ops.convert_to_numpy(change(part, training=True)) for part in parts])
+
+
+def _fused(logits: list[NDArray[np.float32]], rule: Callable[[str, Floats], Floats]) -> Floats:
+    """What a committee says of each picture, both heads side by side: probabilities (n, 15)."""
+    heads = figures.head_slices(models.HEADS).items()
+    return np.column_stack([rule(head, _probabilities(logits, part)) for head, part in heads])
+
+
+def _probabilities(logits: list[NDArray[np.float32]], part: slice) -> Floats:
+    members = np.stack(logits)[:, :, part].astype(np.float64)
+    powers = np.exp(members - members.max(axis=2, keepdims=True))
+    probabilities: Floats = powers / powers.sum(axis=2, keepdims=True)
+    return probabilities
+
+
+def _measure(
+    teachers: list[Path], logits: list[NDArray[np.float32]], validation: Dataset
+) -> tuple[Table, dict[str, Floats]]:
+    """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""
+    table = Table("PublicTest", *(head.name for head in models.HEADS), title="Teachers, and how they are fused")
+    members = {h: _probabilities(logits, part) for h, part in figures.head_slices(models.HEADS).items()}
+    labels = {head.name: figures.truth(validation, head) for head in models.HEADS}
+    accuracies, weights, exponents = {}, {}, {}
+    for head in members:
+        known = labels[head] >= 0
+        accuracies[head] = (members[head][:, known].argmax(axis=2) == labels[head][known]).mean(axis=1)
+        exponents[head] = best_exponent(members[head], labels[head])
+        weights[head] = va_expo_weights(accuracies[head], exponents[head])
+    for place, run in enumerate(teachers):
+        table.add_row(run.name, *(f"{accuracies[head][place]:.2%}" for head in members))
+    equal = np.full(len(teachers), 1 / len(teachers))
+    rules: dict[str, Callable[[str], Floats]] = {
+        "majority": lambda head: majority(members[head]),
+        "average": lambda head: weighted_average(members[head], equal),
+        "weighted by accuracy": lambda head: weighted_average(members[head], va_expo_weights(accuracies[head], 1.0)),
+        "VA-Expo-WA": lambda head: weighted_average(members[head], weights[head]),
+    }
+    for name, rule in rules.items():
+        cells = []
+        for head in members:
+            known = labels[head] >= 0
+            accuracy = (rule(head).argmax(axis=1)[known] == labels[head][known]).mean()
+            cells.append(f"{accuracy:.2%}" + (f" (q = {exponents[head]})" if name == "VA-Expo-WA" else ""))
+        table.add_row(name, *cells)
+    return table, weights
