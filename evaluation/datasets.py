@@ -52,7 +52,7 @@ class Dataset:
     """Faces with their labels, row by row.
 
     Attributes:
-        images: uint8 (n, 48, 48, 1).
+        images: uint8 (n, height, width, 1): 48x48, unless ``load`` was asked for another size.
         fer2013: int64 (n,), index into FER2013_LABELS, -1 where there is none.
         votes: float32 (n, 10), raters' votes: FERPLUS_LABELS, then unknown and not-a-face. All 0 where there are none.
         also_in_training: bool (n,), the very same pixels stand in the Training rows too.
@@ -101,13 +101,14 @@ class Dataset:
         return (expressions / np.maximum(total, 1)).astype(np.float32), weight
 
 
-def load(folder: Path, exclude: str | None = None) -> dict[str, Dataset]:
+def load(folder: Path, exclude: str | None = None, size_hw: tuple[int, int] = (SIDE, SIDE)) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
     Args:
         folder: holds ``fer2013.csv`` or ``icml_face_data.csv``, perhaps with ``fer2013new.csv``; or ``train``.
         exclude: name of a CSV in the folder whose column ``row`` lists Training rows to leave out, numbered as in
             FER+'s image names (``fer0000078.png`` is 78). Ignored when no such file is there.
+        size_hw: what pictures of class folders are brought to. Those of FER2013 are 48x48 and stay so.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training rows
@@ -124,7 +125,7 @@ def load(folder: Path, exclude: str | None = None) -> dict[str, Dataset]:
             splits = _load_csv(folder / name, folder / "fer2013new.csv", folder / exclude if exclude else None)
             break
     else:
-        splits = _load_folders(folder)
+        splits = _load_folders(folder, size_hw)
     return _without_leaks(splits)
 
 
@@ -213,13 +214,13 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
             raise DataError(f"{path} cannot be read as CSV: {error}.") from None
 
 
-def _load_folders(folder: Path) -> dict[str, Dataset]:
+def _load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     splits = {}
     for split, names in _SPLIT_FOLDERS.items():
         for name in names:
             if name in found:
-                splits[split] = _load_classes(found[name])
+                splits[split] = _load_classes(found[name], size_hw)
     if "Training" not in splits:
         raise InputMissingError(f"{folder} has neither fer2013.csv, nor icml_face_data.csv, nor a folder 'train'.")
     if "PublicTest" not in splits:
@@ -232,7 +233,7 @@ def _load_folders(folder: Path) -> dict[str, Dataset]:
     return splits
 
 
-def _load_classes(folder: Path) -> Dataset:
+def _load_classes(folder: Path, size_hw: tuple[int, int]) -> Dataset:
     by_name = {name: expression for expression, names in _FOLDER_NAMES.items() for name in names}
     images: list[NDArray[np.uint8]] = []
     expressions: list[E] = []
@@ -249,7 +250,7 @@ def _load_classes(folder: Path) -> Dataset:
             if gray is None:
                 raise DataError(f"{file} cannot be read as a picture.")
             whole = FaceBox(0, 0, gray.shape[1], gray.shape[0])
-            images.append(face_tensor(gray.astype(np.uint8, copy=False), whole, (SIDE, SIDE), margin=0.0))
+            images.append(face_tensor(gray.astype(np.uint8, copy=False), whole, size_hw, margin=0.0))
             expressions.append(by_name[path.name.lower()])
     if not images:
         raise InputMissingError(f"{folder} holds no class folders (angry, happy, ...).")

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from edge_fer.bundle import Head
+from edge_fer.core import Expression
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, Dataset
 
 
@@ -29,9 +30,11 @@ def truth(data: Dataset, head: Head) -> NDArray[np.int64]:
     """Labels for a head, int64 (n,), as indices into its labels; -1 where a row has none that the head knows.
 
     A head named "ferplus" is measured by FER+'s strict rule, every other one by the FER2013 labels: they are two
-    tasks, and agree on 62 % of the rows.
+    tasks, and agree on 62 % of the rows. FER2013 has no contempt: a head that knows it is measured by votes where there
+    are any.
     """
-    labels, known = (data.ferplus, FERPLUS_LABELS) if head.name == "ferplus" else (data.fer2013, FER2013_LABELS)
+    by_votes = head.name == "ferplus" or (Expression.CONTEMPT in head.labels and bool(data.votes.any()))
+    labels, known = (data.ferplus, FERPLUS_LABELS) if by_votes else (data.fer2013, FER2013_LABELS)
     to_head = np.array([head.labels.index(label) if label in head.labels else -1 for label in known] + [-1])
     return to_head[labels]
 
@@ -58,6 +61,12 @@ def figures_of(confusion: NDArray[np.int64], labels: Sequence[str]) -> dict[str,
         "macro_f1": round(float(f1.mean()), 4) if present.any() else 0.0,
         "recall": recall,
     }
+
+
+def mistaken(confusion: NDArray[np.int64], labels: Sequence[str], true: str, for_: str) -> float:
+    """Share of the faces of one label that are taken for another, 0-1."""
+    row = confusion[labels.index(true)]
+    return round(float(row[labels.index(for_)] / max(1, row.sum())), 4)
 
 
 def evaluate_logits(logits: NDArray[np.float32], data: Dataset, heads: Sequence[Head]) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""``python -m evaluation``: what a bundle is worth, on clean faces, on changed ones, and through the detector.
+
+python -m evaluation --model edge_fer/models/compact.tflite --data ~/fer2013
+python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.classifier import TfliteClassifier
+from edge_fer.core import Expression
+from edge_fer.detectors.haar import HaarDetector
+from edge_fer.errors import EdgeFerError, InputMissingError, UsageError
+from evaluation import datasets, figures, robustness
+from evaluation.datasets import Dataset
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="TFLITE", help="default: the shipped one")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    parser.add_argument("--split", default="PublicTest", choices=["PublicTest", "PrivateTest"])
+    parser.add_argument(
+        "--faces", type=int, default=400, help="faces that are pasted into scenes for the detector (default: 400)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    args = parser.parse_args(arguments)
+    try:
+        if args.faces < 1:
+            raise UsageError(f"--faces must be at least 1, not {args.faces}.")
+        _evaluate(args.model, args.data, args.split, args.faces, args.json)
+    except EdgeFerError as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"evaluation: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return 74
+    return 0
+
+
+def _evaluate(model: Path, folder: Path, split: str, count: int, out: Path | None) -> None:
+    classifier = TfliteClassifier(load_bundle(model))
+    console, progress = Console(), Console(stderr=True)
+    progress.print(f"Reading {folder} ...")
+    splits = datasets.load(folder)
+    if split not in splits:
+        raise InputMissingError(f"{folder} has no {split} rows.")
+    data = splits[split]
+    results: dict[str, Any] = {"model": classifier.bundle.card.name, "split": split}
+
+    def logits_of(faces: robustness.Faces, title: str) -> NDArray[np.float32]:
+        return np.stack([classifier.logits(face) for face in _tracked(faces, title, progress)])
+
+    clean = logits_of(data.images, "clean faces")
+    results["clean"] = figures.evaluate_logits(clean, data, classifier.heads)
+    console.print(figures.report({"int8": results["clean"]}))
+    results["mistakes"] = {}
+    for head in classifier.heads:
+        confusion = np.array(results["clean"][head.name]["confusion"])
+        share = figures.mistaken(confusion, head.labels, Expression.NEUTRAL, Expression.SADNESS)
+        results["mistakes"][head.name] = share
+        console.print(f"{head.name}: {share:.1%} of the neutral faces are called sad")
+
+    table = Table("faces", *(head.name for head in classifier.heads), title=f"Changed faces, {split}")
+    results["changed"] = {"none": _accuracies(clean, data, classifier)}
+    for name, change in robustness.CHANGES.items():
+        results["changed"][name] = _accuracies(logits_of(change(data.images), name), data, classifier)
+    for name, row in results["changed"].items():
+        table.add_row(name, *(f"{accuracy:.2%}" for accuracy in row.values()))
+    console.print(table)
+
+    console.print(_through_detector(classifier, data, count, results, progress))
+    if out:
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteClassifier) -> dict[str, float]:
+    rows = figures.evaluate_logits(logits, data, classifier.heads)
+    return {head.name: rows[head.name]["accuracy"] for head in classifier.heads if head.name in rows}
+
+
+def _through_detector(
+    classifier: TfliteClassifier, data: Dataset, count: int, results: dict[str, Any], progress: Console
+) -> Table:
+    """Accuracy of the same faces as crops and through Haar, scene by scene, and of all together."""
+    heads = classifier.heads
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
+    part = data[chosen]
+    crops = np.stack([classifier.logits(face) for face in part.images])
+    columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
+    table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
+    detector, margin = HaarDetector(), classifier.bundle.card.margin
+    kinds = [(side, tilt) for side in robustness.FACE_SIDES_PX for tilt in robustness.TILTS_DEG]
+    rows_of_all, logits_of_all = [], []
+    results["through_detector"] = {}
+    for seed, (side, tilt) in enumerate(_tracked(kinds, "through the detector", progress)):
+        tensors = robustness.found_tensors(detector, robustness.scenes(part.images, side, tilt, seed), margin)
+        found = np.array([place for place, tensor in enumerate(tensors) if tensor is not None], np.int64)
+        if len(found) == 0:
+            continue
+        logits = np.stack([classifier.logits(tensor) for tensor in tensors if tensor is not None])
+        rows_of_all.append(found)
+        logits_of_all.append(logits)
+        _add_row(table, results, f"{side} px, {tilt:+.0f} degrees", part, crops, found, logits, len(part), classifier)
+    if rows_of_all:
+        found, logits = np.concatenate(rows_of_all), np.concatenate(logits_of_all)
+        _add_row(table, results, "all", part, crops, found, logits, len(part) * len(kinds), classifier)
+    else:
+        table.add_row("all", "0.0%")
+    return table
+
+
+def _tracked(items: Sequence[Any], title: str, console: Console) -> Iterable[Any]:
+    return track(items, title, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _add_row(
+    table: Table,
+    results: dict[str, Any],
+    name: str,
+    part: Dataset,
+    crops: NDArray[np.float32],
+    found: NDArray[np.int64],
+    logits: NDArray[np.float32],
+    drawn: int,
+    classifier: TfliteClassifier,
+) -> None:
+    """Both accuracies are of the faces that were found: a face that is missed has no expression to be wrong."""
+    crop = _accuracies(crops[found], part[found], classifier)
+    through = _accuracies(logits, part[found], classifier)
+    results["through_detector"][name] = {"found": len(found) / drawn, "crop": crop, "through": through}
+    cells = [f"{row[head]:.2%}" for head in crop for row in (crop, through)]
+    table.add_row(name, f"{len(found) / drawn:.1%}", *cells)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

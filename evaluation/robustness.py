@@ -1,0 +1,165 @@
+"""What is left of a model's accuracy when faces are not clean crops: changed pictures, and faces found in scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.core import FaceBox, FaceDetector, Picture
+from edge_fer.preprocess import face_tensor
+from evaluation.datasets import SIDE
+
+Faces = NDArray[np.uint8]
+"""uint8 (n, 48, 48, 1)."""
+
+SCENE_HW = (240, 320)
+FACE_SIDES_PX = (64, 96, 160)
+TILTS_DEG = (0.0, -10.0, 10.0)
+SAME_FACE = 0.4
+"""IoU from which a box that was found is the face that was drawn."""
+
+
+def _each(change: Callable[[Picture], NDArray[np.generic]]) -> Callable[[Faces], Faces]:
+    def changed(faces: Faces) -> Faces:
+        return np.stack([change(face[..., 0]) for face in faces]).astype(np.uint8)[..., np.newaxis]
+
+    return changed
+
+
+def _blur(sigma_px: float) -> Callable[[Faces], Faces]:
+    return _each(lambda face: cv2.GaussianBlur(face, (0, 0), sigma_px))
+
+
+def _noise(deviation: float) -> Callable[[Faces], Faces]:
+    def changed(faces: Faces) -> Faces:
+        noise = np.random.default_rng(0).normal(0, deviation, faces.shape)
+        return np.clip(np.rint(faces + noise), 0, 255).astype(np.uint8)
+
+    return changed
+
+
+def _low_light(gain: float, deviation: float) -> Callable[[Faces], Faces]:
+    """A short exposure: less light, and the noise of the sensor weighs more."""
+    return lambda faces: _noise(deviation)(np.rint(faces * gain).astype(np.uint8))
+
+
+def _gamma(exponent: float) -> Callable[[Faces], Faces]:
+    table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
+    return lambda faces: table[faces]
+
+
+def _jpeg(quality: int) -> Callable[[Faces], Faces]:
+    def change(face: Picture) -> NDArray[np.generic]:
+        _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+
+    return _each(change)
+
+
+def _covered(first_row: int, last_row: int) -> Callable[[Faces], Faces]:
+    def changed(faces: Faces) -> Faces:
+        faces = faces.copy()
+        faces[:, first_row:last_row, 4:-4] = faces.mean(axis=(1, 2, 3), keepdims=True).astype(np.uint8)
+        return faces
+
+    return changed
+
+
+def _smaller(side_px: int) -> Callable[[Faces], Faces]:
+    def change(face: Picture) -> NDArray[np.generic]:
+        small = cv2.resize(face, (side_px, side_px), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+    return _each(change)
+
+
+def _tilted(degrees: float) -> Callable[[Faces], Faces]:
+    centre = ((SIDE - 1) / 2, (SIDE - 1) / 2)
+    turn = cv2.getRotationMatrix2D(centre, degrees, 1.0)
+    return _each(lambda face: cv2.warpAffine(face, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE))
+
+
+CHANGES: dict[str, Callable[[Faces], Faces]] = {
+    "blur, sigma 1 px": _blur(1.0),
+    "blur, sigma 2 px": _blur(2.0),
+    "noise, deviation 10": _noise(10),
+    "noise, deviation 25": _noise(25),
+    "low light: a fifth, noise 4": _low_light(0.2, 4),
+    "gamma 0.5": _gamma(0.5),
+    "gamma 2": _gamma(2.0),
+    "JPEG, quality 20": _jpeg(20),
+    "eyes covered": _covered(12, 22),
+    "mouth covered": _covered(32, 46),
+    "24 px wide": _smaller(24),
+    "16 px wide": _smaller(16),
+    "tilted by 15 degrees": _tilted(15),
+    "tilted by 30 degrees": _tilted(30),
+}
+"""By what is done to 48x48 faces. Those with chance in them have a seed of their own: the same in every run."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A face pasted into a picture.
+
+    Attributes:
+        gray: uint8 ``SCENE_HW``.
+        box: where the face is.
+    """
+
+    gray: Picture
+    box: FaceBox
+
+
+def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[Scene]:
+    """Paste each face somewhere into a textured background, its edge blended in.
+
+    Args:
+        faces: uint8 (n, 48, 48, 1).
+        side_px: width of the face in the scene.
+        tilt_deg: how far it is turned, counter-clockwise.
+        seed: of backgrounds and places.
+    """
+    random = np.random.default_rng(seed)
+    height, width = SCENE_HW
+    mask = np.zeros((side_px, side_px), np.float32)
+    border = max(2, side_px // 12)
+    mask[border:-border, border:-border] = 1
+    mask = cv2.GaussianBlur(mask, (0, 0), border / 2).astype(np.float32, copy=False)
+    for face in faces[..., 0]:
+        texture = random.normal(0, 1, (height // 8, width // 8)).astype(np.float32)
+        background = 120 + 35 * cv2.resize(texture, (width, height), interpolation=cv2.INTER_CUBIC)
+        background += random.normal(0, 3, background.shape).astype(np.float32)
+        # Outside its crop nobody knows how a face goes on: what is beyond the edge is background.
+        x, y = (int(random.integers(side_px // 8, length - side_px * 9 // 8)) for length in (width, height))
+        centre = (x + side_px / 2 - 0.5, y + side_px / 2 - 0.5)
+        scale = side_px / SIDE
+        warp = cv2.getRotationMatrix2D(((SIDE - 1) / 2, (SIDE - 1) / 2), tilt_deg, scale)
+        warp[:, 2] += np.array(centre) - (SIDE - 1) / 2
+        whole = cv2.getRotationMatrix2D(((side_px - 1) / 2, (side_px - 1) / 2), tilt_deg, 1.0)
+        whole[:, 2] += np.array(centre) - (side_px - 1) / 2
+        drawn = cv2.warpAffine(face, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        share = cv2.warpAffine(mask, whole, (width, height))
+        gray = np.clip(share * drawn + (1 - share) * background, 0, 255).astype(np.uint8)
+        yield Scene(gray, FaceBox(x, y, side_px, side_px))
+
+
+def found_tensors(detector: FaceDetector, drawn: Iterator[Scene], margin: float) -> list[Picture | None]:
+    """What the model gets to see of each scene through a detector; None where the face was not found.
+
+    Args:
+        detector: finds faces.
+        drawn: the scenes.
+        margin: of the model's card.
+    """
+    tensors: list[Picture | None] = []
+    for scene in drawn:
+        boxes = detector.detect(scene.gray, 40.0)
+        best = max(boxes, key=lambda box: box.iou(scene.box), default=None)
+        hit = best is not None and best.iou(scene.box) >= SAME_FACE
+        tensors.append(face_tensor(scene.gray, best, (SIDE, SIDE), margin) if best is not None and hit else None)
+    return tensors

@@ -1,0 +1,94 @@
+"""Changed faces and scenes are what they say, and the command measures a bundle on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from faces_csv import write_csvs
+
+import edge_fer
+from edge_fer.core import FaceBox
+from edge_fer.detectors.haar import HaarDetector
+from evaluation import robustness
+from evaluation.__main__ import main
+
+STRIP = cv2.imread(str(Path(edge_fer.__file__).parent / "data" / "average_faces.png"), cv2.IMREAD_GRAYSCALE)
+FACES = np.stack(np.hsplit(STRIP, 7))[..., np.newaxis]
+
+
+@pytest.mark.parametrize("name", robustness.CHANGES)
+def test_every_change_gives_other_pictures_of_the_same_kind_and_the_same_again(name: str) -> None:
+    change = robustness.CHANGES[name]
+    before = FACES.copy()
+    changed = change(FACES)
+    assert (changed.shape, changed.dtype) == (FACES.shape, np.uint8)
+    assert not np.array_equal(changed, FACES)
+    assert np.array_equal(change(FACES), changed)
+    assert np.array_equal(FACES, before)
+
+
+def test_known_changes() -> None:
+    dot = np.zeros((1, 48, 48, 1), np.uint8)
+    dot[0, 10, 24] = 255
+    turned = robustness.CHANGES["tilted by 30 degrees"](dot)[0, ..., 0]
+    row, column = np.unravel_index(turned.argmax(), turned.shape)
+    # 13.5 px above the centre, turned counter-clockwise: to the left by sin 30, up by cos 30.
+    assert (row, column) == pytest.approx((23.5 - 13.5 * np.cos(np.pi / 6), 24 - 13.5 / 2), abs=1)
+    steps = np.tile(np.arange(48, dtype=np.uint8) * 5, (1, 48, 1))[..., np.newaxis]
+    assert robustness.CHANGES["gamma 2"](steps)[0, 0, :3, 0].tolist() == [0, 0, 0]
+    assert robustness.CHANGES["gamma 0.5"](steps)[0, 0, 47, 0] == round(255 * (235 / 255) ** 0.5)
+
+
+def test_scenes_hold_the_face_where_they_say() -> None:
+    for scene, face in zip(robustness.scenes(FACES, 96, 0.0, seed=4), FACES[..., 0], strict=True):
+        assert scene.gray.shape == robustness.SCENE_HW
+        x, y = int(scene.box.x), int(scene.box.y)
+        middle = scene.gray[y + 24 : y + 72 : 2, x + 24 : x + 72 : 2].astype(int)
+        assert np.abs(middle - face[12:36, 12:36]).mean() < 8
+        assert np.abs(middle - face[12:36, 12:36][:, ::-1].T).mean() > 12
+
+
+def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
+    found = robustness.found_tensors(HaarDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), margin=0.0)
+    assert sum(tensor is not None for tensor in found) >= len(FACES) - 1
+    assert all(tensor is None or tensor.shape == (48, 48, 1) for tensor in found)
+
+    class Elsewhere(HaarDetector):
+        def detect(self, *_: object, **__: object) -> list[FaceBox]:
+            return [FaceBox(0, 0, 5, 5)]
+
+    assert robustness.found_tensors(Elsewhere(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0) == [None] * len(FACES)
+
+
+def test_the_command_prints_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csvs(tmp_path, public=21)
+    out = tmp_path / "figures.json"
+    assert main(["--data", str(tmp_path), "--faces", "3", "--json", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert set(results["changed"]) == {"none", *robustness.CHANGES}
+    assert results["clean"]["fer2013"]["n"] == 21
+    assert results["changed"]["none"]["fer2013"] == results["clean"]["fer2013"]["accuracy"]
+    assert "neutral faces are called sad" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--faces", "0"], 2, "--faces must be at least 1"),
+        (["--split", "PrivateTest"], 66, "has no PrivateTest rows"),
+        (["--model", "{here}/none.tflite"], 66, "none.tflite"),
+        (["--data", "{here}/none"], 66, "No folder"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csvs(tmp_path, training=7, public=7)
+    assert main(["--data", str(tmp_path), *(one.format(here=tmp_path) for one in arguments)]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
