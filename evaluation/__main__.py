@@ -26,6 +26,7 @@ from edge_fer.detectors.haar import HaarDetector
 from edge_fer.errors import EdgeFerError, InputMissingError, UsageError
 from evaluation import datasets, figures, robustness
 from evaluation.datasets import Dataset
+from evaluation.model_card import model_card
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,11 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--faces", type=int, default=400, help="faces that are pasted into scenes for the detector (default: 400)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there")
     args = parser.parse_args(arguments)
     try:
         if args.faces < 1:
             raise UsageError(f"--faces must be at least 1, not {args.faces}.")
-        _evaluate(args.model, args.data, args.split, args.faces, args.json)
+        _evaluate(args.model, args.data, args.split, args.faces, args.json, args.model_card)
     except EdgeFerError as error:
         print(f"evaluation: {error}", file=sys.stderr)
         return error.exit_code
@@ -54,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _evaluate(model: Path, folder: Path, split: str, count: int, out: Path | None) -> None:
+def _evaluate(
+    model: Path, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None
+) -> None:
     classifier = TfliteClassifier(load_bundle(model))
     console, progress = Console(), Console(stderr=True)
     progress.print(f"Reading {folder} ...")
@@ -86,8 +90,10 @@ def _evaluate(model: Path, folder: Path, split: str, count: int, out: Path | Non
     console.print(table)
 
     console.print(_through_detector(classifier, data, count, results, progress))
-    if out:
-        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if json_file:
+        json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if card_file:
+        card_file.write_text(model_card(classifier.bundle, model.stat().st_size, results), encoding="utf-8")
 
 
 def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteClassifier) -> dict[str, float]:

@@ -11,10 +11,12 @@ import pytest
 from faces_csv import write_csvs
 
 import edge_fer
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.core import FaceBox
 from edge_fer.detectors.haar import HaarDetector
 from evaluation import robustness
 from evaluation.__main__ import main
+from evaluation.model_card import wilson
 
 STRIP = cv2.imread(str(Path(edge_fer.__file__).parent / "data" / "average_faces.png"), cv2.IMREAD_GRAYSCALE)
 FACES = np.stack(np.hsplit(STRIP, 7))[..., np.newaxis]
@@ -64,15 +66,26 @@ def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
     assert robustness.found_tensors(Elsewhere(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0) == [None] * len(FACES)
 
 
+@pytest.mark.parametrize(
+    ("share", "n", "low", "high"), [(0.5, 100, 0.4038, 0.5962), (0.0, 20, 0.0, 0.1611), (1.0, 20, 0.8389, 1.0)]
+)
+def test_wilsons_interval(share: float, n: int, low: float, high: float) -> None:
+    assert wilson(share, n) == pytest.approx((low, high), abs=1e-4)
+
+
 def test_the_command_prints_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csvs(tmp_path, public=21)
     out = tmp_path / "figures.json"
-    assert main(["--data", str(tmp_path), "--faces", "3", "--json", str(out)]) == 0
+    card = tmp_path / "card.md"
+    assert main(["--data", str(tmp_path), "--faces", "3", "--json", str(out), "--model-card", str(card)]) == 0
     results = json.loads(out.read_text())
     assert set(results["changed"]) == {"none", *robustness.CHANGES}
     assert results["clean"]["fer2013"]["n"] == 21
     assert results["changed"]["none"]["fer2013"] == results["clean"]["fer2013"]["accuracy"]
     assert "neutral faces are called sad" in capsys.readouterr().out
+    text = card.read_text()
+    assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
+    assert load_bundle(DEFAULT_MODEL).card.model_sha256 in text
 
 
 @pytest.mark.parametrize(

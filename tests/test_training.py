@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -180,6 +181,31 @@ def test_a_run_that_was_cut_off_goes_on(
         rows = list(csv.DictReader(file))
     assert [row["epoch"].removesuffix(".0") for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] is True
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
+    data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--run", str(run)]
+    save, saved = keras.Model.save, []
+
+    def save_until_full(self: keras.Model, path: Path, **settings: object) -> None:
+        saved.append(path)
+        if len(saved) == 3:
+            Path(path).write_bytes(b"half a file")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(self, path, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", save_until_full)
+        assert main(arguments) == 74
+    error = capsys.readouterr().err
+    assert "No space left on device. Make room, and go on with --resume." in error
+    assert "Traceback" not in error
+    assert [path.name for path in run.glob("*.keras")] == ["checkpoint.keras"]
+    assert keras.models.load_model(run / "checkpoint.keras").optimizer.iterations.numpy() == 2 * 7
+    assert main([*arguments, "--resume"]) == 0
 
 
 def test_a_run_is_resumed_with_its_own_recipe(

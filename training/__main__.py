@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -88,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("\ntraining: stopped; go on with --resume.", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"training: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        cure = " Make room, and go on with --resume." if error.errno == errno.ENOSPC else ""
+        print(f"training: {error.filename or 'a file'}: {error.strerror or error}.{cure}", file=sys.stderr)
         return 74
     return 0
 

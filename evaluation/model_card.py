@@ -1,0 +1,107 @@
+"""The model card, docs/model-card.md: written from a bundle and what ``python -m evaluation`` measured of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from edge_fer.bundle import Bundle
+
+LICENCE = """\
+FER2013 was collected from the web for a Kaggle challenge; its pictures are for research, and the rights of the people in
+them were not cleared. FER+ labels are MIT. The model is weights, not pictures, and the demo's faces are means of many
+different pictures each; still, who ships a product should take advice or train on data of their own."""
+LIMITS = """\
+Disgust, fear and contempt are rare in the data and missed more often than found. FER2013 has no notes on who is in its
+pictures: differences between groups of people have not been measured. Nor has anything been measured on a board or with
+a camera: scenes are faces of the data set pasted into backgrounds."""
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share of ``n`` (Wilson, JASA 1927)."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
+
+
+def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
+    """The card as Markdown.
+
+    Args:
+        bundle: the model with its own card, whose facts the exporter wrote.
+        size_bytes: of the bundle.
+        results: of ``python -m evaluation``.
+    """
+    card, facts = bundle.card, bundle.card.facts
+    training, exported = facts.get("training", {}), facts.get("public_test", {})
+    rows = training.get("rows", {})
+    shape = bundle.selftest_inputs.shape[1:]
+    heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in card.heads)
+    temperatures = ", ".join(f"{head.name} {head.temperature}" for head in card.heads)
+    table = [
+        ("task", "expression of one cropped face; not identity, not feeling"),
+        ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
+        ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {card.preprocess_version}"),
+        ("crop", f"the detector's box, {card.margin:.0%} wider on every side"),
+        ("output", f"logits of {len(card.heads)} heads, the first is reported: {heads}"),
+        ("temperatures", temperatures),
+        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}"),
+        ("rows", ", ".join(f"{name} {count:,}" for name, count in rows.items())),
+        ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
+        ("FlatBuffer", f"SHA-256 {card.model_sha256}"),
+    ]
+    lines = [
+        f"# Model card: {card.name}",
+        "",
+        "Written by `python -m evaluation --model-card`; do not edit. The numbers are of this very file.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in table),
+        "",
+        f"## {results['split']}",
+        "",
+        "PublicTest served to choose the model and to fit the temperatures. Pictures of Training that also stand in a",
+        "test split were left out of training. FER+ is measured by its strict rule: more than half of the raters agree.",
+        "",
+        "| head | pictures | N | accuracy, int8 | 95 % interval | float | macro F1 | ECE |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in results["clean"].items():
+        head, known = name.removesuffix("_unseen"), exported.get(name, {})
+        low, high = wilson(row["accuracy"], row["n"])
+        lines.append(
+            f"| {head} | {'all' if name == head else 'not in Training'} | {row['n']:,} | {row['accuracy']:.2%} "
+            f"| {low:.1%} to {high:.1%} | {_percent(known.get('accuracy_float'))} | {row['macro_f1']:.3f} "
+            f"| {known.get('ece', '')} |"
+        )
+    lines += ["", "float and ECE are as the exporter measured them on PublicTest.", ""]
+    for head in card.heads:
+        row = results["clean"][head.name]
+        recalls = ", ".join(f"{label} {_percent(recall, 0)}" for label, recall in row["recall"].items())
+        lines.append(f"- Recall, {head.name}: {recalls}.")
+        lines.append(f"- {results['mistakes'][head.name]:.1%} of the neutral faces are called sad ({head.name}).")
+    names = [head.name for head in card.heads]
+    lines += ["", "## Changed faces", "", "Accuracy when every picture is changed. N as above.", ""]
+    lines += [f"| change | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for change, row in results["changed"].items():
+        lines.append(f"| {change} | {' | '.join(_percent(row.get(name)) for name in names)} |")
+    lines += ["", "## Through the detector", ""]
+    lines += [
+        "Faces of the data set, pasted into scenes of 320x240 and found again by the default Haar detector. Both accuracies are of the"
+    ]
+    lines += ["faces that were found: as the data set crops them, and as the detector frames them.", ""]
+    lines += [f"| face | found | {' | '.join(f'{name}, crop | {name}, detector' for name in names)} |"]
+    lines += ["|---|---|" + "---|---|" * len(names)]
+    for kind, row in results["through_detector"].items():
+        cells = " | ".join(
+            f"{_percent(row['crop'].get(name))} | {_percent(row['through'].get(name))}" for name in names
+        )
+        lines.append(f"| {kind} | {row['found']:.1%} | {cells} |")
+    lines += ["", "## Licence of the data", "", LICENCE, "", "## Limits", "", LIMITS, ""]
+    return "\n".join(lines)
+
+
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "-" if share is None else f"{share:.{digits}%}"
