@@ -8,9 +8,9 @@ from typing import Any
 from edge_fer.bundle import Bundle
 
 LICENCE = """\
-FER2013 was collected from the web for a Kaggle challenge; its pictures are for research, and the rights of the people in
-them were not cleared. FER+ labels are MIT. The model is weights, not pictures, and the demo's faces are means of many
-different pictures each; still, who ships a product should take advice or train on data of their own."""
+FER2013 was collected from the web for a Kaggle challenge; its pictures are for research, and the rights of the
+people in them were not cleared. FER+ labels are MIT. The model is weights, not pictures, and the demo's faces are means
+of many different pictures each; still, who ships a product should take advice or train on data of their own."""
 LIMITS = """\
 Disgust, fear and contempt are rare in the data and missed more often than found. FER2013 has no notes on who is in its
 pictures: differences between groups of people have not been measured. Nor has anything been measured on a board or with
@@ -62,8 +62,9 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         "",
         f"## {results['split']}",
         "",
-        "PublicTest served to choose the model and to fit the temperatures. Pictures of Training that also stand in a",
-        "test split were left out of training. FER+ is measured by its strict rule: more than half of the raters agree.",
+        "PublicTest served to choose the model and to fit the temperatures. Pictures of Training that also stand in",
+        "a test split were left out of training. FER+ is measured by its strict rule: more than half of the raters",
+        "agree.",
         "",
         "| head | pictures | N | accuracy, int8 | 95 % interval | float | macro F1 | ECE |",
         "|---|---|---|---|---|---|---|---|",
@@ -88,11 +89,9 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
     for change, row in results["changed"].items():
         lines.append(f"| {change} | {' | '.join(_percent(row.get(name)) for name in names)} |")
     lines += ["", "## Through the detector", ""]
-    lines += [
-        "Faces of the data set, pasted into scenes of 320x240 and found again by the default Haar detector. Both accuracies are of the"
-    ]
-    lines += ["faces that were found: as the data set crops them, and as the detector frames them.", ""]
-    lines += [f"| face | found | {' | '.join(f'{name}, crop | {name}, detector' for name in names)} |"]
+    lines += ["Faces of the data set, pasted into scenes of 320x240 and found again by the default Haar detector. Both"]
+    lines += ["accuracies are of the faces that were found: as the data set crops them, and as Haar frames them.", ""]
+    lines += [f"| face | found | {' | '.join(f'{name} crop | {name} found' for name in names)} |"]
     lines += ["|---|---|" + "---|---|" * len(names)]
     for kind, row in results["through_detector"].items():
         cells = " | ".join(
