@@ -26,9 +26,22 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-model: $(VENV)/train
-	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA)
-	$(BIN)/python export/quantize.py runs/compact/model.keras --data $(DATA) -o edge_fer/models/compact.tflite --force
+# Cut off, it goes on where it was.
+model: runs/compact/model.keras
+	$(BIN)/python export/quantize.py $< --data $(DATA) -o edge_fer/models/compact.tflite --force
+	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
+
+resume = $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
+
+runs/teacher-%/model.keras: | $(VENV)/train
+	$(BIN)/python -m training train --recipe training/recipes/teacher-$*.toml --data $(DATA) $(call resume,teacher-$*)
+
+runs/committee.npz: runs/teacher-residual/model.keras runs/teacher-plain/model.keras
+	$(BIN)/python -m training teach $(patsubst %/model.keras,--teacher %,$^) --data $(DATA) -o $@
+
+runs/compact/model.keras: runs/committee.npz
+	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA) --cache $< \
+	    --begin-with runs/teacher-residual/model.keras $(call resume,compact)
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:
