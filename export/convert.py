@@ -21,7 +21,7 @@ from edge_fer.bundle import Head
 from edge_fer.core import FaceBox
 from edge_fer.errors import BundleError, DataError, InputMissingError
 from edge_fer.preprocess import face_tensor
-from evaluation import datasets, figures
+from evaluation import figures
 from evaluation.datasets import Dataset
 
 
@@ -170,10 +170,10 @@ def calibration_faces(training: Dataset, head: Head, count: int) -> Dataset:
 
 def as_tensors(data: Dataset, size_hw: tuple[int, int], margin: float) -> NDArray[np.uint8]:
     """The runtime's own tensors of faces, uint8 (n, height, width, 1)."""
-    side = datasets.SIDE
+    height, width = data.images.shape[1:3]
     # A data set's picture is already framed: undo the margin that face_tensor adds around a box.
-    inner = side / (1 + 2 * margin)
-    box = FaceBox((side - inner) / 2, (side - inner) / 2, inner, inner)
+    inner_hw = height / (1 + 2 * margin), width / (1 + 2 * margin)
+    box = FaceBox((width - inner_hw[1]) / 2, (height - inner_hw[0]) / 2, inner_hw[1], inner_hw[0])
     return np.stack([face_tensor(image[..., 0], box, size_hw, margin) for image in data.images])
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_fer.bundle import Bundle, bundle_bytes, load_bundle
+from edge_fer.bundle import Bundle, bundle_bytes, load_bundle, write_whole
 from edge_fer.errors import DataError, EdgeFerError, OutputError, UnavailableError
 from export.flatbuffer import Operator, Tensor, read_operators
 
@@ -380,12 +380,9 @@ def compile_bundle(bundle: Bundle, output: Path, force: bool = False) -> Compile
         bundle.selftest_inputs,
         bundle.selftest_outputs,
     )
-    try:
-        output.write_bytes(content)
-        if copied:
-            shutil.copyfile(bundle.path, beside)
-    except OSError as error:
-        raise OutputError(f"Cannot write {output}: {error.strerror}.") from None
+    if copied:
+        write_whole(beside, bundle.path.read_bytes())
+    write_whole(output, content)
     return log
 
 

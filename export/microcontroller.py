@@ -1,8 +1,9 @@
 """Make C++ of a bundle for TensorFlow Lite Micro: the model as an array, and what a program needs to run it.
 
     python -m export.microcontroller compact.tflite -o compact_model.cc
+    python export/quantize.py MODEL.keras --data DIR -o compact.tflite --c-array compact_model.cc
 
-writes ``compact_model.cc`` and ``compact_model.h``: the array, the operators for the resolver, the size of the arena,
+write ``compact_model.cc`` and ``compact_model.h``: the array, the operators for the resolver, the size of the arena,
 labels and quantisation. The arena is measured by running the self-test in TensorFlow Lite Micro's own interpreter
 (``pip install tflite-micro``: Python 3.10 and 3.11 on x86-64 Linux); without it the header says that it is not known.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_fer.bundle import Bundle, load_bundle
+from edge_fer.bundle import Bundle, load_bundle, write_whole
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from export.flatbuffer import Operator, read_operators
 
@@ -38,7 +39,8 @@ import numpy as np
 from tflite_micro import runtime
 
 folder = sys.argv[1]
-interpreter = runtime.Interpreter.from_file(folder + "/model.tflite")
+# Room for any network; by default it is ten times the model, too little for a small one with large pictures.
+interpreter = runtime.Interpreter.from_file(folder + "/model.tflite", arena_size=1 << 26)
 outputs = []
 for tensor in np.load(folder + "/inputs.npy"):
     interpreter.set_input(tensor[np.newaxis], 0)
@@ -92,19 +94,15 @@ def write_sources(bundle: Bundle, output: Path, force: bool = False) -> None:
         DataError: TensorFlow Lite Micro cannot run the model, or the file is not called NAME.cc.
         OutputError: a file is there already, or cannot be written.
     """
-    if output.suffix != ".cc" or not re.fullmatch(r"[A-Za-z_]\w*", output.stem):
-        raise DataError(f"The output must be called NAME.cc, with a NAME that C++ can use, not {output.name}.")
+    check_name(output)
     header = output.with_suffix(".h")
     for path in (output, header):
         if path.exists() and not force:
             raise OutputError(f"{path} exists; --force overwrites it.")
     operators = read_operators(bundle.model)
     arena = measure_arena(bundle)
-    try:
-        header.write_text(header_text(bundle, output.stem, operators, arena), encoding="utf-8")
-        output.write_text(source_text(bundle, output.stem), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"Cannot write {output}: {error.strerror}.") from None
+    write_whole(header, header_text(bundle, output.stem, operators, arena).encode())
+    write_whole(output, source_text(bundle, output.stem).encode())
     print(f"Wrote {output} and {header.name}: a model of {len(bundle.model):,} bytes.")
     if arena is None:
         print("The arena is not measured: tflite-micro is not installed (`pip install tflite-micro`).")
@@ -113,6 +111,16 @@ def write_sources(bundle: Bundle, output: Path, force: bool = False) -> None:
             f"It needs an arena of {arena.size_bytes:,} bytes. {arena.equal} of {arena.outputs} outputs of the "
             f"self-test are the exporter's; the others differ by at most {arena.largest_difference}."
         )
+
+
+def check_name(output: Path) -> None:
+    """The name of the file is that of a namespace.
+
+    Raises:
+        DataError: it cannot be.
+    """
+    if output.suffix != ".cc" or not re.fullmatch(r"[A-Za-z_]\w*", output.stem, re.ASCII):
+        raise DataError(f"The C++ must be called NAME.cc, with a NAME that C++ can use, not {output.name}.")
 
 
 def add_methods(operators: Sequence[Operator]) -> list[str]:

@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge_fer.bundle import Head, Smoothing, bundle_bytes, load_bundle, plain_outputs
+from edge_fer.bundle import Head, Smoothing, bundle_bytes, load_bundle, reference_outputs, write_whole
 from edge_fer.classifier import TfliteClassifier
 from edge_fer.config import from_table
 from edge_fer.core import Expression
 from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingError, OutputError
 from evaluation import datasets, figures
-from export import report
+from export import microcontroller, report
 from export.convert import ModelDescription, as_tensors, calibration_faces, load_model, to_float, to_int8
 from export.layers import inspect_layers, noise_table
 from export.verify import Comparison, as_input, compare, comparison_table, fitted, refusals, run_flatbuffer
@@ -58,6 +58,7 @@ class Options:
     max_drop: float
     min_agreement: float
     report: Path | None
+    c_array: Path | None
     force: bool
 
     def path_of(self, variant: str) -> Path:
@@ -67,7 +68,8 @@ class Options:
     def files(self) -> list[Path]:
         """All files that will be written."""
         reports = [self.report, self.report.with_suffix(".json")] if self.report else []
-        return [self.output, *map(self.path_of, self.also), *reports]
+        sources = [self.c_array, self.c_array.with_suffix(".h")] if self.c_array else []
+        return [self.output, *map(self.path_of, self.also), *reports, *sources]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,6 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--min-agreement", type=float, default=97.0, metavar="PERCENT", help="same answers as float demanded (97)"
     )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report, also as JSON, passed or not")
+    parser.add_argument(
+        "--c-array", type=Path, metavar="OUT.cc", help="write C++ for TensorFlow Lite Micro too: OUT.cc and OUT.h"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite files")
     args = vars(parser.parse_args(arguments))
     try:
@@ -112,9 +117,9 @@ def export(options: Options) -> None:
     for note in notes:
         console.print(note, highlight=False)
     progress.print(f"Reading {options.data} ...")
-    splits = datasets.load(options.data)
-    validation = splits["PublicTest"]
     size_hw = model.input_shape[1:3]
+    splits = datasets.load(options.data, size_hw=size_hw)
+    validation = splits["PublicTest"]
     tensors = as_tensors(
         calibration_faces(splits["Training"], heads[0], options.calibration), size_hw, description.margin
     )
@@ -150,7 +155,7 @@ def export(options: Options) -> None:
         Smoothing(),
         _facts(options, measured, comparisons, len(tensors), int(model.count_params())),
         selftest,
-        plain_outputs(flatbuffers["int8"], selftest),
+        reference_outputs(flatbuffers["int8"], selftest),
     )
     reasons = refusals(comparisons, options.max_drop, options.min_agreement)
     layers = []
@@ -159,8 +164,8 @@ def export(options: Options) -> None:
     if options.report:
         sizes = {variant: len(flatbuffer) for variant, flatbuffer in flatbuffers.items()}
         content = report.content(bundle, sizes, heads, measured, comparisons, reasons, layers, logits, validation)
-        _write_whole(options.report.with_suffix(".json"), json.dumps(content, indent=1).encode())
-        _write_whole(options.report, report.page(content, validation).encode())
+        write_whole(options.report.with_suffix(".json"), json.dumps(content, indent=1).encode())
+        write_whole(options.report, report.page(content, validation).encode())
         console.print(f"Wrote {options.report}", highlight=False)
     if reasons:
         console.print(noise_table(layers))
@@ -171,9 +176,11 @@ def export(options: Options) -> None:
     if options.io == "uint8":
         _try_out(bundle)
     for variant in options.also:
-        _write_whole(options.path_of(variant), flatbuffers[variant])
-    _write_whole(options.output, bundle)
+        write_whole(options.path_of(variant), flatbuffers[variant])
+    write_whole(options.output, bundle)
     console.print(f"Wrote {options.output}: {options.output.stat().st_size / 1000:.0f} kB", highlight=False)
+    if options.c_array:
+        microcontroller.write_sources(load_bundle(options.output), options.c_array, force=True)
 
 
 def load_description(path: Path) -> tuple[ModelDescription, tuple[Head, ...]]:
@@ -219,6 +226,8 @@ def _check(options: Options) -> None:
         raise DataError(f"--calibration must be at least 1, not {options.calibration}.")
     if options.report and options.report.suffix != ".html":
         raise OutputError(f"--report must end in .html, not {options.report.name!r}.")
+    if options.c_array:
+        microcontroller.check_name(options.c_array)
     for path in options.files():
         if path.exists() and not options.force:
             raise OutputError(f"{path} exists; --force overwrites it.")
@@ -281,22 +290,6 @@ def _facts(
 def _training_facts(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_text(encoding="utf-8"))
     return {key: facts[key] for key in ("recipe", "seed", "rows", "data_sha256", "versions") if key in facts}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OutputError: the folder is not there, not writable or full.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

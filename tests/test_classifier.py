@@ -23,19 +23,6 @@ def test_softmax_of_known_logits() -> None:
     assert softmax(np.array([1000, 1000], np.float32)) == pytest.approx([0.5, 0.5])
 
 
-def test_plain_kernels_give_the_self_test_bit_for_bit() -> None:
-    bundle = load_bundle(DEFAULT_MODEL)
-    runtime = load_runtime()
-    plain = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = runtime.Interpreter(model_content=bundle.model, experimental_op_resolver_type=plain)
-    interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-    for tensor, expected in zip(bundle.selftest_inputs, bundle.selftest_outputs, strict=True):
-        interpreter.set_tensor(source["index"], tensor[np.newaxis])
-        interpreter.invoke()
-        assert np.array_equal(interpreter.get_tensor(target["index"])[0], expected)
-
-
 def test_optimised_kernels_agree_with_the_self_test() -> None:
     bundle = load_bundle(DEFAULT_MODEL)
     classifier = TfliteClassifier(bundle)
