@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_fer.config import Settings, default_files, load_settings, update_file
-from edge_fer.errors import EdgeFerError, UsageError
+from edge_fer.errors import EdgeFerError, OutputError, UsageError
 from edge_fer.version import __version__
 
 if TYPE_CHECKING:
@@ -106,7 +107,13 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--height", type=int, metavar="PX", help="picture height to ask a camera for (default: 480)")
     run.add_argument("--fps", type=int, metavar="HZ", help="frame rate to ask a camera for (default: 30)")
     run.add_argument("--name", help="name of this device in events (default: the host name)")
-    run.add_argument("--config", type=Path, metavar="TOML", help="configuration file; flags win over it")
+    run.add_argument(
+        "--config",
+        type=Path,
+        metavar="TOML",
+        help="configuration file; flags win over it (default: /etc/edge-fer/config.toml, else "
+        "~/.config/edge-fer/config.toml, if there is one)",
+    )
     run.set_defaults(act=_run)
 
     models = add_verb("models", "list models; show, verify or extract one", MODELS_EXAMPLES)
@@ -142,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    _open_closed_streams()
     verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
     logging.basicConfig(format="edge-fer: %(message)s", level=logging.INFO if verbose else logging.WARNING)
     try:
@@ -161,11 +169,23 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # Sinks say so themselves; this is what a table or a list on stdout has met.
+            print(f"edge-fer: Cannot write to stdout: {error.strerror}. Make room on the disk.", file=sys.stderr)
+            return OutputError.exit_code
         if verbose:
             raise
         print(f"edge-fer: internal error: {error!r}. --verbose shows where; please report it.", file=sys.stderr)
         return 70
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null where stdout or stderr is closed, else the next file that is opened would take its number."""
+    # In this order: the lowest free number is taken, and stdout's is 1.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it stays open
 
 
 def _about_unknown(parser: argparse.ArgumentParser, verb: str, argument: str) -> str:

@@ -19,6 +19,8 @@ from edge_fer.errors import ConfigError, OutputError
 
 T = TypeVar("T")
 
+_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes", list: "a list"}
+
 ENV_PREFIX = "EDGE_FER_"
 
 
@@ -90,15 +92,16 @@ class Settings:
     model: ModelSettings = ModelSettings()
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("camera.width", self.camera.width),
-            ("camera.height", self.camera.height),
-            ("camera.fps", self.camera.fps),
-            ("detector.min_face_px", self.detector.min_face_px),
-            ("model.threads", self.model.threads),
+        # Drivers and LiteRT take more without a word, and crash.
+        for name, value, most in (
+            ("camera.width", self.camera.width, 16_384),
+            ("camera.height", self.camera.height, 16_384),
+            ("camera.fps", self.camera.fps, 1000),
+            ("detector.min_face_px", self.detector.min_face_px, 16_384),
+            ("model.threads", self.model.threads, 64),
         ):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}.")
+            if not 1 <= value <= most:
+                raise ConfigError(f"{name} must be from 1 to {most}, not {value}.")
         if not self.detector.new_face_s > 0:
             raise ConfigError(f"detector.new_face_s must be more than 0, not {self.detector.new_face_s}.")
 
@@ -147,7 +150,7 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
-    wanted = "a table" if dataclasses.is_dataclass(hint) else getattr(hint, "__name__", str(hint))
+    wanted = "a table" if dataclasses.is_dataclass(hint) else _IN_WORDS[kind or hint]
     raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {value!r}.")
 
 
@@ -264,7 +267,7 @@ def _parsed(kind: Any, keys: list[str], text: str) -> Any:
     if typing.get_origin(hint) is list:
         return text.split()
     try:
-        return int(text) if hint is int else text
+        return hint(text) if hint in (int, float) else text
     except ValueError:
         return text
 

@@ -111,9 +111,10 @@ def test_two_outputs_on_stdout_would_mix(capsys: pytest.CaptureFixture[str]) -> 
         (["run", "--camera", "no-such-file.mp4"], 66, "no-such-file.mp4"),
         (["run", "--camera", "/dev/video77"], 69, "/dev/video77"),
         (["run", "--camera", "77"], 69, "No camera 77"),
+        (["run", "--camera", ""], 2, "camera is empty"),
         (["run", "--camera", "picamera:0"], 69, "python3-picamera2"),
         (["run", "--camera", "demo", "--model", "none.tflite"], 66, "No model none.tflite"),
-        (["run", "--camera", "demo", "--threads", "0"], 78, "model.threads must be at least 1"),
+        (["run", "--camera", "demo", "--threads", "0"], 78, "model.threads must be from 1 to 64"),
         (["run", "--camera", "demo", "--output", "csv:/proc/none/x.csv"], 73, "/proc/none"),
         (["run", "--config", "none.toml"], 78, "none.toml"),
         (["models", "show", "none.tflite"], 66, "No model none.tflite"),
@@ -242,3 +243,25 @@ def test_a_full_disk_is_one_sentence_and_the_rest_is_kept(tmp_path: Path, clip: 
     assert "/dev/full" in child.stderr
     assert "Traceback" not in child.stderr
     assert len((tmp_path / "x.csv").read_text().splitlines()) > 1
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["models", "show"], ["cameras"], ["models", "--json"]])
+def test_a_full_disk_under_stdout_is_one_sentence(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        child = subprocess.run(
+            [*EDGE_FER, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert child.returncode == 73
+    (line,) = child.stderr.splitlines()
+    assert "Cannot write to stdout: No space left on device" in line
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["run", "--camera", "clip.avi", "--output", "video:out.mp4"]])
+def test_a_closed_stdout_is_no_error_and_no_file_takes_its_place(
+    arguments: list[str], clip: Path, tmp_path: Path
+) -> None:
+    command = ["sh", "-c", 'exec "$@" >&- 2>err', "sh", *EDGE_FER, *arguments]
+    child = subprocess.run(command, cwd=tmp_path, timeout=60, check=False)
+    assert (child.returncode, (tmp_path / "err").read_text()) == (0, "")
+    if arguments[0] == "run":
+        assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 20

@@ -32,6 +32,12 @@ def test_a_list_in_the_environment_is_split_at_blanks(tmp_path: Path) -> None:
     assert settings.outputs == ["terminal", "jsonl:x"]
 
 
+def test_numbers_in_the_environment(tmp_path: Path) -> None:
+    environ = {"EDGE_FER_DETECTOR__NEW_FACE_S": "0.7", "EDGE_FER_MODEL__THREADS": "2"}
+    settings = load_settings(write(tmp_path, ""), environ, {})
+    assert (settings.detector.new_face_s, settings.model.threads) == (0.7, 2)
+
+
 def test_the_first_default_file_that_exists_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_fer.config.default_files", lambda: [tmp_path / "none", write(tmp_path, 'name = "home"')])
     assert load_settings(None, {}, {}).name == "home"
@@ -43,13 +49,17 @@ def test_the_first_default_file_that_exists_counts(tmp_path: Path, monkeypatch: 
         ("nmae = 'x'", "Did you mean 'name'"),
         ("[camera]\nsuorce = '0'", "Did you mean 'camera.source'"),
         ("[camera]\nzzz = 1", "Known here: source, width, height, fps"),
-        ("[camera]\nwidth = 'wide'", "'camera.width' must be int, not 'wide'"),
-        ("[camera]\nwidth = true", "'camera.width' must be int"),
+        ("[camera]\nwidth = 'wide'", "'camera.width' must be a whole number, not 'wide'"),
+        ("[camera]\nwidth = true", "'camera.width' must be a whole number, not True"),
         ("camera = 3", "'camera' must be a table"),
-        ("outputs = [1]", "'outputs' must be str"),
-        ("outputs = 'terminal'", "'outputs' must be"),
+        ("outputs = [1]", "'outputs' must be a text in quotes, not 1"),
+        ("outputs = 'terminal'", "'outputs' must be a list, not 'terminal'"),
         ("[model]\ndevice = 'gpu'", "must be one of cpu, edgetpu"),
-        ("[model]\nthreads = 0", "model.threads must be at least 1"),
+        ("[model]\nthreads = 0", "model.threads must be from 1 to 64, not 0"),
+        ("[model]\nthreads = 99999", "model.threads must be from 1 to 64, not 99999"),
+        ("[camera]\nwidth = 100000", "camera.width must be from 1 to 16384"),
+        ("[detector]\nnew_face_s = 'soon'", "'detector.new_face_s' must be a number, not 'soon'"),
+        ("[detector]\nnew_face_s = 0", "detector.new_face_s must be more than 0"),
         ("name = ", "not valid TOML"),
     ],
 )
@@ -62,7 +72,7 @@ def test_a_mistake_in_the_environment_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     with pytest.raises(ConfigError, match=r"EDGE_FER_CAMERA__WIDHT.*Did you mean 'camera.width'"):
         load_settings(path, {"EDGE_FER_CAMERA__WIDHT": "3"}, {})
-    with pytest.raises(ConfigError, match=r"'camera.width' must be int, not 'three'"):
+    with pytest.raises(ConfigError, match=r"'camera.width' must be a whole number, not 'three'"):
         load_settings(path, {"EDGE_FER_CAMERA__WIDTH": "three"}, {})
 
 

@@ -113,6 +113,16 @@ def test_haar_cascades_find_both_faces_where_truth_says(demo_frames: list[Frame]
     assert both >= 0.9 * len(sampled)
 
 
+@pytest.mark.parametrize("index", range(7), ids=demo.EXPRESSIONS)
+def test_the_haar_cascade_finds_each_average_face_alone(index: int) -> None:
+    strip = cv2.imread(str(demo._STRIP), cv2.IMREAD_GRAYSCALE)
+    face = cv2.resize(np.hsplit(strip, 7)[index], (240, 240), interpolation=cv2.INTER_CUBIC)
+    picture = cv2.copyMakeBorder(face, 60, 60, 60, 60, cv2.BORDER_CONSTANT, value=128)
+    cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
+    (found,) = cascade.detectMultiScale(picture, 1.1, 5)
+    assert demo.FaceBox(*found).iou(demo.FaceBox(60, 60, 240, 240)) > 0.7
+
+
 def test_color_is_made_when_asked_for_and_fits_the_grey(demo_frames: list[Frame]) -> None:
     frame = demo_frames[30]
     gray = frame.gray.copy()

@@ -172,6 +172,17 @@ def test_a_disk_that_fills_up(spec: str) -> None:
         write_all(spec)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
+def test_a_disk_that_fills_up_in_the_middle_of_a_video(name: str) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (30, 120, 160)).astype(np.uint8)
+    sink = open_sink(f"video:{name}", RUN)
+    with file_size_limit(60_000), pytest.raises(OutputError, match=f"{name} could not be written in full"):
+        for seq, gray in enumerate(noise):
+            sink.write(FrameResult(Frame(gray, seq, seq / 10, "clip"), (), (), {}))
+        sink.close()
+    sink.close()
+
+
 def write_all(spec: str) -> None:
     """A story is written; after a failure the sink still closes, quietly, twice."""
     sink = open_sink(spec, RUN)

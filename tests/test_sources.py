@@ -247,7 +247,7 @@ def test_a_damaged_picture_in_a_folder_is_named_and_left_out(tmp_path: Path, cap
 def test_a_folder_of_damaged_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no")
     (tmp_path / "b.jpg").write_text("no")
-    with pytest.raises(DataError, match="None of the 2 pictures"):
+    with pytest.raises(DataError, match=r"No picture in .* can be decoded: all are damaged"):
         list(source_of(tmp_path))
 
 
@@ -326,10 +326,33 @@ def test_a_photo_of_20_megapixels(tmp_path: Path) -> None:
         pytest.param(png(40_000, 40_000, 8, 0, b""), id="beyond-the-size-limit"),
     ],
 )
-def test_a_picture_that_cannot_be_decoded(tmp_path: Path, data: bytes) -> None:
+def test_a_picture_that_cannot_be_decoded(tmp_path: Path, capfd: pytest.CaptureFixture[str], data: bytes) -> None:
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(DataError, match=r"a\.png cannot be decoded"):
         list(source_of(tmp_path / "a.png"))
+    assert capfd.readouterr() == ("", "")  # libpng keeps silent
+
+
+def test_a_photo_that_was_cut_short_is_read_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (H, W, 3)).astype(np.uint8)
+    whole = cv2.imencode(".jpg", noise)[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with caplog.at_level(logging.WARNING, "edge_fer"):
+        (frame,) = source_of(tmp_path / "a.jpg")
+    assert frame.gray.shape == (H, W)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'a.jpg'} is cut short: what is missing is grey. Copy it again."
+    ]
+    assert "Premature" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o300)
+    with pytest.raises(InputMissingError, match="locked cannot be read: Permission denied"):
+        source_of(tmp_path / "locked")
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
@@ -688,6 +711,11 @@ def test_live_sources_are_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> N
         assert isinstance(source, LatestFrame)
         assert source.live
         source.close()
+
+
+def test_a_camera_without_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="name of the camera is empty"):
+        source_of("")
 
 
 def test_a_pi_camera_wants_a_number() -> None:

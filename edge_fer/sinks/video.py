@@ -109,9 +109,10 @@ class VideoSink:
     def _is_complete(self) -> bool:
         clip = cv2.VideoCapture(str(self._path.absolute()), cv2.CAP_FFMPEG)
         try:
-            # The header of a file that was cut short may promise more frames than there are: read the last.
+            # An .avi that was cut short states no frames, and an .mp4 may state more than there are: read the last.
+            stated = clip.get(cv2.CAP_PROP_FRAME_COUNT)
             clip.set(cv2.CAP_PROP_POS_FRAMES, self._count - 1)
-            return clip.read()[0]
+            return stated >= self._count and clip.read()[0]
         finally:
             clip.release()
 

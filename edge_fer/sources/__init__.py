@@ -30,7 +30,7 @@ def open_source(settings: CameraSettings) -> FrameSource:
         UnavailableError: the camera is not there, is held by another program, or sends nothing.
         InputMissingError: there is no such file, or no picture in the folder.
         DataError: the file is neither a picture nor a video.
-        UsageError: ``picamera:`` is not followed by a number.
+        UsageError: the name is empty, or ``picamera:`` is not followed by a number.
     """
     # OpenCV and FFmpeg talk on stderr about what we say ourselves, in words for people. Who sets the variables wins.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -40,6 +40,8 @@ def open_source(settings: CameraSettings) -> FrameSource:
         set_level(2)  # errors
 
     name = settings.source
+    if not name:
+        raise UsageError("The name of the camera is empty. Write 0 for the first one, or demo to try things out.")
     if name == "demo":
         from edge_fer.sources.demo import DemoSource
 
@@ -73,6 +75,8 @@ def _open_path(path: Path) -> FrameSource:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
             path.open("rb").close()
+        elif stat.S_ISDIR(mode):
+            os.scandir(path).close()
     except FileNotFoundError:
         raise InputMissingError(f"There is no file or folder {path}.") from None
     except OSError as error:

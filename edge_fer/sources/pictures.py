@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_fer.core import Frame, Picture
 from edge_fer.errors import DataError, InputMissingError
@@ -66,7 +68,7 @@ class PictureSource:
             readable += 1
             yield _frame(picture, seq, str(file))
         if not readable:
-            raise DataError(f"None of the {len(self._files)} pictures in {self._path} can be decoded.")
+            raise DataError(f"No picture in {self._path} can be decoded: all are damaged.")
 
     def close(self) -> None:
         """End the iteration."""
@@ -90,12 +92,12 @@ def read_picture(path: Path) -> Picture:
         DataError: it cannot be decoded.
     """
     try:
-        picture = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        picture = _imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
         with path.open("rb") as file:
             is_jpeg = file.read(2) == b"\xff\xd8"
         if picture is not None and not is_jpeg:
             # Only IMREAD_UNCHANGED gives transparency, but it does not turn the picture: a second look is needed.
-            whole = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            whole = _imread(path, cv2.IMREAD_UNCHANGED)
             if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
                 picture = whole
     except (cv2.error, OSError):  # cv2.error: larger than OpenCV's limit, by default 2**30 pixels
@@ -110,3 +112,19 @@ def read_picture(path: Path) -> Picture:
         alpha = picture[..., 3:].astype(np.uint16)
         picture = (picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
     return picture.astype(np.uint8, copy=False)
+
+
+def _imread(path: Path, flags: int) -> NDArray[Any] | None:
+    """``cv2.imread``, with what libjpeg and libpng print on stderr said in our words, or not at all."""
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            picture = cv2.imread(str(path), flags)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        said.seek(0)
+        if b"Premature end of JPEG" in said.read():
+            log.warning("%s is cut short: what is missing is grey. Copy it again.", path)
+    return picture
