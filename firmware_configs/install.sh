@@ -9,6 +9,12 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
+wheel=$(find "$here" -maxdepth 1 -name 'edge_fer-*.whl' | sort -V | tail -n 1)
+if [ -z "$wheel" ]; then
+    echo "No edge_fer-*.whl in $here: make one in the repository with 'pip wheel --no-deps .' and copy it there." >&2
+    exit 1
+fi
+
 # The board has no clock of its own, and with a wrong time no certificate is valid.
 for _ in $(seq 60); do
     [ "$(timedatectl show --property=NTPSynchronized --value)" = yes ] && break
@@ -25,8 +31,9 @@ python3 -m venv --system-site-packages /opt/edge-fer
 
 # /tmp is in memory, and the packages are large for a board with 512 MB.
 export TMPDIR=/var/tmp
-wheel=$(find "$here" -maxdepth 1 -name 'edge_fer-*.whl' | sort -V | tail -n 1)
-/opt/edge-fer/bin/pip install --no-cache-dir --upgrade "${wheel:-edge-fer}"
+/opt/edge-fer/bin/pip install --no-cache-dir "$wheel"
+# pip takes a wheel of the version that is there already for the same one, which a newer build need not be.
+/opt/edge-fer/bin/pip install --no-cache-dir --no-deps --force-reinstall "$wheel"
 
 # What somebody has changed on the board stays.
 if [ ! -e /etc/edge-fer/config.toml ]; then

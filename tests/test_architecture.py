@@ -1,6 +1,7 @@
 """The five rules of docs/architecture.md, as far as a test can hold them."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,15 @@ def imported_by(path: Path) -> set[str]:
 def test_dependencies_point_inward(folder: str, banned: set[str]) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         assert not imported_by(path) & banned, path
+
+
+def test_tests_on_a_device_need_no_training() -> None:
+    """``make test-device`` leaves out exactly the tests of what is not in the wheel."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (names,) = re.findall(r"(?m)^TRAINING_TESTS := \$\(addprefix tests/test_,([^)]*)\)$", makefile)
+    banned = {"training", "export", "evaluation", "tensorflow", "keras", "matplotlib"}
+    others = {path.name for path in (ROOT / "tests").glob("test_*.py") if imported_by(path) & banned}
+    assert {f"test_{name}" for name in names.split()} == others
 
 
 def test_threads_live_in_one_file() -> None:

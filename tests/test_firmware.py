@@ -208,16 +208,19 @@ class Board:
             (root / "bin" / name).write_text(STAND_IN)
             (root / "bin" / name).chmod(0o755)
 
-    def install(self) -> list[str]:
-        """Run the script; the calls it made."""
-        log = self.root / "log"
-        log.unlink(missing_ok=True)
-        environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "LOG": str(log)}
-        done = subprocess.run(
+    def run(self) -> subprocess.CompletedProcess[str]:
+        (self.root / "log").unlink(missing_ok=True)
+        environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "LOG": str(self.root / "log")}
+        return subprocess.run(
             ["sh", self.card / "install.sh"], env=environment, capture_output=True, text=True, check=False
         )
+
+    def install(self, version: str = "0.1.0") -> list[str]:
+        """Run the script with a wheel on the card; the calls it made."""
+        (self.card / f"edge_fer-{version}-py3-none-any.whl").touch()
+        done = self.run()
         assert done.returncode == 0, done.stderr
-        return log.read_text().splitlines()
+        return (self.root / "log").read_text().splitlines()
 
 
 def test_install_script_puts_everything_in_its_place(tmp_path: Path) -> None:
@@ -231,7 +234,6 @@ def test_install_script_puts_everything_in_its_place(tmp_path: Path) -> None:
         # The service runs as a user of its own and must be able to read them.
         assert (tmp_path / target).stat().st_mode & 0o777 == 0o644
     assert f"python3 -m venv --system-site-packages {tmp_path}/opt/edge-fer" in calls
-    assert "pip install --no-cache-dir --upgrade edge-fer" in calls
     assert calls[-3:] == [
         "systemctl daemon-reload",
         "systemctl enable edge-fer.service",
@@ -241,9 +243,21 @@ def test_install_script_puts_everything_in_its_place(tmp_path: Path) -> None:
 
 def test_install_script_takes_the_newest_wheel_on_the_card(tmp_path: Path) -> None:
     board = Board(tmp_path)
-    for version in ("0.9.0", "0.10.0"):
-        (board.card / f"edge_fer-{version}-py3-none-any.whl").touch()
-    assert f"pip install --no-cache-dir --upgrade {board.card}/edge_fer-0.10.0-py3-none-any.whl" in board.install()
+    board.install("0.9.0")
+    calls = board.install("0.10.0")
+    wheel = f"{board.card}/edge_fer-0.10.0-py3-none-any.whl"
+    assert [call for call in calls if call.startswith("pip ")] == [
+        f"pip install --no-cache-dir {wheel}",
+        f"pip install --no-cache-dir --no-deps --force-reinstall {wheel}",
+    ]
+
+
+def test_install_script_without_a_wheel_says_where_it_comes_from(tmp_path: Path) -> None:
+    done = Board(tmp_path).run()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "pip wheel --no-deps ." in line
+    assert not (tmp_path / "opt").exists()
 
 
 def test_install_script_keeps_a_changed_configuration(tmp_path: Path) -> None:
@@ -272,6 +286,13 @@ def test_config_txt_is_made_of_settings_and_filters() -> None:
 
 def test_readme_names_every_file() -> None:
     assert [file.name for file in FOLDER.iterdir() if f"`{file.name}`" not in README] == ["README.md"]
+
+
+def test_readme_and_the_legacy_set_name_the_same_packages() -> None:
+    lines = (FOLDER.parent / "requirements-legacy.txt").read_text(encoding="utf-8").splitlines()
+    wanted = {line.partition(">=")[0] for line in lines if line and not line.startswith("#")}
+    (command,) = re.findall(r"(?m)^sudo /opt/edge-fer/bin/pip install (\".+)$", README)
+    assert set(shlex.split(command)) == wanted
 
 
 def test_commands_in_the_readme_exist() -> None:
