@@ -73,7 +73,7 @@ class TfliteClassifier:
                 log.warning("The Edge TPU cannot be used (%s). The CPU does the work instead.", problem)
         self.device = device
         try:
-            with _quiet():
+            with quiet():
                 self._interpreter = runtime.Interpreter(
                     model_content=bundle.model, num_threads=threads, experimental_delegates=delegates or None
                 )
@@ -146,7 +146,7 @@ class TfliteClassifier:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the runtime's C++ chatter off stderr. It has no setting for it; what goes wrong is raised as well."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_fer.bundle import DEFAULT_MODEL, Bundle, load_bundle
 from edge_fer.classifier import TfliteClassifier
 from edge_fer.core import Face, FaceDetector, Frame, FrameResult, Picture, Quality
 from edge_fer.detectors.haar import HaarDetector
+from edge_fer.errors import DataError
 from edge_fer.preprocess import face_tensor
 from edge_fer.search import FaceSearch
 from edge_fer.temporal import ExpressionFilter, doubt
@@ -62,9 +65,14 @@ class Recognizer:
 
         Returns:
             The faces, largest first. In a stream they are followed and their predictions smoothed over time.
+
+        Raises:
+            DataError: it is no such picture. The next frame is taken as if this one had not been.
         """
         if isinstance(frame, np.ndarray):
             frame = _still_frame(frame)
+        elif frame.gray.ndim != 2 or frame.gray.dtype != np.uint8 or frame.gray.size == 0:
+            raise DataError(f"Frame.gray is {_named(frame.gray)}; it must be uint8 (height, width).")
         clock = _Stages()
         ended = self._begin(frame)
         if frame.still:
@@ -136,10 +144,16 @@ class _Stages:
 
 
 def _still_frame(picture: Picture) -> Frame:
+    if picture.dtype != np.uint8 or picture.size == 0 or picture.ndim < 2 or picture.shape[2:] not in ((), (3,)):
+        raise DataError(f"The picture is {_named(picture)}; it must be uint8 (height, width) or (height, width, 3).")
     if picture.ndim == 2:
         return Frame(picture, seq=0, time_s=0.0, stream="", still=True)
     gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     return Frame(gray, seq=0, time_s=0.0, stream="", still=True, color=lambda: picture)
+
+
+def _named(array: NDArray[Any]) -> str:
+    return f"{array.dtype.name} {array.shape}"
 
 
 def _quality(tensor: Picture, size_px: float) -> Quality:

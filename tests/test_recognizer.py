@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from edge_fer.core import Frame, Picture
+from edge_fer.errors import DataError
 from edge_fer.recognizer import Recognizer
 
 
@@ -73,6 +75,70 @@ def test_frames_may_change_their_size_in_mid_stream(demo_frames: list[Frame]) ->
     assert len(second.faces) == 2
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((480, 640, 3), np.uint8),
+        np.zeros((480, 640), np.float32),
+        np.zeros((0, 640), np.uint8),
+        np.zeros((480, 0), np.uint8),
+        np.zeros(640, np.uint8),
+    ],
+    ids=["colour", "float", "no rows", "no columns", "one row"],
+)
+def test_a_frame_that_is_not_grey_is_refused_and_the_next_one_goes_on(
+    demo_frames: list[Frame], wrong: np.ndarray
+) -> None:
+    recognizer = Recognizer.load()
+    first = recognizer.recognize(demo_frames[0])
+    with pytest.raises(DataError, match=r"^Frame.gray is \w+ \(.*\); it must be uint8 \(height, width\)\.$"):
+        recognizer.recognize(Frame(wrong, 1, 1 / 15, demo_frames[0].stream))
+    after = recognizer.recognize(demo_frames[1])
+    assert {face.track for face in after.faces} == {face.track for face in first.faces}
+
+
+@pytest.mark.parametrize("shape", [(480, 640, 4), (480, 640, 1), (480, 640, 2), (0, 0, 3), (3,), (2, 480, 640, 3)])
+def test_an_array_that_is_no_picture_is_refused(recognizer: Recognizer, shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"^The picture is uint8 \(.*\); it must be "):
+        recognizer.recognize(np.zeros(shape, np.uint8))
+    with pytest.raises(DataError, match=r"^The picture is float64 "):
+        recognizer.recognize(np.zeros((480, 640)))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_stream_may_turn_black_or_white(demo_frames: list[Frame], value: int) -> None:
+    recognizer = Recognizer.load()
+    seen = recognizer.recognize(demo_frames[0]).faces
+    blank = np.full_like(demo_frames[0].gray, value)
+    results = [recognizer.recognize(Frame(blank, seq, seq / 15, demo_frames[0].stream)) for seq in range(1, 12)]
+    assert all(result.faces == () for result in results)
+    assert {face.track for result in results for face in result.ended} == {face.track for face in seen}
+    again = [
+        recognizer.recognize(dataclasses.replace(frame, seq=12 + frame.seq, time_s=0.8 + frame.time_s))
+        for frame in demo_frames[:12]
+    ]
+    assert len(again[-1].faces) == 2
+    assert not {face.track for face in again[-1].faces} & {face.track for face in seen}
+
+
+def test_a_stream_may_shrink_to_a_pixel_and_grow_again(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    stream = demo_frames[0].stream
+    recognizer.recognize(demo_frames[0])
+    for seq, shape in enumerate([(1, 1), (1, 1), (1, 640), (480, 1), (2, 2)], 1):
+        assert recognizer.recognize(Frame(np.full(shape, 9, np.uint8), seq, seq / 15, stream)).faces == ()
+    assert len(recognizer.recognize(dataclasses.replace(demo_frames[0], seq=6, time_s=0.4)).faces) == 2
+
+
+def test_a_source_that_stalls_goes_on_where_it_is(demo_frames: list[Frame]) -> None:
+    recognizer = Recognizer.load()
+    before = [recognizer.recognize(frame) for frame in demo_frames[:5]][-1]
+    late = [recognizer.recognize(dataclasses.replace(frame, time_s=frame.time_s + 60)) for frame in demo_frames[5:20]]
+    assert all(len(result.faces) == 2 for result in late)
+    assert {face.track for face in late[-1].faces} == {face.track for face in before.faces}
+    assert len({face.track for result in late for face in (*result.faces, *result.ended)}) == 2
+
+
 def test_duplicates_of_a_frame_change_nothing(demo_frames: list[Frame]) -> None:
     recognizer = Recognizer.load()
     first = recognizer.recognize(demo_frames[0])
@@ -91,8 +157,11 @@ def test_time_may_run_backwards(demo_frames: list[Frame]) -> None:
 
 
 def test_a_frame_of_eight_thousand_pixels(demo_frames: list[Frame]) -> None:
-    large = cv2.resize(demo_frames[0].gray, (7680, 5760)).astype(np.uint8)
-    assert len(Recognizer.load().recognize(Frame(large, 0, 0.0, "large")).faces) == 2
+    recognizer = Recognizer.load()
+    for seq, frame in enumerate(demo_frames[:3]):
+        large = cv2.resize(frame.gray, (7680, 5760)).astype(np.uint8)
+        faces = recognizer.recognize(Frame(large, seq, seq / 15, "large")).faces
+        assert [face.track for face in faces] == [1, 2]
 
 
 def test_a_face_that_hardly_changes_keeps_its_prediction(

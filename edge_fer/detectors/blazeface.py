@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.classifier import load_runtime
+from edge_fer.classifier import load_runtime, quiet
 from edge_fer.core import FaceBox, Picture
 from edge_fer.errors import DataError, InputMissingError
 
@@ -75,8 +75,9 @@ class BlazeFaceDetector:
                 f"Cannot read the face detector {model}: {error.strerror}. Check --detector-model."
             ) from None
         try:
-            self._interpreter = runtime.Interpreter(model_content=content, num_threads=1)
-            self._interpreter.allocate_tensors()
+            with quiet():
+                self._interpreter = runtime.Interpreter(model_content=content, num_threads=1)
+                self._interpreter.allocate_tensors()
             (source,) = self._interpreter.get_input_details()
             boxes, scores = sorted(self._interpreter.get_output_details(), key=lambda one: -int(one["shape"][-1]))
             self._layout = LAYOUTS[int(boxes["shape"][1])]
