@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,24 @@ def demo_frames() -> list[Frame]:
 def scene(demo_frames: list[Frame]) -> Picture:
     """A grey 640x480 picture with two faces."""
     return demo_frames[0].gray
+
+
+@pytest.fixture
+def nobody() -> Callable[[], AbstractContextManager[None]]:
+    """Makes a context in which the test is not root, who may read and write everything."""
+
+    @contextmanager
+    def act() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.setresuid(65534, 65534, 0)
+        try:
+            yield
+        finally:
+            os.setresuid(0, 0, 0)
+
+    return act
 
 
 @pytest.fixture

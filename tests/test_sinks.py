@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -9,8 +10,8 @@ import resource
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import cv2
@@ -153,6 +154,19 @@ def test_leaves_the_frame_as_it_was(spec: str) -> None:
 def test_a_file_where_the_folder_should_be(spec: str) -> None:
     Path("new").write_text("in the way")
     with pytest.raises(OutputError, match=r"^Cannot write new.*\. [A-Z].*\.$"):
+        open_sink(spec, RUN)
+
+
+@pytest.mark.parametrize(
+    "spec", ["jsonl:locked/a.jsonl", "csv:locked/a.csv", "video:locked/a.mp4", "pictures:locked", "pictures:locked/new"]
+)
+def test_a_folder_that_may_not_be_written(
+    spec: str, tmp_path: Path, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    importlib.import_module(f"edge_fer.sinks.{spec.partition(':')[0]}")  # nobody may not read Python's own files
+    tmp_path.chmod(0o755)
+    Path("locked").mkdir(mode=0o555)
+    with nobody(), pytest.raises(OutputError, match=r"^Cannot write locked.*: Permission denied\. Choose another"):
         open_sink(spec, RUN)
 
 

@@ -10,6 +10,7 @@ import queue
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -348,11 +349,17 @@ def test_a_photo_that_was_cut_short_is_read_and_named(
     assert "Premature" not in capfd.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o300)
-    with pytest.raises(InputMissingError, match="locked cannot be read: Permission denied"):
-        source_of(tmp_path / "locked")
+@pytest.mark.parametrize("name", ["locked", "locked.png"])
+def test_what_may_not_be_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("locked").mkdir(mode=0o300)
+    cv2.imwrite("locked.png", scene(0))
+    Path("locked.png").chmod(0o200)
+    with nobody(), pytest.raises(InputMissingError, match=f"^{name} cannot be read: Permission denied"):
+        source_of(name)
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
