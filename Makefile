@@ -33,15 +33,15 @@ model: runs/compact/model.keras
 
 resume = $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-runs/teacher-%/model.keras: | $(VENV)/train
-	$(BIN)/python -m training train --recipe training/recipes/teacher-$*.toml --data $(DATA) $(call resume,teacher-$*)
+runs/teacher/model.keras: | $(VENV)/train
+	$(BIN)/python -m training train --recipe training/recipes/teacher.toml --data $(DATA) $(call resume,teacher)
 
-runs/committee.npz: runs/teacher-residual/model.keras runs/teacher-plain/model.keras
-	$(BIN)/python -m training teach $(patsubst %/model.keras,--teacher %,$^) --data $(DATA) -o $@
+runs/teacher.npz: runs/teacher/model.keras
+	$(BIN)/python -m training teach --teacher runs/teacher --data $(DATA) -o $@
 
-runs/compact/model.keras: runs/committee.npz
+runs/compact/model.keras: runs/teacher.npz
 	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA) --cache $< \
-	    --begin-with runs/teacher-residual/model.keras $(call resume,compact)
+	    --begin-with runs/teacher/model.keras $(call resume,compact)
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:

@@ -64,7 +64,8 @@ def run(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def augment(**settings: float) -> Augment:
-    nothing = {"rotation_deg": 0, "scale": 0, "shift": 0, "brightness": 0, "contrast": 0, "cutout_px": 0, "seed": 1}
+    nothing = {"rotation_deg": 0, "scale": 0, "shift": 0, "brightness": 0, "contrast": 0, "cutout_px": 0}
+    nothing |= {"noise": 0, "blur": 0, "seed": 1}
     return Augment(**{**nothing, **settings})  # type: ignore[arg-type]
 
 
@@ -106,6 +107,22 @@ def test_cutout_covers_a_square_in_half_of_the_pictures() -> None:
     covered = (np.abs(changed - means) < 0.01).sum(axis=(1, 2, 3))
     assert 15 < (covered > 20).sum() < 49
     assert covered.max() <= 13 * 13 + 20
+
+
+def test_noise_has_the_deviation_it_says_and_each_picture_its_own() -> None:
+    flat = np.full((64, 48, 48, 1), 128, np.float32)
+    deviations = np.asarray(augment(noise=12)(flat, training=True)).std(axis=(1, 2, 3))
+    assert 10 < deviations.max() < 12.5
+    assert deviations.min() < 2
+    assert 4.5 < deviations.mean() < 7.5
+
+
+def test_blur_takes_detail_and_keeps_the_mean() -> None:
+    changed = np.asarray(augment(blur=1)(PICTURES, training=True))
+    left = changed[:, 2:-2, 2:-2].std(axis=(1, 2, 3)) / PICTURES[:, 2:-2, 2:-2].std(axis=(1, 2, 3))
+    assert 0.3 < left.min() < 0.5  # the mean of nine has a third of the deviation
+    assert left.max() > 0.85
+    assert changed.mean() == pytest.approx(PICTURES.mean(), rel=0.02)
 
 
 def test_augmentation_follows_its_seed_and_is_saved() -> None:
@@ -259,7 +276,7 @@ def test_the_recipes_of_the_project_build(path: Path) -> None:
         ("nmae = 'x'", "Did you mean 'name'"),
         ("name = 'x'", "'model' is missing"),
         ("name = 'x'\nepochs = 2\n[model]\nstages = [[8, 2]]\n", "more than warmup_epochs"),
-        ("name = 'x'\n[model]\nstages = [[8, 'a']]\n", "'model.stages' must be int"),
+        ("name = 'x'\n[model]\nstages = [[8, 'a']]\n", "'model.stages' must be a whole number"),
         ("= 3", "not valid TOML"),
     ],
 )

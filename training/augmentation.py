@@ -23,6 +23,8 @@ class Augment(keras.layers.Layer):
         contrast: largest change of contrast, 0.3 is 0.7-1.3.
         cutout_px: side of a square set to the mean of its picture, in half of the pictures (DeVries & Taylor,
             arXiv 1708.04552). 0: none.
+        noise: largest deviation of Gaussian noise, in grey levels; each picture has its own.
+        blur: largest share of the mean over 3x3 pixels, 0-1; each picture has its own.
         seed: of the random numbers.
     """
 
@@ -34,6 +36,8 @@ class Augment(keras.layers.Layer):
         brightness: float,
         contrast: float,
         cutout_px: int,
+        noise: float,
+        blur: float,
         seed: int,
         **kwargs: Any,
     ) -> None:
@@ -45,6 +49,8 @@ class Augment(keras.layers.Layer):
             "brightness": brightness,
             "contrast": contrast,
             "cutout_px": cutout_px,
+            "noise": noise,
+            "blur": blur,
             "seed": seed,
         }
         self.random = keras.random.SeedGenerator(seed)
@@ -88,4 +94,12 @@ class Augment(keras.layers.Layer):
             half = settings["cutout_px"] / 2
             inside = ops.logical_and(ops.abs(rows - y) < half, ops.abs(columns - x) < half)
             images = ops.where(inside, mean, images)
+        # A camera blurs first and adds its noise after.
+        if settings["blur"]:
+            share = ops.abs(ops.reshape(self._uniform(n, settings["blur"]), (-1, 1, 1, 1)))
+            images += share * (ops.average_pool(images, 3, strides=1, padding="same") - images)
+        if settings["noise"]:
+            deviation = ops.reshape(self._uniform(n, settings["noise"]), (-1, 1, 1, 1))
+            images += deviation * keras.random.normal(ops.shape(images), seed=self.random)
+            images = ops.clip(images, 0, 255)
         return images

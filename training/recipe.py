@@ -47,6 +47,8 @@ class AugmentRecipe:
     brightness: float = 0.15
     contrast: float = 0.3
     cutout_px: int = 0
+    noise: float = 0.0
+    blur: float = 0.0
 
 
 @dataclass(frozen=True)
