@@ -61,16 +61,20 @@ def _unit(face: Face, size_wh: tuple[int, int]) -> float:
 
 
 def _label_place(face: Face, size_wh: tuple[int, int], taken: Sequence[FaceBox]) -> FaceBox | None:
-    """Above the box, below it or inside, rather where nothing else is. None if the picture is too small for it."""
+    """Above the box, below it or inside, where least else is. None if the picture is too small for it."""
     unit, box = _unit(face, size_wh), face.box
     number, text = _texts(face)
     w, h = _text_w(number + text, unit) + 26 * unit, 25 * unit
     gap = 5 * unit
-    x = min(max(box.x, 0), size_wh[0] - w)
-    lowest = size_wh[1] - h
-    places = [FaceBox(x, y, w, h) for y in (box.y - gap - h, box.y + box.h + gap, min(max(box.y + gap, 0), lowest))]
+    lowest, rightmost = size_wh[1] - h, size_wh[0] - w
+    flush_left, flush_right = (min(max(x, 0), rightmost) for x in (box.x, box.x + box.w - w))
+    places = [
+        FaceBox(x, y, w, h)
+        for y in (box.y - gap - h, box.y + box.h + gap, min(max(box.y + gap, 0), lowest))
+        for x in (flush_left, flush_right)
+    ]
     inside = [place for place in places if _is_inside(place, size_wh)]
-    return next((place for place in inside if not _overlaps(place, taken)), inside[0] if inside else None)
+    return min(inside, key=lambda place: sum(place.iou(other) for other in taken), default=None)
 
 
 def _bars_place(face: Face, size_wh: tuple[int, int], taken: Sequence[FaceBox]) -> FaceBox | None:

@@ -468,6 +468,20 @@ def test_faces_keep_their_colours_apart() -> None:
     assert len(set(COLORS.values())) == len(COLORS) == len(Expression)
 
 
+def test_a_label_goes_where_no_other_face_is() -> None:
+    picture = np.zeros((480, 640, 3), np.uint8)
+    prediction = predict(Expression.ANGER)
+    boxes = [FaceBox(300, 200, 60, 60), FaceBox(380, 150, 60, 60), FaceBox(380, 250, 60, 60)]
+    quality = Quality(60, 1.0, 0.5)
+    annotate(
+        picture,
+        [Face(1, "start", box, prediction.expression, prediction, prediction, 0.0, quality) for box in boxes],
+    )
+    assert picture[180:190, 250:290].any()  # above the first face, and to the left of it
+    for box in boxes:
+        assert not picture[int(box.y) + 6 : int(box.y) + 54, int(box.x) + 6 : int(box.x) + 54].any()
+
+
 @given(
     size_hw=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     boxes=st.lists(st.tuples(*[st.floats(-400, 400)] * 2, *[st.floats(0.1, 400)] * 2), max_size=4),
