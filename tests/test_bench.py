@@ -12,7 +12,7 @@ import pytest
 from edge_fer import bench, config
 from edge_fer.bench import BoardFiles, describe_machine, measure, read_health
 from edge_fer.cli import main
-from edge_fer.config import CameraSettings, ModelSettings, Settings, update_file
+from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Settings, update_file
 from edge_fer.core import Frame, FrameResult
 from edge_fer.errors import ConfigError, DataError, OutputError
 from edge_fer.recognizer import Recognizer
@@ -124,13 +124,15 @@ def test_bad_input_is_answered_in_one_sentence(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.fixture
-def speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], tuple[float, float]]]:
-    """Makes ``measure`` answer (network ms, p95 of a frame in ms) by (threads, min_face_px)."""
-    table: dict[tuple[int, int], tuple[float, float]] = {}
+def speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[float, ...], tuple[float, float]]]:
+    """Makes ``measure`` answer (network ms, p95 of a frame in ms) by (threads, min_face_px) and new_face_s if slowed."""
+    table: dict[tuple[float, ...], tuple[float, float]] = {}
 
     def build(settings: Settings) -> Recognizer:
         recognizer = Recognizer.load()
-        recognizer.asked = (settings.model.threads, settings.detector.min_face_px)  # type: ignore[attr-defined]
+        asked = (settings.model.threads, settings.detector.min_face_px)
+        slowed = settings.detector.new_face_s != Settings().detector.new_face_s
+        recognizer.asked = (*asked, settings.detector.new_face_s) if slowed else asked  # type: ignore[attr-defined]
         return recognizer
 
     def measured(frames: object, recognizer: Recognizer, sink: object, limit_s: float) -> dict[str, object]:
@@ -147,21 +149,33 @@ def speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, int], tu
 SETTINGS = Settings(camera=CameraSettings(source="demo", fps=30))
 
 
-def test_threads_count_only_where_they_help(speeds: dict[tuple[int, int], tuple[float, float]]) -> None:
+def test_threads_count_only_where_they_help(speeds: dict[tuple[float, ...], tuple[float, float]]) -> None:
     speeds.update({(1, 40): (4.0, 20), (2, 40): (3.0, 20), (3, 40): (2.9, 20), (2, 60): (3.0, 15), (2, 80): (3.0, 10)})
     trials, best = bench.tune(SETTINGS)
-    assert best == {"model.threads": 2, "detector.min_face_px": 40}
+    assert best == {"model.threads": 2, "detector.min_face_px": 40, "detector.new_face_s": 0.5}
     assert [(one["threads"], one["min_face_px"]) for one in trials] == [(1, 40), (2, 40), (3, 40), (2, 60), (2, 80)]
 
 
-def test_the_smallest_face_that_keeps_the_frame_rate(speeds: dict[tuple[int, int], tuple[float, float]]) -> None:
+def test_the_smallest_face_that_keeps_the_frame_rate(speeds: dict[tuple[float, ...], tuple[float, float]]) -> None:
     speeds.update({(1, 40): (4.0, 50), (2, 40): (4.0, 50), (3, 40): (4.0, 50), (1, 60): (4.0, 30), (1, 80): (4.0, 10)})
-    assert bench.tune(SETTINGS)[1] == {"model.threads": 1, "detector.min_face_px": 60}
+    best = {"model.threads": 1, "detector.min_face_px": 60, "detector.new_face_s": 0.5}
+    assert bench.tune(SETTINGS)[1] == best
 
 
-def test_a_slow_board_takes_the_quickest(speeds: dict[tuple[int, int], tuple[float, float]]) -> None:
+@pytest.mark.parametrize(("slowed_p95", "new_face_s"), [(50, 1.0), (60, 0.5), (61, 0.5)])
+def test_a_slow_board_takes_the_quickest_and_looks_for_new_faces_more_slowly_where_that_helps(
+    speeds: dict[tuple[float, ...], tuple[float, float]], slowed_p95: float, new_face_s: float
+) -> None:
     speeds.update({(1, 40): (9.0, 90), (2, 40): (9.0, 90), (3, 40): (9.0, 90), (1, 60): (9.0, 70), (1, 80): (9.0, 60)})
-    assert bench.tune(SETTINGS)[1] == {"model.threads": 1, "detector.min_face_px": 80}
+    speeds[1, 80, 1.0] = (9.0, slowed_p95)
+    best = {"model.threads": 1, "detector.min_face_px": 80, "detector.new_face_s": new_face_s}
+    assert bench.tune(SETTINGS)[1] == best
+
+
+def test_a_user_who_waits_longer_for_new_faces_keeps_that(speeds: dict[tuple[float, ...], tuple[float, float]]) -> None:
+    speeds.update(dict.fromkeys([(1, 40, 2), (2, 40, 2), (3, 40, 2), (1, 60, 2), (1, 80, 2)], (9.0, 90)))
+    settings = Settings(camera=CameraSettings(source="demo"), detector=DetectorSettings(new_face_s=2))
+    assert bench.tune(settings)[1]["detector.new_face_s"] == 2
 
 
 def test_tune_writes_a_configuration_that_run_reads(
@@ -174,7 +188,10 @@ def test_tune_writes_a_configuration_that_run_reads(
     written = tomllib.loads(user_config.read_text())
     assert written == {
         "model": {"threads": settings.model.threads},
-        "detector": {"min_face_px": settings.detector.min_face_px},
+        "detector": {
+            "min_face_px": settings.detector.min_face_px,
+            "new_face_s": settings.detector.new_face_s,
+        },
     }
 
 
@@ -262,7 +279,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     assert [file.name for file in tmp_path.iterdir()] == ["c.toml"]
 
 
-def test_other_settings_of_the_user_reach_the_trials(speeds: dict[tuple[int, int], tuple[float, float]]) -> None:
+def test_other_settings_of_the_user_reach_the_trials(speeds: dict[tuple[float, ...], tuple[float, float]]) -> None:
     speeds.update(dict.fromkeys([(1, 40), (2, 40), (3, 40), (1, 60), (1, 80)], (1.0, 1.0)))
     settings = Settings(camera=CameraSettings(source="demo"), model=ModelSettings(threads=3))
     assert bench.tune(settings)[1]["model.threads"] == 1
