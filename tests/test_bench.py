@@ -125,7 +125,7 @@ def test_bad_input_is_answered_in_one_sentence(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.fixture
 def speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[float, ...], tuple[float, float]]]:
-    """Makes ``measure`` answer (network ms, p95 of a frame in ms) by (threads, min_face_px) and new_face_s if slowed."""
+    """Makes ``measure`` answer (network ms, p95 of frames in ms) by (threads, min_face_px) and new_face_s if raised."""
     table: dict[tuple[float, ...], tuple[float, float]] = {}
 
     def build(settings: Settings) -> Recognizer:
