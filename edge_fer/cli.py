@@ -223,9 +223,7 @@ def run(settings: Settings) -> None:
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
         BrokenPipeError: stdout was closed by its reader.
     """
-    stdout_users = [spec for spec in settings.outputs if spec == "terminal" or spec.endswith(":-")]
-    if len(stdout_users) > 1:
-        raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")
+    _check_outputs(settings)
     stopping = Stopping()
 
     from edge_fer.events import RunInfo
@@ -258,6 +256,29 @@ def run(settings: Settings) -> None:
                 sink.write(result)
             if stopping.requested:
                 break
+
+
+def _check_outputs(settings: Settings) -> None:
+    """Refuse outputs that would write into one another, or into the file that is read."""
+    stdout_users = [spec for spec in settings.outputs if spec == "terminal" or spec.endswith(":-")]
+    if len(stdout_users) > 1:
+        raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")
+    source = _resolved(settings.camera.source)
+    written: dict[Path, str] = {}
+    for spec in settings.outputs:
+        name = spec.partition(":")[2]
+        if name in ("", "-"):
+            continue
+        path = _resolved(name)
+        if path == source and source.is_file():
+            raise UsageError(f"{spec} would replace the file that is read; give it another name.")
+        if path in written:
+            raise UsageError(f"{written[path]} and {spec} would mix in one file; give one of them another name.")
+        written[path] = spec
+
+
+def _resolved(name: str) -> Path:
+    return Path(os.path.expanduser(name)).resolve()  # noqa: PTH111 - pathlib's fails where there is no such user
 
 
 def build_recognizer(settings: Settings) -> Recognizer:

@@ -97,6 +97,27 @@ def test_two_outputs_on_stdout_would_mix(capsys: pytest.CaptureFixture[str]) -> 
     assert "would mix on stdout" in sentence(capsys)
 
 
+def test_two_outputs_in_one_file_would_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for second in ("csv:x", f"csv:{tmp_path}/x", "jsonl:x"):
+        assert main(["run", "--camera", "demo", "--output", "jsonl:x", "--output", second]) == 2
+        assert f"jsonl:x and {second} would mix in one file" in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["video", "jsonl", "csv"])
+def test_what_is_read_is_not_written(kind: str, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = clip.with_name("link.avi")
+    link.symlink_to(clip)
+    before = clip.read_bytes()
+    for source, target in ((clip, clip), (clip, link), (link, clip)):
+        assert main(["run", "--camera", str(source), "--output", f"{kind}:{target}"]) == 2
+        assert "would replace the file that is read" in sentence(capsys)
+    assert clip.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

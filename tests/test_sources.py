@@ -482,8 +482,9 @@ def test_content_counts_more_than_the_name(tmp_path: Path) -> None:
 
 
 def test_missing_and_odd_paths(tmp_path: Path) -> None:
-    with pytest.raises(InputMissingError, match="There is no file or folder"):
-        source_of(tmp_path / "nothing.mp4")
+    for nothing in (tmp_path / "nothing.mp4", "~nobody-has-this-name/clip.mp4"):
+        with pytest.raises(InputMissingError, match="There is no file or folder"):
+            source_of(nothing)
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputMissingError, match="cannot be read: Not a directory"):
         source_of(tmp_path / "file" / "a.png")

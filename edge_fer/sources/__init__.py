@@ -64,7 +64,7 @@ def open_source(settings: CameraSettings) -> FrameSource:
         from edge_fer.threads import LatestFrame
 
         return LatestFrame(network_source(settings))
-    return _open_path(Path(name).expanduser())
+    return _open_path(Path(os.path.expanduser(name)))  # noqa: PTH111 - pathlib's fails where there is no such user
 
 
 def _open_path(path: Path) -> FrameSource:
