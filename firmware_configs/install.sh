@@ -22,9 +22,10 @@ for _ in $(seq 60); do
 done
 
 export DEBIAN_FRONTEND=noninteractive
-apt-get update
+# At first boot the daily update of the package lists may hold the lock.
+apt-get -o DPkg::Lock::Timeout=300 update
 # The recommended packages are the desktop's preview windows.
-apt-get install -y --no-install-recommends python3-venv python3-picamera2
+apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends python3-venv python3-picamera2
 
 # picamera2 and libcamera exist only as system packages: the environment must see them.
 python3 -m venv --system-site-packages /opt/edge-fer

@@ -279,6 +279,12 @@ def test_coral_rules_name_both_faces_of_the_accelerator() -> None:
     assert [match and match.groups() for match in found] == [("1a6e", "089a"), ("18d1", "9302")]
 
 
+def test_a_windows_checkout_does_not_change_the_files() -> None:
+    attributes = (FOLDER.parent / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert "firmware_configs/* text eol=lf" in attributes
+    assert not [file.name for file in FOLDER.iterdir() if b"\r" in file.read_bytes()]
+
+
 def test_config_txt_is_made_of_settings_and_filters() -> None:
     for line in (FOLDER / "config.txt").read_text(encoding="utf-8").splitlines():
         assert re.fullmatch(r"|#.*|\[\w+\]|\w+=[\w=,.]+", line), line
