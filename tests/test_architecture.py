@@ -58,6 +58,10 @@ def test_the_wheel_holds_the_runtime_alone() -> None:
     packages = {path.parent for path in (ROOT / "edge_fer").rglob("__init__.py")}
     names = {".".join(path.relative_to(ROOT).parts) for path in packages}
     assert set(project["tool"]["setuptools"]["packages"]) == names
+    home = ROOT / "edge_fer"
+    carried = {file for glob in project["tool"]["setuptools"]["package-data"]["edge_fer"] for file in home.glob(glob)}
+    others = {file for file in home.rglob("*.*") if file.suffix not in (".py", ".pyc")}
+    assert carried == others
 
 
 def test_every_public_name_is_there() -> None:
