@@ -359,8 +359,9 @@ def _verify_model(args: argparse.Namespace) -> None:
 
     bundle = load_bundle(args.file or DEFAULT_MODEL)
     TfliteClassifier(bundle)
-    check_golden(bundle)
-    print(f"{bundle.path} is good: card, hash, self-test, and {len(bundle.selftest_inputs)} golden vectors to the bit.")
+    quanta = check_golden(bundle)
+    exactly = f"within {quanta} quanta" if quanta else "to the bit"
+    print(f"{bundle.path} is good: card, hash, self-test, and {len(bundle.selftest_inputs)} golden vectors {exactly}.")
 
 
 def _extract_model(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -66,9 +67,17 @@ def load_model(path: Path, description: ModelDescription) -> tuple[keras.Model, 
     try:
         model = keras.models.load_model(path, compile=False)
     except (ValueError, OSError, KeyError, TypeError, ImportError, zipfile.BadZipFile) as error:
+        if unknown := re.search(r"Could not locate (?:class|function) '(\w+)'", str(error)):
+            raise DataError(
+                f"{path} needs {unknown[1]}, which only the code that made it knows: build the network of Keras' own "
+                "layers and save it again."
+            ) from None
         raise DataError(f"{path} is not a Keras model that can be read: {_first_line(error)}") from None
+    if isinstance(model, keras.Model) and len(model.inputs or ()) == len(model.outputs or ()) == 1:
+        # Also where the one input or output stands in a list or under a name.
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[3] not in (1, 3):
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[0] or None in shape[1:] or shape[3] not in (1, 3):
         raise DataError(
             f"{path} takes {shape}; it must take one picture, (None, height, width, 1) or (None, height, width, 3), "
             "with fixed height and width."
@@ -83,8 +92,21 @@ def load_model(path: Path, description: ModelDescription) -> tuple[keras.Model, 
         )
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise DataError(f"{path} has weights that are not numbers: the training went wrong.")
-    model, notes = _without_softmax(model)
+    model, notes = _without_softmax(_in_float32(model))
     return _with_front(model, description, path, notes)
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """The model computing in float32, where it was trained in mixed precision: float16 has no int8 counterpart."""
+    if all(layer.compute_dtype == "float32" for layer in _layers(model)):
+        return model
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _without_softmax(model: keras.Model) -> tuple[keras.Model, list[str]]:
@@ -122,7 +144,8 @@ def _with_front(
         return model, notes
     inputs = x = keras.Input((height, width, 1), name="pixels")
     if channels == 3:
-        x = keras.layers.Concatenate(name="gray_to_rgb")([x, x, x])
+        # Not by Concatenate: before a Normalization with three means the converter gives it a scale other than 1.
+        x = keras.ops.multiply(x, np.ones(3, np.float32))
         notes.append("The model takes three channels: the grey picture is repeated inside the graph.")
     if normalise:
         x = keras.layers.Rescaling(normalise[0], offset=normalise[1], name="normalise")(x)
@@ -255,8 +278,11 @@ def _converted(converter: Any) -> bytes:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             flatbuffer: bytes = converter.convert()
     except (ConverterError, RuntimeError, ValueError, NotImplementedError) as error:
+        # The converter names the operator, and the Keras layers that it comes from.
+        place = re.search(r'fused\["(\w+):", "([^"@]+)', str(error))
+        reason = f"TensorFlow Lite has no {place[1]} ({place[2]})." if place else _first_line(error)
         raise DataError(
-            f"The network cannot be converted: {_first_line(error)} Replace the layer that uses this operator."
+            f"The network cannot be converted: {reason} Replace the layer that uses this operator."
         ) from None
     return flatbuffer
 

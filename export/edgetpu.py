@@ -322,7 +322,8 @@ def parse_log(text: str) -> CompilerLog:
         mapped=mapped,
         on_cpu=total - mapped,
         streamed=_figure_text(r"streaming uncached model parameters: (\S+)", text),
-        errors=tuple(error.strip() for error in errors),
+        # This one only announces the reason, which follows.
+        errors=tuple(error.strip() for error in errors if "Restored original execution plan" not in error),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,12 @@ def read_operators(model: bytes) -> list[Operator]:
         ]
     except (struct.error, ValueError, TypeError, IndexError, KeyError) as error:
         raise DataError(f"The model cannot be read ({error}): it is damaged, or it has branches or loops.") from None
+
+
+def in_float(operators: Sequence[Operator]) -> list[str]:
+    """Names of the operators that compute in float, sorted, each once."""
+    floating = {operator.name for operator in operators if operator.outputs[0].dtype == "FLOAT32"}
+    return sorted(floating - {"DEQUANTIZE"})
 
 
 def _tensor(tensor: Any, buffers: Any) -> Tensor:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge_fer.bundle import Head, Smoothing, bundle_bytes, load_bundle, reference_outputs, write_whole
+from edge_fer.bundle import Head, Smoothing, bundle_bytes, golden_outputs, load_bundle, write_whole
 from edge_fer.classifier import TfliteClassifier
 from edge_fer.config import from_table
 from edge_fer.core import Expression
@@ -37,6 +37,7 @@ from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingEr
 from evaluation import datasets, figures
 from export import microcontroller, report
 from export.convert import ModelDescription, as_tensors, calibration_faces, load_model, to_float, to_int8
+from export.flatbuffer import in_float, read_operators
 from export.layers import inspect_layers, noise_table
 from export.verify import Comparison, as_input, compare, comparison_table, fitted, refusals, run_flatbuffer
 
@@ -129,6 +130,8 @@ def export(options: Options) -> None:
     if "float16" in options.also:
         flatbuffers["float16"] = to_float(model, half=True)
     flatbuffers["int8"] = to_int8(model, tensors, progress, options.io, options.per_tensor)
+    if floats := in_float(read_operators(flatbuffers["int8"])):
+        console.print(f"Not all is int8: {', '.join(floats)} has no such kernel and runs in float.", highlight=False)
     logits = {"Keras": _predicted(model, faces, options.model)}
     for variant, flatbuffer in flatbuffers.items():
         logits[variant] = run_flatbuffer(flatbuffer, faces, progress, f"Measuring {variant}")
@@ -155,7 +158,7 @@ def export(options: Options) -> None:
         Smoothing(),
         _facts(options, measured, comparisons, len(tensors), int(model.count_params())),
         selftest,
-        reference_outputs(flatbuffers["int8"], selftest),
+        golden_outputs(flatbuffers["int8"], selftest)[0],
     )
     reasons = refusals(comparisons, options.max_drop, options.min_agreement)
     layers = []
@@ -244,8 +247,11 @@ def _predicted(model: Any, faces: NDArray[np.uint8], path: Path) -> NDArray[np.f
     logits: NDArray[np.float32] = model.predict(faces, batch_size=256, verbose=0)
     if not np.isfinite(logits).all():
         raise DataError(f"{path} gives outputs that are not numbers; is normalise right?")
-    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-        raise DataError(f"{path} ends in a softmax that cannot be taken off; save the network without it.")
+    if (logits >= 0).all() and (logits <= 1).all():
+        raise DataError(
+            f"{path} ends in a softmax or sigmoid that cannot be taken off: all its outputs are from 0 to 1; save the "
+            "network without it."
+        )
     return logits
 
 

@@ -278,7 +278,7 @@ def _operators(layers: Sequence[dict[str, Any]]) -> str:
             [
                 str(number),
                 layer["operator"],
-                _short(layer, 60),
+                _short(layer, 42),
                 "x".join(map(str, layer["shape"])),
                 f"{layer['macs'] / 1e6:.3f}" if layer["macs"] else "",
                 f"{layer['constants']:,}" if layer["constants"] else "",

@@ -105,6 +105,15 @@ Compilation child process completed within timeout period.
 Compilation failed!
 """
 )
+TOO_LARGE = (
+    HEAD
+    + """\
+ERROR: Restored original execution plan after delegate application failure.
+Compilation failed: Compilation failed due to large activation tensors in model.
+Compilation child process completed within timeout period.
+Compilation failed!
+"""
+)
 CRASH = "Edge TPU Compiler version 15.0.340273435\n\nInternal compiler error. Aborting!\n"
 
 
@@ -135,6 +144,7 @@ def test_a_partial_mapping_says_what_stays_on_the_cpu() -> None:
     [
         (TOO_NEW, "Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'"),
         (DYNAMIC, "dynamic-sized tensors"),
+        (TOO_LARGE, "large activation tensors"),
         (CRASH, "Internal compiler error"),
     ],
 )

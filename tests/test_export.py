@@ -12,13 +12,16 @@ import keras
 import numpy as np
 import pytest
 from faces_csv import write_csvs
+from rich.console import Console
 
-from edge_fer.bundle import Head, check_golden, load_bundle
+from edge_fer.bundle import Head, check_golden, golden_outputs, load_bundle
 from edge_fer.classifier import TfliteClassifier, softmax
-from edge_fer.core import Expression
+from edge_fer.core import Expression, FaceBox
 from edge_fer.errors import BundleError, DataError
-from evaluation import datasets
-from export.convert import HeadDescription, ModelDescription, as_tensors, calibration_faces, load_model
+from edge_fer.preprocess import face_tensor
+from evaluation import datasets, figures
+from export.convert import HeadDescription, ModelDescription, as_tensors, calibration_faces, load_model, to_int8
+from export.flatbuffer import in_float, read_operators
 from export.quantize import load_description, main
 from training import models
 
@@ -60,6 +63,15 @@ def test_the_bundle_runs_on_the_device_and_agrees_with_float(exported: Path, run
     float_logits = keras.models.load_model(run / "model.keras").predict(images, verbose=0)
     int8_logits = np.stack([classifier.logits(image) for image in images])
     assert np.abs(int8_logits - float_logits).max() < 0.15 * np.ptp(float_logits)
+
+
+def test_cpp_comes_from_the_same_run(exported: Path, run: Path, data: Path, tmp_path: Path) -> None:
+    arguments = [str(run / "model.keras"), "--data", str(data), "-o", str(tmp_path / "m.tflite"), *UNGATED]
+    assert main([*arguments, "--c-array", str(tmp_path / "my-model.cc")]) == 65
+    assert list(tmp_path.iterdir()) == []
+    assert main([*arguments, "--c-array", str(tmp_path / "tiny_model.cc")]) == 0
+    assert load_bundle(exported).card.model_sha256 in (tmp_path / "tiny_model.h").read_text()
+    assert "kModel[kModelBytes] = {" in (tmp_path / "tiny_model.cc").read_text()
 
 
 def test_figures_stand_in_the_card(exported: Path) -> None:
@@ -173,6 +185,18 @@ def arctangent() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(15)(keras.layers.GlobalAveragePooling2D()(x)))
 
 
+class Homemade(keras.layers.Layer):
+    """A layer that Keras cannot load without this file."""
+
+    def call(self, inputs: object) -> object:
+        return inputs
+
+
+def homemade() -> keras.Model:
+    inputs = keras.Input((48, 48, 1))
+    return keras.Model(inputs, keras.layers.Dense(15)(keras.layers.Flatten()(Homemade()(inputs))))
+
+
 GOOD = models.description("x")
 SEVEN = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
 
@@ -216,6 +240,62 @@ def test_a_strangers_network_runs_on_the_device(tmp_path: Path, data: Path, caps
     assert np.allclose([softmax(classifier.logits(tensor)) for tensor in tensors], expected, atol=0.02)
 
 
+def test_a_network_with_a_mean_for_each_channel_takes_raw_pixels(tmp_path: Path) -> None:
+    inputs = keras.Input((40, 36, 3))
+    x = keras.layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[3000.0, 3100.0, 3200.0])(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(x))
+    original = keras.Model(inputs, keras.layers.Dense(7)(x))
+    original.save(tmp_path / "m.keras")
+    model, _ = load_model(tmp_path / "m.keras", foreign([]))
+    gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.uint8)
+    expected = original.predict(gray.repeat(3, axis=-1).astype(np.float32), verbose=0)
+    assert np.allclose(model.predict(gray.astype(np.float32), verbose=0), expected, atol=1e-4)
+    to_int8(model, gray, Console(quiet=True))  # raises where pixels would be changed
+
+
+def test_a_network_trained_in_mixed_precision_computes_in_float32(tmp_path: Path) -> None:
+    inputs = keras.Input((40, 36, 1))
+    x = keras.layers.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    x = keras.Sequential([keras.layers.BatchNormalization(), keras.layers.ReLU()], name="block")(x)
+    x = keras.layers.Dense(7, dtype="mixed_float16")(keras.layers.GlobalAveragePooling2D()(x))
+    original = keras.Model(inputs, x)
+    original.save(tmp_path / "m.keras")
+    model, _ = load_model(tmp_path / "m.keras", foreign([1.0, 0.0]))
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.float32)
+    expected = original.predict(gray, verbose=0).astype(np.float32)
+    assert np.abs(model.predict(gray, verbose=0) - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_an_output_may_have_a_name(tmp_path: Path) -> None:
+    inputs = keras.Input((40, 36, 1))
+    logits = keras.layers.Dense(7)(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, {"expression": logits}).save(tmp_path / "m.keras")
+    model, _ = load_model(tmp_path / "m.keras", foreign([1.0, 0.0]))
+    assert model.predict(np.zeros((1, 40, 36, 1)), verbose=0).shape == (1, 7)
+
+
+def test_an_operator_without_a_reference_kernel_is_compared_less_strictly() -> None:
+    inputs = keras.Input((12, 12, 1))
+    x = keras.layers.Conv2D(4, 3, activation="elu")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.GlobalAveragePooling2D()(x)))
+    tensors = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1)).astype(np.uint8)
+    flatbuffer = to_int8(model, tensors, Console(quiet=True))
+    outputs, quanta = golden_outputs(flatbuffer, tensors)
+    assert outputs.shape == (4, 7)
+    assert quanta == 4
+    assert in_float(read_operators(flatbuffer)) == ["ELU"]
+
+
+def test_class_folders_are_read_at_the_size_of_the_model(tmp_path: Path) -> None:
+    folder = faces(tmp_path, ["happy", "sad"], side=100)
+    training = datasets.load(folder, size_hw=(90, 80))["Training"]
+    picture = cv2.imread(str(folder / "train" / "happy" / "0.png"), cv2.IMREAD_GRAYSCALE)
+    expected = face_tensor(picture, FaceBox(0, 0, 100, 100), (90, 80), 0.0)
+    tensors = as_tensors(training, (90, 80), 0.1)
+    assert any(np.array_equal(tensor, expected) for tensor in tensors)
+
+
 def test_a_softmax_that_cannot_be_taken_off_is_refused(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,13 +305,13 @@ def test_a_softmax_that_cannot_be_taken_off_is_refused(
         f'name = "m"\nmargin = 0.0\nnormalise = [0.01, -1]\n[[heads]]\nname = "mine"\nlabels = {json.dumps(SEVEN)}\n'
     )
     assert main([str(tmp_path / "m.keras"), "--data", str(data), "-o", str(tmp_path / "m.tflite"), *UNGATED]) == 65
-    assert "softmax that cannot be taken off" in capsys.readouterr().err
+    assert "softmax or sigmoid that cannot be taken off" in capsys.readouterr().err
 
 
-def faces(folder: Path, names: list[str]) -> Path:
+def faces(folder: Path, names: list[str], side: int = 48) -> Path:
     for number, name in enumerate(names * 20):
         (folder / "train" / name).mkdir(parents=True, exist_ok=True)
-        picture = np.random.default_rng(number).integers(0, 256, (48, 48)).astype(np.uint8)
+        picture = np.random.default_rng(number).integers(0, 256, (side, side)).astype(np.uint8)
         cv2.imwrite(str(folder / "train" / name / f"{number}.png"), picture)
     return folder
 
@@ -267,10 +347,12 @@ def test_wrong_calibration_data(
         (lambda: network(outputs=7), GOOD, 65, "model.toml names 15 labels"),
         (lambda: network((None, None, 1)), GOOD, 65, "fixed height and width"),
         (lambda: network((48, 48, 2)), GOOD, 65, "must take"),
+        (lambda: keras.Model(x := keras.Input((48, 48, 1), batch_size=4), network()(x)), GOOD, 65, "must take"),
         (lambda: unscaled(), GOOD, 65, "normalise = \\[scale, offset]"),
         (lambda: network(), "normalise = [0.1, 0]\n" + GOOD, 65, "scaled twice"),
         (lambda: network(), "normalise = [0, 1]\n" + GOOD, 78, "a scale other than 0"),
-        (lambda: arctangent(), GOOD, 65, "cannot be converted"),
+        (lambda: arctangent(), GOOD, 65, "cannot be converted: TensorFlow Lite has no Atan"),
+        (lambda: homemade(), GOOD, 65, "needs Homemade, which only the code that made it knows"),
         (lambda: network(), GOOD.replace('"ferplus"', '"fer2013"'), 78, "the same name"),
         (lambda: network(), GOOD.replace('"anger"', '"fear"'), 78, "each once"),
         (lambda: network(), GOOD.replace("anger", "rage"), 78, "unknown label 'rage'"),
@@ -317,6 +399,12 @@ def test_calibration_is_balanced_over_labels(data: Path) -> None:
     assert sorted(np.delete(counts, 1)) == [4, 4, 5, 5, 5, 5]
     with pytest.raises(DataError, match="nothing to calibrate on"):
         calibration_faces(training, Head("x", (Expression.CONTEMPT,), 1.0), 10)
+
+
+def test_a_head_that_knows_contempt_is_measured_by_votes(tmp_path: Path) -> None:
+    training = datasets.load(faces(tmp_path, ["happy", "contempt"]))["Training"]
+    truth = figures.truth(training, Head("mine", (Expression.CONTEMPT, Expression.HAPPINESS), 1.0))
+    assert sorted(set(truth)) == [0, 1]
 
 
 def test_a_data_sets_framing_is_kept_whatever_the_margin(data: Path) -> None:
