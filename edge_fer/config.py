@@ -156,8 +156,9 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
 
 def default_files() -> list[Path]:
     """Files that are read when ``--config`` is not given: the first that exists counts."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [Path("/etc/edge-fer/config.toml"), home / "edge-fer" / "config.toml"]
+    # Not Path.home(), which fails for a user without a home, as a container's may be.
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
+    return [Path("/etc/edge-fer/config.toml"), Path(home, "edge-fer", "config.toml")]
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_fer.config import Settings, load_settings
+from edge_fer.config import Settings, default_files, load_settings
 from edge_fer.errors import ConfigError
 
 
@@ -41,6 +41,25 @@ def test_numbers_in_the_environment(tmp_path: Path) -> None:
 def test_the_first_default_file_that_exists_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_fer.config.default_files", lambda: [tmp_path / "none", write(tmp_path, 'name = "home"')])
     assert load_settings(None, {}, {}).name == "home"
+
+
+def test_where_default_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/pi")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    system, own = default_files()
+    assert (str(system), str(own)) == ("/etc/edge-fer/config.toml", "/home/pi/.config/edge-fer/config.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/elsewhere")
+    assert default_files()[1] == Path("/elsewhere/edge-fer/config.toml")
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(user_id: int) -> None:
+        raise KeyError(user_id)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert not default_files()[1].exists()
 
 
 @pytest.mark.parametrize(

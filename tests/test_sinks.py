@@ -273,6 +273,8 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     open_sink("jsonl:~/a.jsonl", RUN).close()
     assert (tmp_path / "me" / "a.jsonl").exists()
+    open_sink("jsonl:~nobody-has-this-name.jsonl", RUN).close()
+    assert (tmp_path / "~nobody-has-this-name.jsonl").exists()
 
 
 # ---------------------------------------------------------------- jsonl

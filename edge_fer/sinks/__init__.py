@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from edge_fer.core import Sink
@@ -40,8 +41,8 @@ def open_sink(spec: str, run: RunInfo) -> Sink:
         )
     if bool(path) != (kind != "terminal"):
         raise UsageError(f"Output '{spec}' {'takes no' if path else 'needs a'} path: write {EXAMPLES[kind]}.")
-    if path.startswith("~/"):  # the shell does not see this one: it does not begin a word
-        path = str(Path(path).expanduser())
+    # The shell does not see a ~ here: it does not begin a word. pathlib's fails where there is no such user.
+    path = os.path.expanduser(path)  # noqa: PTH111
     match kind:
         case "jsonl":
             from edge_fer.sinks.jsonl import JsonlSink
