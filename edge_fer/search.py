@@ -40,12 +40,16 @@ BLOCK_PX = 16
 """Movement is looked for in the means of blocks of this size."""
 MOVED = 5
 """Change of such a mean, in grey levels, that counts as movement. Noise of sigma 8 changes it by less than 2."""
+MOVED_SHARE = 0.25
+"""How much of the area of a slice's smallest face must have moved: a hand's twitch brings no large face."""
 CONFIRM_S = 0.12
 """A face is followed by its picture for so long before the detector looks again."""
 DOUBT_S = 0.5
 """A face that the detector does not confirm is followed for so long: it may have turned away or be half hidden."""
 ALIKE, ALIKE_IN_DOUBT = 0.8, 0.9
 """Correlation with its picture that makes it the same face; more is asked where the detector says no."""
+REST = 0.6
+"""Share of ``new_face_s`` that a slice rests after its turn, when the passing over of others brings it round sooner."""
 RECHECK_S = 2.0
 """A slice is searched again after so long even if nothing moved: a detector may miss a face that sits still."""
 SAME_FACE = 0.5
@@ -78,7 +82,13 @@ class _Confirmed:
 
 @dataclass(slots=True)
 class _Slice:
-    """A part of the frame and a range of sizes. ``seen`` holds the block means that were searched last."""
+    """A part of the frame and a range of sizes.
+
+    Attributes:
+        turn_s: when it last had its turn, searched or passed over.
+        seen: the block means that were searched last.
+        seen_s: when all of it was searched last.
+    """
 
     left: int
     top: int
@@ -86,6 +96,7 @@ class _Slice:
     bottom: int
     min_px: float
     max_px: float
+    turn_s: float = -math.inf
     seen: Picture | None = None
     seen_s: float = -math.inf
 
@@ -195,6 +206,9 @@ class FaceSearch:
             if self._due < 1:
                 break
             part = self._slices[self._next]
+            if not first and 0 <= time_s - part.turn_s < REST * self._new_face_s:
+                break
+            part.turn_s = time_s
             self._next = (self._next + 1) % count
             self._turns += 1
             moved = self._moved(part, blocks, time_s)
@@ -233,7 +247,9 @@ class FaceSearch:
         gray = self._frame.level(0)
         height, width = gray.shape
         blocks_wh = (max(1, width // BLOCK_PX), max(1, height // BLOCK_PX))
-        blocks = cv2.resize(gray, blocks_wh, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        # Whole blocks alone: what is left at the edges is less than half a face, and means of fractions are dear.
+        whole = gray[: blocks_wh[1] * BLOCK_PX, : blocks_wh[0] * BLOCK_PX]
+        blocks = cv2.resize(whole, blocks_wh, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         for box in taken:
             left, top = int((box.x - 0.25 * box.w) / BLOCK_PX), int((box.y - 0.25 * box.h) / BLOCK_PX)
             right, bottom = int((box.x + 1.25 * box.w) / BLOCK_PX) + 1, int((box.y + 1.25 * box.h) / BLOCK_PX) + 1
@@ -248,7 +264,7 @@ class FaceSearch:
             part.seen, part.seen_s = now.copy(), time_s
             return part
         moved = cv2.absdiff(now, part.seen) >= MOVED
-        if not moved.any():
+        if np.count_nonzero(moved) < max(1, MOVED_SHARE * (part.min_px / BLOCK_PX) ** 2):
             return None
         # What changed by less keeps its old value, so that slow changes add up and are seen in the end.
         part.seen[moved] = now[moved]
