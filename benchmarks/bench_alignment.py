@@ -1,0 +1,151 @@
+"""Would it pay to turn faces upright by their eyes before they are classified? A table for docs/adr/0005.
+
+    python benchmarks/bench_alignment.py --data DIR
+
+Faces of PublicTest, enlarged to 120 pixels as in a frame and tilted to either side. For each tilt: how many of them the
+Haar cascade still finds, the model's accuracy as they are, and after turning them back by their eyes (the most
+even pair that OpenCV's cascade for eyes finds; faces without a pair stay as they are), and by the tilt itself, which
+is the best that any eyes could do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+# So that `python benchmarks/bench_alignment.py` finds `evaluation`, which is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edge_fer.bench import describe_machine
+from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.classifier import TfliteClassifier
+from edge_fer.core import FaceBox, Picture
+from edge_fer.detectors.haar import HaarDetector
+from edge_fer.errors import EdgeFerError
+from edge_fer.preprocess import face_tensor
+from evaluation import datasets, figures
+
+TILTS_DEG = (0, 5, 10, 15, 20, 30)
+FACE_PX = 120
+SCENE_PX = 2 * FACE_PX
+FACE = FaceBox(FACE_PX / 2, FACE_PX / 2, FACE_PX, FACE_PX)
+MAX_TILT_DEG = 35
+"""A pair of eyes that is tilted by more is no pair."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds fer2013.csv and fer2013new.csv")
+    parser.add_argument("--every", type=int, default=3, metavar="N", help="take every N-th face (default: 3)")
+    args = parser.parse_args(arguments)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cv2.setNumThreads(1)
+    try:
+        data = datasets.load(args.data)["PublicTest"]
+        measure(data[np.flatnonzero(data.ferplus >= 0)][:: args.every])
+    except EdgeFerError as error:
+        print(f"bench_alignment: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measure(data: datasets.Dataset) -> None:
+    """Print the table."""
+    bundle = load_bundle(DEFAULT_MODEL)
+    classifier, detector = TfliteClassifier(bundle), HaarDetector()
+    eyes = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_eye.xml")
+    head = next(head.name for head in bundle.card.heads)
+
+    def logits(scene: Picture) -> np.ndarray:
+        return classifier.logits(face_tensor(scene, FACE, classifier.size_hw, bundle.card.margin))
+
+    def accuracy(rows: list[np.ndarray]) -> str:
+        return f"{figures.evaluate_logits(np.stack(rows), data, bundle.card.heads)[head]['accuracy']:.1%}"
+
+    table = Table("tilt", "found by Haar", "accuracy", "eyes found", "off by", "turned by eyes", "turned by truth")
+    eyes_ms, network_ms = [], []
+    for tilt in TILTS_DEG:
+        found, errors = 0, []
+        plain, by_eyes, by_truth = [], [], []
+        for number, image in enumerate(data.images[..., 0]):
+            true = tilt if number % 2 else -tilt
+            scene = turned(enlarged(image), true)
+            found += any(box.iou(FACE) >= 0.4 for box in detector.detect(scene, FACE_PX / 2))
+            started = time.process_time_ns()
+            angle = eye_tilt(scene, FACE, eyes)
+            eyes_ms.append((time.process_time_ns() - started) / 1e6)
+            started = time.process_time_ns()
+            plain.append(logits(scene))
+            network_ms.append((time.process_time_ns() - started) / 1e6)
+            by_truth.append(logits(turned(scene, -true)))
+            if angle is None:
+                by_eyes.append(plain[-1])
+            else:
+                errors.append(abs(angle - true))
+                by_eyes.append(logits(turned(scene, -angle)))
+        table.add_row(
+            f"{tilt}°",
+            f"{found / len(data):.1%}",
+            accuracy(plain),
+            f"{len(errors) / len(data):.1%}",
+            f"{median(errors):.1f}°" if errors else "",
+            accuracy(by_eyes),
+            accuracy(by_truth),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    facts = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
+    console.print(f"{datetime.now(UTC).date()}: {facts}", highlight=False)
+    costs = f"finding eyes {median(eyes_ms):.2f} ms CPU a face, cutting out and classifying {median(network_ms):.2f} ms"
+    model = f"{bundle.card.name} {bundle.card.model_sha256[:12]}, {head}"
+    console.print(f"{model}; N = {len(data)} of PublicTest; {costs}", highlight=False)
+    console.print(table)
+
+
+def enlarged(image: Picture) -> Picture:
+    """A face in the middle of a picture, its edges drawn out: uint8 (SCENE_PX, SCENE_PX)."""
+    rim = image.shape[0] // 2
+    padded = cv2.copyMakeBorder(image, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+    return cv2.resize(padded, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+
+
+def turned(scene: Picture, angle_deg: float) -> Picture:
+    """The picture turned about its middle, clockwise as seen."""
+    if angle_deg == 0:
+        return scene
+    matrix = cv2.getRotationMatrix2D((SCENE_PX / 2 - 0.5, SCENE_PX / 2 - 0.5), -angle_deg, 1.0)
+    size_wh = (SCENE_PX, SCENE_PX)
+    return cv2.warpAffine(scene, matrix, size_wh, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
+
+
+def eye_tilt(gray: Picture, box: FaceBox, cascade: cv2.CascadeClassifier) -> float | None:
+    """Tilt of a face by its eyes, in degrees, clockwise as seen; None where no two eyes make a pair."""
+    left, top, width = round(box.x), round(box.y), round(box.w)
+    upper = np.ascontiguousarray(gray[top : top + round(0.65 * box.h), left : left + width])
+    smallest = (width // 7, width // 7)
+    found = cascade.detectMultiScale(upper, 1.1, 3, minSize=smallest, maxSize=(width // 2, width // 2))
+    centres = [((x + w / 2) / width, (y + h / 2) / width, w) for x, y, w, h in found]
+    best, best_unevenness = None, math.inf
+    for x, y, side in centres:
+        for other_x, other_y, other_side in centres:
+            angle = math.degrees(math.atan2(other_y - y, other_x - x))
+            if x < 0.5 < other_x and 0.25 < other_x - x < 0.7 and abs(angle) <= MAX_TILT_DEG:
+                unevenness = abs(math.log(side / other_side)) + abs(x + other_x - 1)
+                if unevenness < best_unevenness:
+                    best, best_unevenness = angle, unevenness
+    return best
+
+
+if __name__ == "__main__":
+    sys.exit(main())
