@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingEr
 from evaluation import datasets, figures
 from export import microcontroller, report
 from export.convert import ModelDescription, as_tensors, calibration_faces, load_model, to_float, to_int8
+from export.equalise import correct_bias
 from export.flatbuffer import in_float, read_operators
 from export.layers import inspect_layers, noise_table
 from export.verify import Comparison, as_input, compare, comparison_table, fitted, refusals, run_flatbuffer
@@ -55,6 +57,7 @@ class Options:
     calibration: int
     io: str
     per_tensor: bool
+    correct_bias: bool
     also: tuple[str, ...]
     max_drop: float
     min_agreement: float
@@ -84,6 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--io", choices=["uint8", "int8"], default="uint8", help="input type; edge-fer feeds uint8, int8 is for others"
     )
     parser.add_argument("--per-tensor", action="store_true", help="one scale a layer, for old Edge TPU compilers")
+    parser.add_argument(
+        "--correct-bias", action="store_true", help="take the mean error of int8 out of each layer, in some minutes"
+    )
     parser.add_argument(
         "--also", choices=["float32", "float16"], action="append", help="write OUT.float32.tflite too, without a card"
     )
@@ -129,7 +135,9 @@ def export(options: Options) -> None:
     flatbuffers = {"float32": to_float(model)}
     if "float16" in options.also:
         flatbuffers["float16"] = to_float(model, half=True)
-    flatbuffers["int8"] = to_int8(model, tensors, progress, options.io, options.per_tensor)
+    convert = partial(to_int8, tensors=tensors, console=progress, per_tensor=options.per_tensor)
+    rounded = correct_bias(model, tensors, convert) if options.correct_bias else model
+    flatbuffers["int8"] = convert(rounded, input_type=options.io)
     if floats := in_float(read_operators(flatbuffers["int8"])):
         console.print(f"Not all is int8: {', '.join(floats)} has no such kernel and runs in float.", highlight=False)
     logits = {"Keras": _predicted(model, faces, options.model)}
@@ -287,7 +295,11 @@ def _facts(
             public_test[row.head] |= {"agreement": row.agreement, "ece": row.ece}
     return {
         "public_test": public_test,
-        "quantisation": {"calibration": calibration, "weights": "per tensor" if options.per_tensor else "per channel"},
+        "quantisation": {
+            "calibration": calibration,
+            "weights": "per tensor" if options.per_tensor else "per channel",
+            "bias_corrected": options.correct_bias,
+        },
         "training": _training_facts(run) if run.is_file() else {},
         "parameters": parameters,
     }

@@ -74,6 +74,20 @@ def test_cpp_comes_from_the_same_run(exported: Path, run: Path, data: Path, tmp_
     assert "kModel[kModelBytes] = {" in (tmp_path / "tiny_model.cc").read_text()
 
 
+def test_biases_are_corrected_on_demand(exported: Path, run: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "corrected.tflite"
+    assert main([str(run / "model.keras"), "--data", str(data), "-o", str(out), *UNGATED, "--correct-bias"]) == 0
+    plain, corrected = load_bundle(exported), load_bundle(out)
+    assert (
+        plain.card.facts["quantisation"]["bias_corrected"],
+        corrected.card.facts["quantisation"]["bias_corrected"],
+    ) == (
+        False,
+        True,
+    )
+    assert corrected.model != plain.model
+
+
 def test_figures_stand_in_the_card(exported: Path) -> None:
     figures = load_bundle(exported).card.facts["public_test"]
     assert figures["fer2013"]["n"] == 42
