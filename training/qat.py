@@ -200,7 +200,6 @@ def finetune(
         raise ConfigError(f"{run} is not empty: choose another --run.")
     model = models.load(model_path)
     keras.utils.set_random_seed(recipe.seed)
-    # Named as the recipe's network, so that EpochLog finds it behind the augmentation.
     quantised = fake_quantised(model, per_channel, name=recipe.model.kind)
     console.print(f"Reading {data_folder} ...")
     splits = datasets.load(data_folder, recipe.data.exclude or None)
@@ -214,7 +213,7 @@ def finetune(
     steps = -(-len(training) // recipe.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
     network.compile(keras.optimizers.Adam(schedule), loss=TwoHeadLoss(recipe.ferplus_weight), jit_compile=False)
-    log = EpochLog(dataclasses.replace(recipe, epochs=epochs), run, quantised, splits["PublicTest"], [], steps, console)
+    log = EpochLog(epochs, run, quantised, splits["PublicTest"], [], steps, console)
     network.fit(
         training.images,
         targets(training, recipe.label_smoothing),

@@ -109,7 +109,7 @@ def train(
         averaged = run / "averaged.keras"
         measured = models.load(averaged) if resume else keras.models.clone_model(core)
         callbacks.append(WeightAverage(core, measured, recipe.optimizer.average, averaged))
-    callbacks.append(EpochLog(recipe, run, measured, validation, history, steps, console))
+    callbacks.append(EpochLog(recipe.epochs, run, measured, validation, history, steps, console))
     network.fit(
         training.images,
         labels,
@@ -215,7 +215,7 @@ class EpochLog(keras.callbacks.Callback):
     """Progress bar, accuracy on PublicTest, history, curves and checkpoint.
 
     Args:
-        recipe: of the run.
+        epochs: of the whole run.
         run: its folder.
         measured: the network whose accuracy counts.
         validation: PublicTest.
@@ -226,7 +226,7 @@ class EpochLog(keras.callbacks.Callback):
 
     def __init__(
         self,
-        recipe: Recipe,
+        epochs: int,
         run: Path,
         measured: keras.Model,
         validation: Dataset,
@@ -235,7 +235,7 @@ class EpochLog(keras.callbacks.Callback):
         console: Console,
     ) -> None:
         super().__init__()
-        self.recipe, self.run, self.measured, self.validation = recipe, run, measured, validation
+        self.epochs, self.run, self.measured, self.validation = epochs, run, measured, validation
         self.history, self.steps, self.console = history, steps, console
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -255,7 +255,7 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.began = time.monotonic()
-        self.progress.reset(self.task, description=f"epoch {epoch + 1}/{self.recipe.epochs}", loss=0.0)
+        self.progress.reset(self.task, description=f"epoch {epoch + 1}/{self.epochs}", loss=0.0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.progress.update(self.task, completed=batch + 1, loss=(logs or {}).get("loss", 0.0))
