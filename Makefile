@@ -28,12 +28,21 @@ check: $(VENV)/dev
 
 # Cut off, it goes on where it was.
 model: runs/compact/model.keras
-	$(BIN)/python export/quantize.py $< --data $(DATA) -o edge_fer/models/compact.tflite --force
+	$(BIN)/python export/quantize.py $< --data $(DATA) --correct-bias \
+	    -o edge_fer/models/compact.tflite --force
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 
-runs/compact/model.keras: | $(VENV)/train
-	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA) \
-	    $(if $(wildcard runs/compact/checkpoint.keras),--resume)
+resume = $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
+
+runs/teacher/model.keras: | $(VENV)/train
+	$(BIN)/python -m training train --recipe training/recipes/teacher.toml --data $(DATA) $(call resume,teacher)
+
+runs/teacher.npz: runs/teacher/model.keras
+	$(BIN)/python -m training teach --teacher runs/teacher --data $(DATA) -o $@
+
+runs/compact/model.keras: runs/teacher.npz
+	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA) --cache $< \
+	    --begin-with runs/teacher/model.keras $(call resume,compact)
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:

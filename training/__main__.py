@@ -11,14 +11,14 @@ from pathlib import Path
 from edge_fer.errors import EdgeFerError
 
 EXAMPLES = """examples:
-  python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --run runs/compact
-  python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --run runs/compact --resume
+  python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain
+  python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain --resume
   python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
-  python -m training train --recipe training/recipes/distilled.toml --data ~/fer2013 --cache runs/committee.npz \\
+  python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --cache runs/committee.npz \\
       --begin-with runs/a/model.keras
   python -m training qat --model runs/equalised/model.keras --recipe training/recipes/compact.toml --data ~/fer2013 \\
       --run runs/compact-qat
-  python -m training evaluate --model runs/compact/model.keras --data ~/fer2013 --out runs/compact/evaluation
+  python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
 or a folder for each class: train/angry/*.jpg, train/happy/*.jpg, ...

@@ -1,6 +1,6 @@
 """A committee of teachers: fused by the survey's rules, its answers kept for a student to learn from.
 
-    python -m training teach --teacher runs/teacher --teacher runs/compact --data ~/fer2013 -o runs/committee.npz
+    python -m training teach --teacher runs/teacher --teacher runs/plain --data ~/fer2013 -o runs/committee.npz
 
 Each teacher sees each Training picture as it is, mirrored, and changed as in training. The mean of what the committee
 says of all these views is what a student gets for the picture: a few numbers for each picture, so that a student can be

@@ -149,10 +149,14 @@ class WeightAverage(keras.callbacks.Callback):
         super().__init__()
         self.core, self.averaged, self.decay, self.path = core, averaged, decay, path
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.steps = int(self.model.optimizer.iterations.numpy())
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        steps = int(self.model.optimizer.iterations.numpy())
-        if steps % self.every == 0:
-            decay = min(self.decay**self.every, steps / (steps + 10 * self.every))
+        self.steps += 1
+        if self.steps % self.every == 0:
+            assert self.model  # with JAX, asking for it is what brings the weights up to date
+            decay = min(self.decay**self.every, self.steps / (self.steps + 10 * self.every))
             pairs = zip(self.averaged.get_weights(), self.core.get_weights(), strict=True)
             self.averaged.set_weights([decay * old + (1 - decay) * new for old, new in pairs])
 
