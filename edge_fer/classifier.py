@@ -21,10 +21,6 @@ from edge_fer.errors import BundleError, UnavailableError
 
 log = logging.getLogger(__name__)
 
-SELFTEST_TOLERANCE = 2.0
-"""Quanta by which the outputs may differ from the exporter's on average. Optimised kernels round differently from plain
-ones: by 0.8 on average, by up to 8 in one output in thousands. Pixels mirrored or shifted by one differ by 6."""
-
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 
 
@@ -138,10 +134,10 @@ class TfliteClassifier:
         if outputs.shape != bundle.selftest_outputs.shape:
             raise BundleError(f"{bundle.path} has a self-test of another shape than its model. Export it again.")
         difference = float(np.abs(outputs - bundle.selftest_outputs).mean())
-        if not difference <= SELFTEST_TOLERANCE:
+        if not difference <= bundle.selftest_tolerance:
             raise BundleError(
                 f"{bundle.path} fails its self-test on this device: its outputs are {difference:.1f} quanta off, "
-                f"{SELFTEST_TOLERANCE:.0f} are allowed. Export it again, or use another version of the runtime."
+                f"{bundle.selftest_tolerance:.0f} are allowed. Export it again, or use another version of the runtime."
             )
 
 

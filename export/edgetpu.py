@@ -380,6 +380,7 @@ def compile_bundle(bundle: Bundle, output: Path, force: bool = False) -> Compile
         {**card.facts, "edgetpu": facts},
         bundle.selftest_inputs,
         bundle.selftest_outputs,
+        bundle.selftest_tolerance,
     )
     if copied:
         write_whole(beside, bundle.path.read_bytes())

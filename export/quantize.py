@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge_fer.bundle import Head, Smoothing, bundle_bytes, golden_outputs, load_bundle, write_whole
+from edge_fer.bundle import Head, Smoothing, bundle_bytes, golden_outputs, load_bundle, measured_tolerance, write_whole
 from edge_fer.classifier import TfliteClassifier
 from edge_fer.config import from_table
 from edge_fer.core import Expression
@@ -158,6 +158,7 @@ def export(options: Options) -> None:
     console.print(comparison_table(comparisons, heads))
 
     selftest = as_input(_spread(tensors, SELFTEST_FACES), np.int8 if options.io == "int8" else np.uint8)
+    golden = golden_outputs(flatbuffers["int8"], selftest)[0]
     bundle = bundle_bytes(
         flatbuffers["int8"],
         description.name,
@@ -166,7 +167,8 @@ def export(options: Options) -> None:
         Smoothing(),
         _facts(options, measured, comparisons, len(tensors), int(model.count_params())),
         selftest,
-        golden_outputs(flatbuffers["int8"], selftest)[0],
+        golden,
+        measured_tolerance(flatbuffers["int8"], selftest, golden),
     )
     reasons = refusals(comparisons, options.max_drop, options.min_agreement)
     layers = []

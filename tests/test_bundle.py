@@ -20,6 +20,7 @@ import edge_fer
 from edge_fer.bundle import (
     CARD_VERSION,
     DEFAULT_MODEL,
+    SELFTEST_TOLERANCE,
     Bundle,
     Head,
     Smoothing,
@@ -27,6 +28,7 @@ from edge_fer.bundle import (
     check_golden,
     extract,
     load_bundle,
+    measured_tolerance,
 )
 from edge_fer.classifier import TfliteClassifier
 from edge_fer.cli import main
@@ -350,3 +352,28 @@ def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: 
     path = bundle_with(outputs=lambda outputs: outputs + (np.arange(outputs.size) == 7).reshape(outputs.shape))
     assert main(["models", "verify", str(path)]) == 65
     assert "1 of 120 golden outputs differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tolerance", [2.0, 9.0])
+def test_the_tolerance_of_the_self_test_travels_with_it(tmp_path: Path, tolerance: float) -> None:
+    model = load_bundle(DEFAULT_MODEL).model
+    path = tmp_path / "deep.tflite"
+    path.write_bytes(bundle_bytes(model, "deep", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS, tolerance))
+    assert load_bundle(path).selftest_tolerance == tolerance
+
+
+def test_a_tolerance_that_allows_all_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tflite"
+    content = bundle_bytes(load_bundle(DEFAULT_MODEL).model, "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS, 300.0)
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="no usable self-test"):
+        load_bundle(path)
+
+
+def test_the_tolerance_is_measured_and_never_below_the_usual() -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    golden = bundle.selftest_outputs
+    assert measured_tolerance(bundle.model, bundle.selftest_inputs, golden) == SELFTEST_TOLERANCE
+    # Outputs that lie 10 quanta beside those of this machine ask for about 20.
+    beside = golden.astype(np.int16) + 10
+    assert measured_tolerance(bundle.model, bundle.selftest_inputs, beside) == pytest.approx(20, abs=2)
