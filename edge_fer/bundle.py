@@ -38,8 +38,8 @@ DEFAULT_MODEL = MODELS / "compact.tflite"
 
 _FLATBUFFER_ID = b"TFL3"
 SELFTEST_TOLERANCE = 2.0
-"""Quanta by which the outputs of a device may differ from the exporter's on average. Optimised kernels round differently
-from plain ones: in a network of ten layers by 0.8 on average, by up to 8 in one output in thousands. Pixels mirrored or
+"""Quanta by which the outputs of a device may differ from the exporter's on average. Optimised kernels round otherwise
+than plain ones: in a network of ten layers by 0.8 on average, by up to 8 in one output in thousands. Pixels mirrored or
 shifted by one differ by 6. Deep networks differ by more, and their bundles say by how much."""
 
 _MEMBERS = ("card.json", "selftest.npz", "labels.txt")
