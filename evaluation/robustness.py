@@ -126,23 +126,25 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
     """
     random = np.random.default_rng(seed)
     height, width = SCENE_HW
-    mask = np.zeros((side_px, side_px), np.float32)
     border = max(2, side_px // 12)
+    # The crop is whole in the scene: it goes on as its mirror image, and fades into the background out there.
+    around = 2 * border
+    mask = np.zeros((side_px + 2 * around, side_px + 2 * around), np.float32)
     mask[border:-border, border:-border] = 1
     mask = cv2.GaussianBlur(mask, (0, 0), border / 2).astype(np.float32, copy=False)
     for face in faces[..., 0]:
         texture = random.normal(0, 1, (height // 8, width // 8)).astype(np.float32)
         background = 120 + 35 * cv2.resize(texture, (width, height), interpolation=cv2.INTER_CUBIC)
         background += random.normal(0, 3, background.shape).astype(np.float32)
-        # Outside its crop nobody knows how a face goes on: what is beyond the edge is background.
         x, y = (int(random.integers(side_px // 8, length - side_px * 9 // 8)) for length in (width, height))
         centre = (x + side_px / 2 - 0.5, y + side_px / 2 - 0.5)
         scale = side_px / SIDE
         warp = cv2.getRotationMatrix2D(((SIDE - 1) / 2, (SIDE - 1) / 2), tilt_deg, scale)
         warp[:, 2] += np.array(centre) - (SIDE - 1) / 2
-        whole = cv2.getRotationMatrix2D(((side_px - 1) / 2, (side_px - 1) / 2), tilt_deg, 1.0)
-        whole[:, 2] += np.array(centre) - (side_px - 1) / 2
-        drawn = cv2.warpAffine(face, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        middle = (side_px - 1) / 2 + around
+        whole = cv2.getRotationMatrix2D((middle, middle), tilt_deg, 1.0)
+        whole[:, 2] += np.array(centre) - middle
+        drawn = cv2.warpAffine(face, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         share = cv2.warpAffine(mask, whole, (width, height))
         gray = np.clip(share * drawn + (1 - share) * background, 0, 255).astype(np.uint8)
         yield Scene(gray, FaceBox(x, y, side_px, side_px))

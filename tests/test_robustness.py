@@ -54,6 +54,17 @@ def test_scenes_hold_the_face_where_they_say() -> None:
         assert np.abs(middle - face[12:36, 12:36][:, ::-1].T).mean() > 12
 
 
+@pytest.mark.parametrize(("side_px", "tilt_deg"), [(64, 0.0), (96, 10.0), (160, -10.0)])
+def test_the_whole_crop_is_in_the_scene_up_to_its_corners(side_px: int, tilt_deg: float) -> None:
+    for scene, face in zip(robustness.scenes(FACES, side_px, tilt_deg, seed=4), FACES[..., 0], strict=True):
+        middle = (scene.box.x + side_px / 2 - 0.5, scene.box.y + side_px / 2 - 0.5)
+        back = cv2.getRotationMatrix2D(middle, -tilt_deg, 48 / side_px)
+        back[:, 2] += 23.5 - np.array(middle)
+        seen = cv2.warpAffine(scene.gray, back, (48, 48), flags=cv2.INTER_AREA).astype(int)
+        assert np.abs(seen - face)[[0, 0, -1, -1], [0, -1, 0, -1]].mean() < 12
+        assert np.abs(seen - face).mean() < 6
+
+
 def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
     found = robustness.found_tensors(HaarDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), margin=0.0)
     assert sum(tensor is not None for tensor in found) >= len(FACES) - 1
