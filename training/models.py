@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import keras
@@ -100,8 +101,8 @@ BUILDERS = {"plain": build_plain, "separable": build_separable, "residual": buil
 """Networks by the recipe's ``kind``; each is a model of that name."""
 
 
-def load(path: Path, *, compile: bool = False) -> keras.Model:
-    """Read a ``.keras`` file; ``compile`` brings its optimizer and loss too, to train on.
+def load(path: Path) -> keras.Model:
+    """Read a ``.keras`` file.
 
     Raises:
         InputMissingError: no such file.
@@ -110,10 +111,29 @@ def load(path: Path, *, compile: bool = False) -> keras.Model:
     if not path.is_file():
         raise InputMissingError(f"No model {path}.")
     try:
-        return keras.models.load_model(path, compile=compile)
+        return keras.models.load_model(path, compile=False)
     except (ValueError, OSError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise DataError(f"{path} is not a Keras model that can be read: {reason}.") from None
+
+
+def restore(network: keras.Model, checkpoint: Path) -> None:
+    """Give a compiled network the weights and the state of the optimizer that a ``.keras`` file of the like holds.
+
+    Reading the network itself would lose what the file does not hold: the weights that decay leaves alone.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it is not a Keras model, or not one of the like.
+    """
+    network.optimizer.build(network.trainable_variables)
+    try:
+        network.load_weights(checkpoint)
+    except FileNotFoundError:
+        raise InputMissingError(f"No model {checkpoint}.") from None
+    except (ValueError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise DataError(f"{checkpoint} is not a checkpoint that can be read: {reason}.") from None
 
 
 def description(name: str) -> str:

@@ -56,12 +56,14 @@ class OptimizerRecipe:
     """AdamW with a linear warm-up and a cosine down to zero (Loshchilov & Hutter, arXiv 1711.05101, 1608.03983).
 
     Attributes:
+        kind: "adamw", or "muon" for ``optimizers.ConvMuon``.
         learning_rate: at the top of the schedule.
         weight_decay: decoupled; not on biases and batch-norm parameters.
         warmup_epochs: epochs from zero to the top.
         average: decay of a moving average of the weights, which is then what is measured and exported; 0 for none.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_epochs: int = 2

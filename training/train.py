@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edge_fer.errors import ConfigError, InputMissingError
 from evaluation import datasets, figures
 from evaluation.datasets import Dataset
-from training import models
+from training import models, optimizers
 from training.augmentation import Augment
 from training.committee import load_cache
 from training.losses import TwoHeadLoss, targets, with_teacher
@@ -85,7 +85,8 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     steps = -(-len(training) // recipe.batch_size)
     if resume:
-        network = models.load(checkpoint, compile=True)
+        network = build(recipe, steps)
+        models.restore(network, checkpoint)
         epochs_done = int(network.optimizer.iterations.numpy()) // steps
         # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
         history = _read_history(run / "history.csv")[:epochs_done]
@@ -201,15 +202,7 @@ def build(recipe: Recipe, steps_per_epoch: int) -> keras.Model:
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment = Augment(**dataclasses.asdict(recipe.augment), seed=recipe.seed)
     network = keras.Model(pixels, core(augment(pixels)))
-    warmup = recipe.optimizer.warmup_epochs * steps_per_epoch
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=recipe.epochs * steps_per_epoch - warmup,
-        warmup_target=recipe.optimizer.learning_rate,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.optimizer.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch)
     loss = TwoHeadLoss(recipe.ferplus_weight, recipe.distill.weight, recipe.distill.temperature)
     network.compile(optimizer, loss=loss, jit_compile=False)
     return network
