@@ -132,10 +132,15 @@ class Bundle:
 def load_bundle(path: Path) -> Bundle:
     """Read a bundle and check all that can be checked without running it.
 
+    Args:
+        path: of a file, or the name of a model in the package: "compact".
+
     Raises:
-        InputMissingError: no such file.
+        InputMissingError: no such file, and no such name.
         BundleError: it is not a bundle, it is damaged, or it was made for another version of edge-fer.
     """
+    if path.name == str(path) and not path.exists() and (packaged := MODELS / f"{path}.tflite").is_file():
+        path = packaged
     try:
         content = path.read_bytes()
     except FileNotFoundError:

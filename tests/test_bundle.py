@@ -138,6 +138,16 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damage") / "model.tflite"
 
 
+def test_a_model_of_the_package_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_bundle(Path(DEFAULT_MODEL.stem)).path == DEFAULT_MODEL
+    for path in (Path("nobody"), tmp_path / DEFAULT_MODEL.stem, Path(f"../{DEFAULT_MODEL.stem}")):
+        with pytest.raises(InputMissingError, match="edge-fer models"):
+            load_bundle(path)
+    Path(DEFAULT_MODEL.stem).write_bytes(DEFAULT_MODEL.read_bytes())
+    assert load_bundle(Path(DEFAULT_MODEL.stem)).path == Path(DEFAULT_MODEL.stem)  # the user's own file comes first
+
+
 @pytest.fixture(scope="module")
 def whole() -> tuple[Bundle, list[Prediction]]:
     """The shipped bundle, and what it says of one of its faces."""
