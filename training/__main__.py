@@ -13,6 +13,7 @@ from edge_fer.errors import EdgeFerError
 EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain --resume
+  python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
   python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
   python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --cache runs/committee.npz \\
       --begin-with runs/a/model.keras
@@ -41,6 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--cache", type=Path, metavar="NPZ", help="a committee's answers, for recipes with [distill]")
     train.add_argument("--begin-with", type=Path, metavar="KERAS", help="start from the weights of this model")
+    train.add_argument("--seed", type=int, help="instead of the recipe's")
+    pretrain = verbs.add_parser("pretrain", help="train a trunk without labels, for train --begin-with")
+    pretrain.add_argument("--recipe", type=Path, required=True, metavar="TOML")
+    pretrain.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    pretrain.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
     teach = verbs.add_parser("teach", help="fuse several runs to a committee and keep its answers for a student")
     teach.add_argument("--teacher", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
     teach.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -70,8 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
 
             run = args.run or Path("runs") / args.recipe.stem
             train_by_recipe(
-                args.recipe, args.data, run, resume=args.resume, cache=args.cache, begin_with=args.begin_with
+                args.recipe,
+                args.data,
+                run,
+                resume=args.resume,
+                cache=args.cache,
+                begin_with=args.begin_with,
+                seed=args.seed,
             )
+        elif args.verb == "pretrain":
+            from training.pretrain import pretrain as pretrain_by_recipe
+
+            pretrain_by_recipe(args.recipe, args.data, args.run)
         elif args.verb == "teach":
             from training.committee import teach as teach_by_committee
 

@@ -26,6 +26,8 @@ class Augment(keras.layers.Layer):
         noise: largest deviation of Gaussian noise, in grey levels; each picture has its own.
         blur: largest share of the mean over 3x3 pixels, 0-1; each picture has its own.
         seed: of the random numbers.
+        edges: in half of the pictures, a border of up to this fraction of the side gets a random grey, on each of the
+            four sides: what a face detector's box may catch of the background. 0: none.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Augment(keras.layers.Layer):
         noise: float,
         blur: float,
         seed: int,
+        edges: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,6 +55,7 @@ class Augment(keras.layers.Layer):
             "noise": noise,
             "blur": blur,
             "seed": seed,
+            "edges": edges,
         }
         self.random = keras.random.SeedGenerator(seed)
 
@@ -80,6 +84,8 @@ class Augment(keras.layers.Layer):
         warp = ops.stack([flip * cos, -flip * sin, from_x, sin, cos, from_y, zero, zero], axis=1)
         images = ops.image.affine_transform(images, warp, interpolation="bilinear", fill_mode="nearest")
 
+        if settings["edges"]:
+            images = self._with_edges(images)
         mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
         contrast = ops.reshape(1 + self._uniform(n, settings["contrast"]), (-1, 1, 1, 1))
         brightness = ops.reshape(self._uniform(n, settings["brightness"] * 255), (-1, 1, 1, 1))
@@ -103,3 +109,62 @@ class Augment(keras.layers.Layer):
             images += deviation * keras.random.normal(ops.shape(images), seed=self.random)
             images = ops.clip(images, 0, 255)
         return images
+
+    def _with_edges(self, images: Any) -> Any:
+        n, (height, width) = ops.shape(images)[0], images.shape[1:3]
+        rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1))
+        columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1))
+        chosen = ops.cast(self._uniform(n, 1.0) > 0, "float32")
+        sides = ((rows, height), (height - 1 - rows, height), (columns, width), (width - 1 - columns, width))
+        for distance, side in sides:
+            border = ops.round(ops.abs(self._uniform(n, self.settings["edges"])) * chosen * side)
+            grey = ops.abs(self._uniform(n, 255.0))
+            inside = distance < ops.reshape(border, (-1, 1, 1, 1))
+            images = ops.where(inside, ops.reshape(grey, (-1, 1, 1, 1)), images)
+        return images
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Mixup(keras.layers.Layer):
+    """Mixes each picture of a batch with the one that stands as far from the batch's end (Zhang et al., 1710.09412).
+
+    A batch is in random order already. The shares come out too, for ``losses.TwoHeadLoss``, which mixes the losses of
+    both pictures' labels: the same as mixing the labels, since the cross entropy is linear in them, and right for a
+    teacher's logits too.
+
+    Input (n, h, w, 1); output the pictures and float32 (n, 1), the share of each picture itself.
+
+    Args:
+        alpha: of the beta distribution of the shares.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, alpha: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = {"alpha": alpha, "seed": seed}
+        self.random = keras.random.SeedGenerator(seed)
+        self.on = self.add_weight(shape=(), initializer="ones", trainable=False, name="on")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        n, alpha = ops.shape(images)[0], self.settings["alpha"]
+        if not training:
+            return images, ops.ones((n, 1))
+        share = 1 - self.on * (1 - keras.random.beta((n, 1), alpha, alpha, seed=self.random))
+        of_picture = ops.reshape(share, (-1, 1, 1, 1))
+        return of_picture * images + (1 - of_picture) * ops.flip(images, axis=0), share
+
+
+class MixupUntil(keras.callbacks.Callback):
+    """Turns a network's ``Mixup`` off from an epoch on: the last steps are on pictures as they are."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.last = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for layer in self.model.layers:
+            if isinstance(layer, Mixup):
+                layer.on.assign(float(epoch < self.last))

@@ -1,4 +1,4 @@
-"""What training minimises: cross entropy on both heads, and the distance to a teacher where there is one."""
+"""What training minimises: cross entropy on both heads, and what a recipe adds to it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from edge_fer.errors import DataError
 from evaluation import figures
 from evaluation.datasets import FER2013_LABELS, Dataset
 from training import models
+from training.recipe import ClassBalanceRecipe
 
 
 @keras.saving.register_keras_serializable("edge_fer")
@@ -22,12 +24,23 @@ class TwoHeadLoss(keras.losses.Loss):
     (1 - a) * cross entropy with the labels + a * T^2 * cross entropy with the teacher, both softened by T (Hinton et
     al., arXiv 1503.02531, section 2).
 
-    Targets are what ``targets`` and ``with_teacher`` make.
+    Targets are what ``targets`` and ``with_teacher`` make. Outputs are logits and, in this order, what
+    ``models.with_extras`` and ``augmentation.Mixup`` put behind them.
+
+    The center loss is half the squared distance of an embedding to the centre of its FER2013 class (Wen et al., ECCV
+    2016, eq. 2), as a mean over the batch; the island loss adds the cosines between the centres, each plus 1, over all
+    ordered pairs (Cai et al., arXiv 1710.03144, eq. 6). Here the centres learn by gradient, as weights do.
 
     Args:
         ferplus_weight: of the FER+ head's loss; the FER2013 head's is 1.
         distill_weight: a, the share of the teacher; 0 for training without one.
         distill_temperature: T.
+        class_weights: of the rows of each class in the cross entropy with the labels, by logit; None for 1.
+        logit_offsets: added to the logits in training, by logit; None for 0.
+        supervised: weight of each further set of logits.
+        center: weight of the center loss; over 0 where the outputs have the columns of ``models.ClassCentres``.
+        island: weight of the pairs in it.
+        mixed: whether the last column holds the shares of ``augmentation.Mixup``.
     """
 
     def __init__(
@@ -35,6 +48,12 @@ class TwoHeadLoss(keras.losses.Loss):
         ferplus_weight: float,
         distill_weight: float = 0.0,
         distill_temperature: float = 1.0,
+        class_weights: list[float] | None = None,
+        logit_offsets: list[float] | None = None,
+        supervised: float = 0.0,
+        center: float = 0.0,
+        island: float = 0.0,
+        mixed: bool = False,
         name: str = "two_heads",
         **kwargs: Any,
     ) -> None:
@@ -43,13 +62,43 @@ class TwoHeadLoss(keras.losses.Loss):
             "ferplus_weight": ferplus_weight,
             "distill_weight": distill_weight,
             "distill_temperature": distill_temperature,
+            "class_weights": class_weights,
+            "logit_offsets": logit_offsets,
+            "supervised": supervised,
+            "center": center,
+            "island": island,
+            "mixed": mixed,
         }
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        if not self.settings["mixed"]:
+            return self._of_rows(y_true, y_pred)
+        y_pred, share = y_pred[:, :-1], y_pred[:, -1]
+        return share * self._of_rows(y_true, y_pred) + (1 - share) * self._of_rows(ops.flip(y_true, axis=0), y_pred)
+
+    def _of_rows(self, y_true: Any, y_pred: Any) -> Any:
+        total = self._of_heads(y_true, y_pred[:, : models.LOGITS])
+        centres = FER2013_CLASSES + 1 if self.settings["center"] else 0
+        for start in range(models.LOGITS, y_pred.shape[1] - centres, models.LOGITS):
+            total += self.settings["supervised"] * self._of_heads(y_true, y_pred[:, start : start + models.LOGITS])
+        if centres:
+            total += self.settings["center"] * self._of_centres(y_true, y_pred[:, -centres:])
+        return total
+
+    def _of_centres(self, y_true: Any, columns: Any) -> Any:
+        one_hot = y_true[:, TARGETS - 1 - FER2013_CLASSES : TARGETS - 1]
+        known = y_true[:, TARGETS - 1]
+        own = ops.one_hot(ops.argmax(one_hot, axis=1), FER2013_CLASSES)  # smoothed labels have their own class too
+        return known * ops.sum(own * columns[:, :-1], axis=1) / 2 + self.settings["island"] * columns[:, -1]
+
+    def _of_heads(self, y_true: Any, y_pred: Any) -> Any:
         share, temperature = self.settings["distill_weight"], self.settings["distill_temperature"]
+        weights, offsets = self.settings["class_weights"], self.settings["logit_offsets"]
+        if offsets:
+            y_pred += ops.convert_to_tensor(offsets, "float32")
         slices = figures.head_slices(models.HEADS)
         total, start = 0.0, 0
         for head, part in slices.items():
@@ -57,6 +106,8 @@ class TwoHeadLoss(keras.losses.Loss):
             target, known = y_true[:, start : start + width], y_true[:, start + width]
             start += width + 1
             loss = known * _cross_entropy(target, y_pred[:, part])
+            if weights:
+                loss *= ops.sum(target * ops.convert_to_tensor(weights[part], "float32"), axis=1)
             if share:
                 teacher = y_true[:, TARGETS:][:, part]
                 soft = _cross_entropy(ops.softmax(teacher / temperature), y_pred[:, part] / temperature)
@@ -69,6 +120,7 @@ def _cross_entropy(target: Any, logits: Any) -> Any:
     return keras.losses.categorical_crossentropy(target, logits, from_logits=True)
 
 
+FER2013_CLASSES = len(FER2013_LABELS)
 TARGETS = sum(len(head.labels) + 1 for head in models.HEADS)
 """Columns of the labels; a teacher's follow."""
 
@@ -88,3 +140,36 @@ def targets(data: Dataset, label_smoothing: float) -> NDArray[np.float32]:
 def with_teacher(labels: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Labels with a teacher's logits behind them, float32 (n, 17 + 15)."""
     return np.column_stack([labels, logits]).astype(np.float32)
+
+
+def class_balance(recipe: ClassBalanceRecipe, data: Dataset) -> dict[str, list[float]]:
+    """What ``TwoHeadLoss`` needs to do more for the rare classes of ``data``: its arguments.
+
+    * effective_number: a class of n rows weighs (1 - beta) / (1 - beta^n), and all classes of a head weigh 1 in the
+      mean (Cui et al., arXiv 1901.05555, eq. 10).
+    * logit_adjustment: tau * log(share of the class) is added to a logit in training, so that without it the network
+      answers as if all classes were as frequent (Menon et al., arXiv 2007.07314, eq. 10).
+
+    A row counts for FER+ by the shares of its votes.
+
+    Raises:
+        DataError: a class has no rows.
+    """
+    if recipe.kind == "none":
+        return {}
+    rows = targets(data, label_smoothing=0.0)
+    values: list[float] = []
+    start = 0
+    for head in models.HEADS:
+        width = len(head.labels)
+        counts = (rows[:, start : start + width] * rows[:, [start + width]]).sum(axis=0, dtype=np.float64)
+        start += width + 1
+        if not counts.all():
+            empty = head.labels[int(counts.argmin())]
+            raise DataError(f"No Training row is {empty} ({head.name}): class_balance wants some of each class.")
+        if recipe.kind == "effective_number":
+            weights = (1 - recipe.beta) / (1 - recipe.beta**counts)
+            values += (weights / weights.mean()).tolist()
+        else:
+            values += (recipe.tau * np.log(counts / counts.sum())).tolist()
+    return {"class_weights" if recipe.kind == "effective_number" else "logit_offsets": values}

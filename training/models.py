@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from edge_fer.bundle import Head
-from edge_fer.errors import DataError, InputMissingError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
+from training.recipe import ModelRecipe
 
 HEADS = (Head("ferplus", FERPLUS_LABELS, temperature=1.0), Head("fer2013", FER2013_LABELS, temperature=1.0))
 """Heads in the order of their logits in the one output, (batch, 15). The first is what the device reports."""
+LOGITS = sum(len(head.labels) for head in HEADS)
 
 
-def build_plain(stages: list[list[int]], dropout: float) -> keras.Model:
+def build_plain(stages: list[list[int]], dropout: float, branches: bool = False) -> keras.Model:
     """A plain stack of 3x3 convolutions with batch normalisation and ReLU, global average, one dense layer.
 
     Plain convolutions lose nothing to int8 and run on every delegate. The input is declared float32 because
@@ -27,6 +32,7 @@ def build_plain(stages: list[list[int]], dropout: float) -> keras.Model:
     Args:
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer, in training only.
+        branches: see ``Branches``.
 
     Returns:
         Model (batch, 48, 48, 1) float32, 0-255 -> (batch, 15) logits, heads in the order of ``HEADS``.
@@ -34,12 +40,10 @@ def build_plain(stages: list[list[int]], dropout: float) -> keras.Model:
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters, stride in stages:
-        x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
-        x = layers.ReLU()(x)
+        x = _convolved(x, filters, stride, branches)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(sum(len(head.labels) for head in HEADS), name="logits")(x)
+    outputs = layers.Dense(LOGITS, name="logits")(x)
     return keras.Model(inputs, outputs, name="plain")
 
 
@@ -65,11 +69,11 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
         x = _normalised(layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal"), x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(sum(len(head.labels) for head in HEADS), name="logits")(x)
+    outputs = layers.Dense(LOGITS, name="logits")(x)
     return keras.Model(inputs, outputs, name="separable")
 
 
-def build_residual(stages: list[list[int]], dropout: float) -> keras.Model:
+def build_residual(stages: list[list[int]], dropout: float, branches: bool = False) -> keras.Model:
     """``build_plain`` with a shortcut around each convolution that keeps the shape (He et al., arXiv 1512.03385).
 
     A shortcut has no weights and next to no work, and lets a deeper network learn as fast as a shallow one.
@@ -77,6 +81,7 @@ def build_residual(stages: list[list[int]], dropout: float) -> keras.Model:
     Args:
         stages: as in ``build_plain``.
         dropout: as in ``build_plain``.
+        branches: see ``Branches``.
 
     Returns:
         As in ``build_plain``.
@@ -84,13 +89,18 @@ def build_residual(stages: list[list[int]], dropout: float) -> keras.Model:
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters, stride in stages:
-        convolution = layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal")
-        y = _normalised(convolution, x)
+        y = _convolved(x, filters, stride, branches)
         x = layers.Add()([x, y]) if y.shape == x.shape else y
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(sum(len(head.labels) for head in HEADS), name="logits")(x)
+    outputs = layers.Dense(LOGITS, name="logits")(x)
     return keras.Model(inputs, outputs, name="residual")
+
+
+def _convolved(x: keras.KerasTensor, filters: int, stride: int, branches: bool) -> keras.KerasTensor:
+    if branches:
+        return layers.ReLU()(Branches(filters, stride)(x))
+    return _normalised(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
 
 
 def _normalised(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -99,6 +109,177 @@ def _normalised(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTe
 
 BUILDERS = {"plain": build_plain, "separable": build_separable, "residual": build_residual}
 """Networks by the recipe's ``kind``; each is a model of that name."""
+
+
+def build(recipe: ModelRecipe) -> keras.Model:
+    """The network of a recipe, as ``BUILDERS`` make it."""
+    options = {"branches": True} if recipe.branches else {}
+    return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, **options)  # type: ignore[operator]
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Branches(layers.Layer):
+    """A 3x3 convolution trained as a sum of up to three branches, each with its own batch normalisation.
+
+    They are a 3x3 convolution, a 1x1 convolution and, where the shape stays, the input itself (Ding et al.,
+    arXiv 2101.03697). ``merge_branches`` makes one convolution of them.
+
+    Args:
+        filters: channels of the output.
+        stride: of the convolutions.
+    """
+
+    def __init__(self, filters: int, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.stride = filters, stride
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "stride": self.stride}
+
+    def build(self, input_shape: Any) -> None:
+        self.convolutions = [
+            layers.Conv2D(self.filters, size, self.stride, "same", use_bias=False, kernel_initializer="he_normal")
+            for size in (3, 1)
+        ]
+        keeps_shape = self.stride == 1 and input_shape[-1] == self.filters
+        self.norms = [layers.BatchNormalization(momentum=0.9) for _ in range(2 + keeps_shape)]
+        for convolution in self.convolutions:
+            convolution.build(input_shape)
+        for norm in self.norms:
+            norm.build(self.compute_output_shape(input_shape))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        n, height, width, _ = input_shape
+        return n, -(-height // self.stride), -(-width // self.stride), self.filters
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        branches = [convolution(inputs) for convolution in self.convolutions] + [inputs]
+        return sum(norm(branch, training=training) for norm, branch in zip(self.norms, branches, strict=False))
+
+    def merged(self) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel (3, 3, in, out) and bias (out,) of the one convolution with the same output as in inference."""
+        _, height, width, channels = self.input.shape
+        three, one = (np.asarray(ops.convert_to_numpy(c.kernel), np.float64) for c in self.convolutions)
+        kernels = [three, np.zeros_like(three), np.zeros_like(three)]
+        # Where "same" padding puts the pixel that a 1x1 convolution of this stride reads: the corner of the window
+        # where nothing is padded before it, the middle where one row is.
+        row, column = (max((-(-side // self.stride) - 1) * self.stride + 3 - side, 0) // 2 for side in (height, width))
+        kernels[1][row, column] = one[0, 0]
+        kernels[2][1, 1] = np.eye(channels, self.filters)
+        kernel, bias = np.zeros_like(three), np.zeros(self.filters)
+        for norm, branch in zip(self.norms, kernels, strict=False):
+            gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in norm.get_weights())
+            factor = gamma / np.sqrt(variance + norm.epsilon)
+            kernel += branch * factor
+            bias += beta - mean * factor
+        return kernel, bias
+
+
+def merge_branches(model: keras.Model) -> keras.Model:
+    """The same function with one convolution, with a bias, for each ``Branches``; the model itself without any."""
+    branched = [layer for layer in model.layers if isinstance(layer, Branches)]
+    if not branched:
+        return model
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, Branches):
+            return layers.Conv2D(layer.filters, 3, layer.stride, "same", name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    merged = keras.models.clone_model(model, clone_function=clone)
+    for layer in model.layers:
+        weights = layer.merged() if isinstance(layer, Branches) else layer.get_weights()
+        merged.get_layer(layer.name).set_weights(weights)
+    return merged
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class ClassCentres(layers.Layer):
+    """A centre for each class among embeddings (n, d): squared distances to them, and how near they are to each other.
+
+    Output: (n, classes + 1), the distances and, in each row, the sum of (cosine + 1) over all ordered pairs of centres.
+
+    Args:
+        classes: how many.
+    """
+
+    def __init__(self, classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.classes = classes
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "classes": self.classes}
+
+    def build(self, input_shape: Any) -> None:
+        shape = (self.classes, input_shape[-1])
+        self.centres = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(0, 0.1), name="centres")
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        return input_shape[0], self.classes + 1
+
+    def call(self, embeddings: Any) -> Any:
+        distances = ops.sum((embeddings[:, None] - self.centres) ** 2, axis=2)
+        directions = self.centres / ops.sqrt(ops.sum(self.centres**2, axis=1, keepdims=True) + 1e-12)
+        cosines = directions @ ops.transpose(directions)
+        pairs = ops.sum((cosines + 1) * (1 - ops.eye(self.classes)))
+        return ops.concatenate([distances, ops.zeros_like(distances[:, :1]) + pairs], axis=1)
+
+
+def with_extras(core: keras.Model, supervised: bool, centres: bool) -> keras.Model:
+    """A network with further outputs for its training, behind its logits; ``core_of`` is the way back.
+
+    Args:
+        core: made by ``build``.
+        supervised: add the logits of a head at the end of each stage but the last: of what has one height and width.
+            A head is a global average and a dense layer, as the last one is (deep supervision as in the supervised
+            blocks of Hu et al., "Learning supervised scoring ensemble for emotion recognition in the wild", 2017).
+        centres: add the columns of ``ClassCentres`` for FER2013's classes, on the embedding that the logits come from.
+
+    Returns:
+        A model of the same name and layers, (batch, 48, 48, 1) -> (batch, 15 + extras).
+
+    Raises:
+        ConfigError: there is one stage only.
+    """
+    outputs = [core.output]
+    if supervised:
+        ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if len(layer.output.shape) == 4}
+        if len(ends) < 2:
+            raise ConfigError("model.stages has one height and width only: supervised wants a stage before the last.")
+        for end in list(ends.values())[:-1]:
+            outputs.append(layers.Dense(LOGITS)(layers.GlobalAveragePooling2D()(end)))
+    if centres:
+        outputs.append(ClassCentres(len(FER2013_LABELS))(embedding(core)))
+    return keras.Model(core.input, layers.Concatenate()(outputs), name=core.name) if len(outputs) > 1 else core
+
+
+def embedding(core: keras.Model) -> keras.KerasTensor:
+    """What the last dense layer reads, before dropout: (batch, channels)."""
+    return next(layer.output for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
+
+
+def core_of(network: keras.Model, kind: str) -> keras.Model:
+    """The network to export, which shares its weights with the one inside ``network`` that trains.
+
+    Args:
+        network: made by ``train.build``.
+        kind: the recipe's.
+    """
+    inner = network.get_layer(kind)
+    if inner.output.shape[1] == LOGITS:
+        return inner
+    return keras.Model(inner.input, inner.get_layer("logits").output, name=kind)
+
+
+def mmac(model: keras.Model) -> float:
+    """Millions of multiply-accumulates that a functional model takes for one picture, biases and sums not counted."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense):
+            # Each number of the kernel is used once for each place of the output.
+            places = math.prod(layer.output.shape[1:-1])
+            total += places * math.prod(layer.kernel.shape)
+    return total / 1e6
 
 
 def load(path: Path) -> keras.Model:

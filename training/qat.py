@@ -29,7 +29,7 @@ from edge_fer.errors import ConfigError, DataError
 from evaluation import datasets
 from training import models
 from training.augmentation import Augment
-from training.losses import TwoHeadLoss, targets
+from training.losses import TwoHeadLoss, class_balance, targets
 from training.recipe import load_recipe
 from training.train import EpochLog, write_run
 
@@ -212,7 +212,8 @@ def finetune(
     network = keras.Model(pixels, quantised(augment(pixels)))
     steps = -(-len(training) // recipe.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
-    network.compile(keras.optimizers.Adam(schedule), loss=TwoHeadLoss(recipe.ferplus_weight), jit_compile=False)
+    loss = TwoHeadLoss(recipe.ferplus_weight, **class_balance(recipe.class_balance, training))
+    network.compile(keras.optimizers.Adam(schedule), loss=loss, jit_compile=False)
     log = EpochLog(epochs, run, quantised, splits["PublicTest"], [], steps, console)
     network.fit(
         training.images,

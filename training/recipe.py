@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +33,13 @@ class ModelRecipe:
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer.
         kind: "plain", "separable" or "residual".
+        branches: train each 3x3 convolution as a sum of several, see ``models.Branches``; not for "separable".
     """
 
     stages: list[list[int]]
     dropout: float = 0.2
     kind: Literal["plain", "separable", "residual"] = "plain"
+    branches: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class AugmentRecipe:
     cutout_px: int = 0
     noise: float = 0.0
     blur: float = 0.0
+    edges: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,38 @@ class DistillRecipe:
 
 
 @dataclass(frozen=True)
+class ClassBalanceRecipe:
+    """What is done for rare classes, on both heads, see ``losses.class_balance``.
+
+    Attributes:
+        kind: "none", "effective_number" or "logit_adjustment".
+        beta: of the effective number, 0 to less than 1; 0 weighs all classes alike.
+        tau: how much of the logarithm of the classes' shares is added; 1 is what the theory says.
+    """
+
+    kind: Literal["none", "effective_number", "logit_adjustment"] = "none"
+    beta: float = 0.999
+    tau: float = 1.0
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """Training without labels, see ``pretrain``: only ``python -m training pretrain`` reads it.
+
+    Attributes:
+        epochs: passes over the Training rows.
+        mask: share of the picture that is hidden.
+        patch_px: side of a hidden square.
+        noise: deviation of the Gaussian noise that is to be taken away, in grey levels.
+    """
+
+    epochs: int = 20
+    mask: float = 0.5
+    patch_px: int = 8
+    noise: float = 10.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training.
 
@@ -94,11 +132,17 @@ class Recipe:
         batch_size: pictures in a step.
         label_smoothing: on the FER2013 head (Szegedy et al., arXiv 1512.00567); FER+ votes are soft already.
         ferplus_weight: of the FER+ head's loss; the FER2013 head's is 1.
+        mixup: alpha of ``augmentation.Mixup``, off in the last tenth of the epochs; 0 for none.
+        center: weight of the center loss, see ``losses.TwoHeadLoss``; 0 for none. Its authors': 0.01.
+        island: weight of the island loss's pairs inside the center loss. Its authors': 10.
+        supervised: weight of each head at the end of an earlier stage, see ``models.with_extras``; 0 for none.
         model: the network.
         data: the rows.
         augment: the changes.
         optimizer: the steps.
         distill: the teacher.
+        class_balance: the rare classes.
+        pretrain: training without labels, before.
     """
 
     name: str
@@ -108,10 +152,16 @@ class Recipe:
     batch_size: int = 128
     label_smoothing: float = 0.1
     ferplus_weight: float = 1.0
+    mixup: float = 0.0
+    center: float = 0.0
+    island: float = 0.0
+    supervised: float = 0.0
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     distill: DistillRecipe = DistillRecipe()
+    class_balance: ClassBalanceRecipe = ClassBalanceRecipe()
+    pretrain: PretrainRecipe = PretrainRecipe()
 
     def __post_init__(self) -> None:
         if self.epochs <= self.optimizer.warmup_epochs:
@@ -119,10 +169,29 @@ class Recipe:
         for key, value in (("distill.weight", self.distill.weight), ("optimizer.average", self.optimizer.average)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
+        for key in ("mixup", "center", "island", "supervised"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
+        if self.island and not self.center:
+            raise ConfigError("island is a part of the center loss: give center a weight too.")
+        if self.model.branches and self.model.kind == "separable":
+            raise ConfigError("model.branches is for plain and residual networks: a separable one has no 3x3 to split.")
+        if not 0 <= self.augment.edges <= 0.5:
+            raise ConfigError(f"augment.edges must be 0 to 0.5, half of the side, not {self.augment.edges}.")
+        if not 0 <= self.class_balance.beta < 1:
+            raise ConfigError(f"class_balance.beta must be 0 to less than 1, not {self.class_balance.beta}.")
+        if not 0 < self.pretrain.mask < 1:
+            raise ConfigError(f"pretrain.mask must be between 0 and 1, not {self.pretrain.mask}.")
+        if self.pretrain.epochs < 1 or self.pretrain.patch_px < 1:
+            raise ConfigError("pretrain.epochs and pretrain.patch_px must be at least 1.")
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, seed: int | None = None) -> Recipe:
     """Read a recipe; an unknown key is an error that suggests the near one.
+
+    Args:
+        path: TOML.
+        seed: to put in place of the recipe's own.
 
     Raises:
         InputMissingError: no such file.
@@ -134,4 +203,12 @@ def load_recipe(path: Path) -> Recipe:
         raise InputMissingError(f"No recipe {path}; those of the project are in training/recipes.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    return from_table(Recipe, table, str(path))
+    recipe = from_table(Recipe, table, str(path))
+    return recipe if seed is None else dataclasses.replace(recipe, seed=seed)
+
+
+def text_with_seed(text: str, seed: int) -> str:
+    """The text of a recipe with another seed, all else as it was written."""
+    head, table, rest = re.fullmatch(r"(.*?)(^\s*\[|\Z)(.*)", text, re.DOTALL | re.MULTILINE).groups()  # type: ignore[union-attr]
+    head, found = re.subn(r"^(\s*seed\s*=\s*)[^\s#]+", rf"\g<1>{seed}", head, flags=re.MULTILINE)
+    return (head if found else f"seed = {seed}\n{head}") + table + rest  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ RUN/history.csv      a line an epoch; curves.png shows it
 RUN/checkpoint.keras network, optimizer and epoch, after every epoch: what --resume continues from
 RUN/averaged.keras   the averaged weights, where the recipe asks for them
 RUN/model.keras      the network to export, without augmentation
+RUN/branched.keras   the same before its branches were merged, where it has any: what --begin-with takes
 RUN/model.toml       its name, heads and framing, for the exporter
 RUN/evaluation/      figures on PublicTest
 """
@@ -16,8 +17,8 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import platform
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ from edge_fer.errors import ConfigError, InputMissingError
 from evaluation import datasets, figures
 from evaluation.datasets import Dataset
 from training import models, optimizers
-from training.augmentation import Augment
+from training.augmentation import Augment, Mixup, MixupUntil
 from training.committee import load_cache
-from training.losses import TwoHeadLoss, targets, with_teacher
-from training.recipe import Recipe, load_recipe
+from training.losses import TwoHeadLoss, class_balance, targets, with_teacher
+from training.recipe import Recipe, load_recipe, text_with_seed
 
 
 def train(
@@ -45,6 +46,7 @@ def train(
     resume: bool = False,
     cache: Path | None = None,
     begin_with: Path | None = None,
+    seed: int | None = None,
 ) -> None:
     """Train, or go on with a training that was cut off.
 
@@ -55,18 +57,21 @@ def train(
         resume: go on from the last checkpoint.
         cache: a committee's answers for the Training pictures; wanted where the recipe has a teacher.
         begin_with: a .keras file with the same layers, whose weights to start from.
+        seed: instead of the recipe's.
 
     Raises:
         EdgeFerError: recipe, data or run folder are not as they should be.
     """
-    recipe = load_recipe(recipe_path)
+    recipe = load_recipe(recipe_path, seed)
     console = Console(stderr=True)
     checkpoint = run / "checkpoint.keras"
     if resume:
         if not checkpoint.is_file():
             raise InputMissingError(f"{run} has no checkpoint.keras to resume from; start without --resume.")
         if load_recipe(run / "recipe.toml") != recipe:
-            raise ConfigError(f"{recipe_path} differs from {run}/recipe.toml: a run is resumed with its own recipe.")
+            raise ConfigError(
+                f"{recipe_path} differs from {run}/recipe.toml: a run is resumed with its own recipe and seed."
+            )
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
     if bool(recipe.distill.weight) != bool(cache):
@@ -84,32 +89,34 @@ def train(
 
     keras.utils.set_random_seed(recipe.seed)
     steps = -(-len(training) // recipe.batch_size)
+    network = build(recipe, steps, class_balance(recipe.class_balance, training))
+    core = models.core_of(network, recipe.model.kind)
     if resume:
-        network = build(recipe, steps)
         models.restore(network, checkpoint)
         epochs_done = int(network.optimizer.iterations.numpy()) // steps
         # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
         history = _read_history(run / "history.csv")[:epochs_done]
     else:
-        network = build(recipe, steps)
         epochs_done, history = 0, []
         if begin_with:
-            _begin_with(network.get_layer(recipe.model.kind), begin_with)
+            _begin_with(core, begin_with)
             facts["began_with"] = hashlib.sha256(begin_with.read_bytes()).hexdigest()
     run.mkdir(parents=True, exist_ok=True)
     if not resume:
-        shutil.copyfile(recipe_path, run / "recipe.toml")
+        text = recipe_path.read_text(encoding="utf-8")
+        (run / "recipe.toml").write_text(text if seed is None else text_with_seed(text, seed), encoding="utf-8")
     console.print(
-        f"{recipe.name}: {network.count_params():,} parameters, {len(training):,} Training rows, "
+        f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training rows, "
         f"{len(validation):,} PublicTest rows, Keras on {keras.backend.backend()}"
     )
     started = time.monotonic()
-    core = network.get_layer(recipe.model.kind)
     measured, callbacks = core, []
     if recipe.optimizer.average:
         averaged = run / "averaged.keras"
         measured = models.load(averaged) if resume else keras.models.clone_model(core)
         callbacks.append(WeightAverage(core, measured, recipe.optimizer.average, averaged))
+    if recipe.mixup:
+        callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
     callbacks.append(EpochLog(recipe.epochs, run, measured, validation, history, steps, console))
     network.fit(
         training.images,
@@ -120,7 +127,12 @@ def train(
         callbacks=callbacks,
         verbose=0,
     )
+    seconds = sum(line["seconds"] for line in history)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
+    facts["pictures_per_second"] = round(len(training) * len(history) / max(seconds, 0.1))
+    if recipe.model.branches:
+        _replace(run / "branched.keras", measured.save)
+        measured = models.merge_branches(measured)
     write_run(run, recipe, measured, splits, facts)
 
 
@@ -182,6 +194,7 @@ def write_run(
         "rows": {name: len(split) for name, split in splits.items()},
         "data_sha256": {name: split.sha256 for name, split in splits.items()},
         "parameters": trained.count_params(),
+        "mmac": round(models.mmac(trained), 3),
         **more_facts,
         "versions": {
             "python": platform.python_version(),
@@ -196,14 +209,35 @@ def write_run(
     console.print(f"Wrote {run / 'model.keras'}")
 
 
-def build(recipe: Recipe, steps_per_epoch: int) -> keras.Model:
-    """The network with augmentation in front and its optimizer, ready to fit."""
-    core = models.BUILDERS[recipe.model.kind](recipe.model.stages, recipe.model.dropout)
+def build(recipe: Recipe, steps_per_epoch: int, balance: dict[str, list[float]] | None = None) -> keras.Model:
+    """The network with augmentation in front, its loss and its optimizer, ready to fit.
+
+    Args:
+        recipe: all of it.
+        steps_per_epoch: batches.
+        balance: what ``losses.class_balance`` made of the data.
+    """
+    core = models.build(recipe.model)
+    core = models.with_extras(core, supervised=recipe.supervised > 0, centres=recipe.center > 0)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment = Augment(**dataclasses.asdict(recipe.augment), seed=recipe.seed)
-    network = keras.Model(pixels, core(augment(pixels)))
+    if recipe.mixup:
+        mixed, shares = Mixup(recipe.mixup, seed=recipe.seed)(augment(pixels))
+        outputs = keras.layers.Concatenate()([core(mixed), shares])
+    else:
+        outputs = core(augment(pixels))
+    network = keras.Model(pixels, outputs)
     optimizer = optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch)
-    loss = TwoHeadLoss(recipe.ferplus_weight, recipe.distill.weight, recipe.distill.temperature)
+    loss = TwoHeadLoss(
+        recipe.ferplus_weight,
+        recipe.distill.weight,
+        recipe.distill.temperature,
+        supervised=recipe.supervised,
+        center=recipe.center,
+        island=recipe.island,
+        mixed=recipe.mixup > 0,
+        **(balance or {}),
+    )
     network.compile(optimizer, loss=loss, jit_compile=False)
     return network
 

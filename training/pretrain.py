@@ -1,0 +1,157 @@
+"""Train a trunk without labels: it fills in faces of which squares are hidden and the rest is noisy.
+
+    python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
+    python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 \\
+        --begin-with runs/plain-faces/model.keras
+
+Sources: Vincent et al., ICML 2008 (denoising); He et al., arXiv 2111.06377 (hidden patches, loss on those alone);
+Xie et al., arXiv 2111.09886 (a decoder of one linear layer).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from rich.console import Console
+
+from edge_fer.errors import ConfigError
+from evaluation import datasets
+from training import models, optimizers
+from training.augmentation import Augment
+from training.recipe import Recipe, load_recipe
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Corrupt(layers.Layer):
+    """Hides squares of pictures (n, h, w, 1), 0-255, behind their mean and adds noise, always.
+
+    Output: the corrupted pictures, and the mask float32 (n, h, w, 1), 1 where a pixel is hidden.
+
+    Args:
+        mask: share of the squares that is hidden, of each on its own.
+        patch_px: side of a square.
+        noise: deviation, grey levels.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, mask: float, patch_px: int, noise: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = {"mask": mask, "patch_px": patch_px, "noise": noise, "seed": seed}
+        self.random = keras.random.SeedGenerator(seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}
+
+    def call(self, images: Any) -> Any:
+        n, (height, width), side = ops.shape(images)[0], images.shape[1:3], self.settings["patch_px"]
+        squares = (n, -(-height // side), -(-width // side), 1)
+        hidden = ops.cast(keras.random.uniform(squares, seed=self.random) < self.settings["mask"], "float32")
+        hidden = ops.repeat(ops.repeat(hidden, side, axis=1), side, axis=2)[:, :height, :width]
+        mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+        noise = self.settings["noise"] * keras.random.normal(ops.shape(images), seed=self.random)
+        return ops.where(hidden > 0, mean, ops.clip(images + noise, 0, 255)), hidden
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class HiddenError(layers.Layer):
+    """Mean squared error over the hidden pixels: [pictures, filled-in pictures, mask] (n, h, w, 1) each -> (n, 1).
+
+    Each picture counts with mean 0 and deviation 1, which is what the filled-in ones are to have.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        images, filled, hidden = inputs
+        mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
+        deviation = ops.std(images, axis=(1, 2, 3), keepdims=True)
+        error = ops.square(filled - (images - mean) / (deviation + 1.0)) * hidden
+        return ops.sum(error, axis=(1, 2)) / ops.maximum(ops.sum(hidden, axis=(1, 2)), 1.0)
+
+
+def build(recipe: Recipe, core: keras.Model, steps_per_epoch: int) -> keras.Model:
+    """A network from pictures to the error of each, ready to fit, around the trunk of ``core``.
+
+    Its one output is what training minimises; no labels are looked at.
+    """
+    pixels = keras.Input(core.input_shape[1:], name="pixels")
+    # Noise and blur would be in the pictures that are to be filled in.
+    augment = dataclasses.replace(recipe.augment, noise=0.0, blur=0.0, cutout_px=0)
+    images = Augment(**dataclasses.asdict(augment), seed=recipe.seed)(pixels)
+    settings = recipe.pretrain
+    corrupt = Corrupt(settings.mask, settings.patch_px, settings.noise, seed=recipe.seed)
+    corrupted, hidden = corrupt(images)
+    pooling = next(layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
+    trunk = keras.Model(core.input, pooling.input, name="trunk")
+    places = trunk.output.shape[1:3]
+    height, width = core.input_shape[1:3]
+    if (height % places[0], width % places[1]) != (0, 0):
+        raise ConfigError(f"model.stages end at {places[0]}x{places[1]}, which does not divide {height}x{width}.")
+    rows, columns = height // places[0], width // places[1]
+    x = layers.Conv2D(rows * columns, 1, name="decoder")(trunk(corrupted))
+    x = layers.Reshape((*places, rows, columns))(x)
+    filled = layers.Reshape((height, width, 1))(layers.Permute((1, 3, 2, 4))(x))
+    network = keras.Model(pixels, HiddenError()([images, filled, hidden]))
+    optimizer = optimizers.make(recipe.optimizer, settings.epochs, steps_per_epoch)
+    network.compile(optimizer, loss=_output_itself, jit_compile=False)
+    return network
+
+
+def _output_itself(y_true: Any, y_pred: Any) -> Any:
+    return y_pred[:, 0]
+
+
+def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
+    """Train the trunk of a recipe's network without labels, on the Training rows alone.
+
+    Args:
+        recipe_path: see ``load_recipe``; its ``pretrain.epochs`` count here.
+        data_folder: see ``datasets.load``.
+        run: new folder: model.keras, for ``train --begin-with``, recipe.toml and run.json.
+
+    Raises:
+        EdgeFerError: recipe, data or run folder are not as they should be.
+    """
+    started = time.monotonic()
+    console = Console(stderr=True)
+    recipe = load_recipe(recipe_path)
+    if recipe.pretrain.epochs <= recipe.optimizer.warmup_epochs:
+        raise ConfigError(f"pretrain.epochs ({recipe.pretrain.epochs}) must be more than optimizer.warmup_epochs.")
+    if run.exists() and any(run.iterdir()):
+        raise ConfigError(f"{run} is not empty: choose another --run.")
+    console.print(f"Reading {data_folder} ...")
+    training = datasets.load(data_folder, recipe.data.exclude or None)["Training"]
+    keras.utils.set_random_seed(recipe.seed)
+    core = models.build(recipe.model)
+    network = build(recipe, core, -(-len(training) // recipe.batch_size))
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.toml").write_text(recipe_path.read_text(encoding="utf-8"), encoding="utf-8")
+    show = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: console.print(
+            f"epoch {epoch + 1:3d}  error of hidden pixels {logs['loss']:.4f}  {time.monotonic() - started:.0f} s"
+        )
+    )
+    history = network.fit(
+        training.images,
+        np.zeros((len(training), 1), np.float32),
+        batch_size=recipe.batch_size,
+        epochs=recipe.pretrain.epochs,
+        callbacks=[show],
+        verbose=0,
+    )
+    core.save(run / "model.keras")
+    facts = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "rows": len(training),
+        "data_sha256": training.sha256,
+        "error": [round(float(loss), 5) for loss in history.history["loss"]],
+        "seconds": round(time.monotonic() - started),
+    }
+    (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    console.print(f"Wrote {run / 'model.keras'}")
