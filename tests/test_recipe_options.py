@@ -26,7 +26,8 @@ from training.recipe import (
     PretrainRecipe,
     Recipe,
     load_recipe,
-    text_with_seed,
+    read_table,
+    to_toml,
 )
 from training.train import build
 
@@ -319,7 +320,7 @@ def test_all_options_together_train_resume_and_export(data: Path, tmp_path: Path
     faces_run, run = tmp_path / "faces", tmp_path / "run"
     assert main(["pretrain", "--recipe", str(recipe), "--data", str(data), "--run", str(faces_run)]) == 0
     assert len(json.loads((faces_run / "run.json").read_text())["error"]) == 2
-    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--run", str(run), "--seed", "7"]
+    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--run", str(run), "--set", "seed=7"]
     assert main([*arguments, "--begin-with", str(faces_run / "model.keras")]) == 0
     facts = json.loads((run / "run.json").read_text())
     assert facts["seed"] == load_recipe(run / "recipe.toml").seed == 7
@@ -335,19 +336,37 @@ def test_all_options_together_train_resume_and_export(data: Path, tmp_path: Path
     assert main([*arguments, "--resume"]) == 0
     with (run / "history.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
-    assert main([*arguments[:-1], "8", "--resume"]) == 78
+    assert main([*arguments[:-1], "seed=8", "--resume"]) == 78
+
+
+def test_a_recipe_is_changed_and_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(TOML.format(top="", model="", more=""))
+    changes = ["seed=7", "model.dropout=0.5", "optimizer.kind=muon", "distill.weight = 0.25", "model.stages=[[4, 2]]"]
+    changed = load_recipe(path, changes)
+    assert (changed.seed, changed.model.dropout, changed.optimizer.kind) == (7, 0.5, "muon")
+    assert (changed.distill.weight, changed.model.stages) == (0.25, [[4, 2]])
+    (tmp_path / "again.toml").write_text(to_toml(read_table(path, changes)))
+    assert load_recipe(tmp_path / "again.toml") == changed
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("change", "message"),
     [
-        ('name = "x"\nseed = 1\n[a]\nseed = 2\n', 'name = "x"\nseed = 9\n[a]\nseed = 2\n'),
-        ('name = "x" # seed = 1\n[a]\nb = [[1, 2]]\n', 'seed = 9\nname = "x" # seed = 1\n[a]\nb = [[1, 2]]\n'),
-        ("seed=1 # the first", "seed=9 # the first"),
+        ("seed", "write KEY=VALUE"),
+        ("=2", "write KEY=VALUE"),
+        ("a.b.c=2", "write KEY=VALUE"),
+        ("name.first=2", "name is no table"),
+        ("sed=2", "seed"),
+        ("seed=two", "seed"),
+        ("model.drop=0.1", "dropout"),
     ],
 )
-def test_a_seed_is_put_into_the_text(text: str, expected: str) -> None:
-    assert text_with_seed(text, 9) == expected
+def test_a_change_that_is_none_is_refused(change: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(TOML.format(top="", model="", more=""))
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path, [change])
 
 
 @pytest.mark.parametrize(

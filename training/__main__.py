@@ -13,6 +13,7 @@ from edge_fer.errors import EdgeFerError
 EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain --resume
+  python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/mixed --set mixup=0.2
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
   python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
   python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --cache runs/committee.npz \\
@@ -42,7 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--cache", type=Path, metavar="NPZ", help="a committee's answers, for recipes with [distill]")
     train.add_argument("--begin-with", type=Path, metavar="KERAS", help="start from the weights of this model")
-    train.add_argument("--seed", type=int, help="instead of the recipe's")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe; may be given often",
+    )
     pretrain = verbs.add_parser("pretrain", help="train a trunk without labels, for train --begin-with")
     pretrain.add_argument("--recipe", type=Path, required=True, metavar="TOML")
     pretrain.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -82,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
                 resume=args.resume,
                 cache=args.cache,
                 begin_with=args.begin_with,
-                seed=args.seed,
+                changes=args.set,
             )
         elif args.verb == "pretrain":
             from training.pretrain import pretrain as pretrain_by_recipe

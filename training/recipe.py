@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
-import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edge_fer.config import from_table
 from edge_fer.errors import ConfigError, InputMissingError
@@ -186,16 +186,16 @@ class Recipe:
             raise ConfigError("pretrain.epochs and pretrain.patch_px must be at least 1.")
 
 
-def load_recipe(path: Path, seed: int | None = None) -> Recipe:
-    """Read a recipe; an unknown key is an error that suggests the near one.
+def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """The table of a recipe file, with some values changed.
 
     Args:
         path: TOML.
-        seed: to put in place of the recipe's own.
+        changes: "seed=2", "optimizer.learning_rate=0.01": a value as in TOML, or else a string.
 
     Raises:
         InputMissingError: no such file.
-        ConfigError: not TOML, an unknown key, or a value of the wrong type.
+        ConfigError: not TOML, or a change that is none.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -203,12 +203,40 @@ def load_recipe(path: Path, seed: int | None = None) -> Recipe:
         raise InputMissingError(f"No recipe {path}; those of the project are in training/recipes.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    recipe = from_table(Recipe, table, str(path))
-    return recipe if seed is None else dataclasses.replace(recipe, seed=seed)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        *outer, inner = key.strip().split(".")
+        if not equals or not inner or len(outer) > 1:
+            raise ConfigError(f"--set {change!r}: write KEY=VALUE, as in seed=2 or model.dropout=0.1.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        place = table.setdefault(outer[0], {}) if outer else table
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {change!r}: {outer[0]} is no table.")
+        place[inner] = value
+    return table
 
 
-def text_with_seed(text: str, seed: int) -> str:
-    """The text of a recipe with another seed, all else as it was written."""
-    head, table, rest = re.fullmatch(r"(.*?)(^\s*\[|\Z)(.*)", text, re.DOTALL | re.MULTILINE).groups()  # type: ignore[union-attr]
-    head, found = re.subn(r"^(\s*seed\s*=\s*)[^\s#]+", rf"\g<1>{seed}", head, flags=re.MULTILINE)
-    return (head if found else f"seed = {seed}\n{head}") + table + rest  # type: ignore[no-any-return]
+def to_toml(table: dict[str, Any]) -> str:
+    """A recipe's table as TOML; its values look the same in JSON."""
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if key not in tables]
+    for name, inner in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in inner.items())]
+    return "\n".join(lines) + "\n"
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; an unknown key is an error that suggests the near one.
+
+    Args:
+        path: TOML.
+        changes: see ``read_table``.
+
+    Raises:
+        InputMissingError: no such file.
+        ConfigError: not TOML, an unknown key, or a value of the wrong type.
+    """
+    return from_table(Recipe, read_table(path, changes), str(path))

@@ -20,6 +20,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from training import models, optimizers
 from training.augmentation import Augment, Mixup, MixupUntil
 from training.committee import load_cache
 from training.losses import TwoHeadLoss, class_balance, targets, with_teacher
-from training.recipe import Recipe, load_recipe, text_with_seed
+from training.recipe import Recipe, load_recipe, read_table, to_toml
 
 
 def train(
@@ -46,7 +47,7 @@ def train(
     resume: bool = False,
     cache: Path | None = None,
     begin_with: Path | None = None,
-    seed: int | None = None,
+    changes: Sequence[str] = (),
 ) -> None:
     """Train, or go on with a training that was cut off.
 
@@ -57,12 +58,12 @@ def train(
         resume: go on from the last checkpoint.
         cache: a committee's answers for the Training pictures; wanted where the recipe has a teacher.
         begin_with: a .keras file with the same layers, whose weights to start from.
-        seed: instead of the recipe's.
+        changes: of the recipe, see ``read_table``.
 
     Raises:
         EdgeFerError: recipe, data or run folder are not as they should be.
     """
-    recipe = load_recipe(recipe_path, seed)
+    recipe = load_recipe(recipe_path, changes)
     console = Console(stderr=True)
     checkpoint = run / "checkpoint.keras"
     if resume:
@@ -70,7 +71,7 @@ def train(
             raise InputMissingError(f"{run} has no checkpoint.keras to resume from; start without --resume.")
         if load_recipe(run / "recipe.toml") != recipe:
             raise ConfigError(
-                f"{recipe_path} differs from {run}/recipe.toml: a run is resumed with its own recipe and seed."
+                f"{recipe_path} differs from {run}/recipe.toml: a run is resumed with its own recipe and --set."
             )
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
@@ -103,8 +104,8 @@ def train(
             facts["began_with"] = hashlib.sha256(begin_with.read_bytes()).hexdigest()
     run.mkdir(parents=True, exist_ok=True)
     if not resume:
-        text = recipe_path.read_text(encoding="utf-8")
-        (run / "recipe.toml").write_text(text if seed is None else text_with_seed(text, seed), encoding="utf-8")
+        text = to_toml(read_table(recipe_path, changes)) if changes else recipe_path.read_text(encoding="utf-8")
+        (run / "recipe.toml").write_text(text, encoding="utf-8")
     console.print(
         f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training rows, "
         f"{len(validation):,} PublicTest rows, Keras on {keras.backend.backend()}"
