@@ -254,6 +254,7 @@ def run(settings: Settings) -> None:
             result = recognizer.recognize(frame)
             for sink in sinks:
                 sink.write(result)
+            del frame, result  # their pictures, before the source makes the next
             if stopping.requested:
                 break
 

@@ -22,6 +22,10 @@ from edge_fer.tracking import Track, Tracker
 
 SAME_CROP = 3.0
 """Mean difference of two crops, in grey levels, below which the second keeps the prediction of the first."""
+OTHER_CROP = 8.0
+"""One from which the second is classified at once: so much changes with an expression that is cut to another."""
+CLASSIFY_S = 0.06
+"""Between the two, a face is classified this often: the answer is a mean over more time than that."""
 
 
 class Recognizer:
@@ -40,7 +44,7 @@ class Recognizer:
         self._classifier = classifier
         self._search = FaceSearch(detector, min_face_px, new_face_s)
         self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.card.smoothing))
-        self._last: Frame | None = None
+        self._stream: tuple[str, tuple[int, ...]] | None = None
 
     @classmethod
     def load(cls, model: Path | str = DEFAULT_MODEL, *, device: str = "cpu", threads: int = 1) -> Recognizer:
@@ -91,9 +95,10 @@ class Recognizer:
 
     def _begin(self, frame: Frame) -> list[Track]:
         """Start over where a frame does not continue the one before; returns the tracks that this ends."""
-        last, self._last = self._last, frame
-        if last is not None and last.stream == frame.stream and last.gray.shape == frame.gray.shape:
+        stream = (frame.stream, frame.gray.shape)
+        if stream == self._stream:
             return []
+        self._stream = stream
         self._search.restart()
         return self._tracker.end_all()
 
@@ -102,14 +107,9 @@ class Recognizer:
         tensor = face_tensor(frame.gray, track.box, self._classifier.size_hw, card.margin)
         quality = _quality(tensor, min(track.box.w, track.box.h))
         clock.stop("preprocess")
-        # A norm of the difference: cheaper than the network, and what is the same picture has the same answer.
-        if (
-            track.raw is None
-            or track.tensor is None
-            or cv2.norm(tensor, track.tensor, cv2.NORM_L1) > SAME_CROP * tensor.size
-        ):
+        if track.raw is None or _news(track, tensor, frame.time_s):
             (track.raw,) = self._classifier.classify([tensor])
-            track.tensor = tensor
+            track.tensor, track.classified_s = tensor, frame.time_s
         clock.stop("classify")
         track.expression.update(track.raw, frame.time_s)
         expression, prediction = track.expression.expression, track.expression.prediction
@@ -156,6 +156,16 @@ def _named(array: NDArray[Any]) -> str:
     return f"{array.dtype.name} {array.shape}"
 
 
+def _news(track: Track, tensor: Picture, time_s: float) -> bool:
+    """Whether a crop has to be classified: cheaper than the network, and the same picture has the same answer."""
+    if track.tensor is None:
+        return True
+    changed = cv2.norm(tensor, track.tensor, cv2.NORM_L1) / tensor.size
+    recent = 0 <= time_s - track.classified_s < CLASSIFY_S
+    return changed > (OTHER_CROP if recent else SAME_CROP)
+
+
 def _quality(tensor: Picture, size_px: float) -> Quality:
-    blur = float(cv2.Laplacian(tensor, cv2.CV_32F).var())
-    return Quality(round(size_px), blur, float(tensor.mean()) / 255)
+    # In 16 bits, where it is exact: the Laplacian of 8 bits is within +-1020. OpenCV's mean is quicker than NumPy's.
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(tensor, cv2.CV_16S))
+    return Quality(round(size_px), float(deviation[0, 0]) ** 2, cv2.mean(tensor)[0] / 255)

@@ -31,9 +31,12 @@ MISSES = 2
 """up to so many: a face that jumped further is found by the slices."""
 SIZES = 1.3
 """A known face may have become larger or smaller by this factor."""
-BAND = 2.0
-"""Largest over smallest face of a slice. Bands overlap by a step of the cascade, or faces between two would be lost."""
-BAND_OVERLAP = 1.1
+FINE = 1.8
+"""By this factor a candidate of a slice may be larger than the face. It also makes the face so large in the picture
+that a cascade looks at every pixel of it, as in a search of the whole frame."""
+BAND = 1.2**3
+"""Largest over smallest face of a slice: three steps of a rough search; the next band goes on from there. As long as
+faces are less than twice its window, a cascade looks at every other pixel, and above at each: four times as dear."""
 TILE_FACES_WH = (7, 6)
 """Size of a tile in widths of its smallest face, before neighbours overlap by a largest face."""
 BLOCK_PX = 16
@@ -41,8 +44,9 @@ BLOCK_PX = 16
 MOVED = 5
 """Change of such a mean, in grey levels, that counts as movement. Noise of sigma 8 changes it by less than 2."""
 MOVED_SHARE = 0.25
-"""How much of the area of a slice's smallest face must have moved: a hand's twitch brings no large face."""
-CONFIRM_S = 0.12
+"""How much of the area of a slice's smallest face must have moved, all within that of its largest: a hand's twitch
+brings no large face, nor do leaves all over the frame."""
+CONFIRM_S = 0.2
 """A face is followed by its picture for so long before the detector looks again."""
 DOUBT_S = 0.5
 """A face that the detector does not confirm is followed for so long: it may have turned away or be half hidden."""
@@ -184,7 +188,7 @@ class FaceSearch:
             top=int(box.y + box.h / 2 - half),
             right=int(box.x + box.w / 2 + half),
             bottom=int(box.y + box.h / 2 + half),
-            min_px=max(box.w / spread, 0.8 * self._smallest_px(self._frame.level(0))),
+            min_px=max(box.w / (spread if expected else FINE), 0.8 * self._smallest_px(self._frame.level(0))),
             max_px=box.w * spread,
         )
         return self._look(window, expected=expected, rough=misses > 1)
@@ -200,7 +204,7 @@ class FaceSearch:
         # The first frame of a stream is searched whole: people look at the first second.
         first = self._turns == 0
         self._due = count if first else min(count, self._due + count * step_s / self._new_face_s)
-        blocks = self._blocks(taken)
+        blocks, news = self._blocks(taken)
         found = []
         for _ in range(count):
             if self._due < 1:
@@ -211,7 +215,7 @@ class FaceSearch:
             part.turn_s = time_s
             self._next = (self._next + 1) % count
             self._turns += 1
-            moved = self._moved(part, blocks, time_s)
+            moved = self._moved(part, blocks, news, time_s)
             if moved is not None:
                 self._due -= 1
                 found += self._look(moved, taken, rough=True)
@@ -242,39 +246,48 @@ class FaceSearch:
         faces = self._detector.detect(pixels, part.min_px / scale, part.max_px / scale, expected=expected, rough=rough)
         return [FaceBox((f.x + left) * scale, (f.y + top) * scale, f.w * scale, f.h * scale) for f in faces]
 
-    def _blocks(self, taken: Sequence[FaceBox]) -> Picture:
-        """Means of blocks, uint8 (height / 16, width / 16); 0 around known faces, whose movement is no news."""
-        gray = self._frame.level(0)
-        height, width = gray.shape
-        blocks_wh = (max(1, width // BLOCK_PX), max(1, height // BLOCK_PX))
+    def _blocks(self, taken: Sequence[FaceBox]) -> tuple[Picture, Picture]:
+        """Means of blocks, uint8 (height / 16, width / 16), and which tell news: 0 around known faces, else 1."""
+        quarter = self._frame.level(2)
+        rows, columns = (max(1, side * 4 // BLOCK_PX) for side in quarter.shape)
         # Whole blocks alone: what is left at the edges is less than half a face, and means of fractions are dear.
-        whole = gray[: blocks_wh[1] * BLOCK_PX, : blocks_wh[0] * BLOCK_PX]
-        blocks = cv2.resize(whole, blocks_wh, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        whole = quarter[: rows * BLOCK_PX // 4, : columns * BLOCK_PX // 4]
+        blocks = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        news = np.ones_like(blocks)
         for box in taken:
             left, top = int((box.x - 0.25 * box.w) / BLOCK_PX), int((box.y - 0.25 * box.h) / BLOCK_PX)
             right, bottom = int((box.x + 1.25 * box.w) / BLOCK_PX) + 1, int((box.y + 1.25 * box.h) / BLOCK_PX) + 1
-            blocks[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 0
-        return blocks
+            news[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 0
+        return blocks, news
 
-    def _moved(self, part: _Slice, blocks: Picture, time_s: float) -> _Slice | None:
-        """What of a slice must be searched now: where something moved since its last turn, or None."""
-        rows = slice(part.top // BLOCK_PX, -(-part.bottom // BLOCK_PX))
-        now = blocks[rows, part.left // BLOCK_PX : -(-part.right // BLOCK_PX)]
+    def _moved(self, part: _Slice, blocks: Picture, news: Picture, time_s: float) -> _Slice | None:
+        """What of a slice must be searched now: where enough moved since its last turn, or None."""
+        first_row, first_column = part.top // BLOCK_PX, part.left // BLOCK_PX
+        place = (slice(first_row, -(-part.bottom // BLOCK_PX)), slice(first_column, -(-part.right // BLOCK_PX)))
+        now, news = blocks[place], news[place]
         if part.seen is None or now.size == 0 or not 0 <= time_s - part.seen_s < RECHECK_S:
-            part.seen, part.seen_s = now.copy(), time_s
+            part.seen, part.seen_s = now * news, time_s
             return part
-        moved = cv2.absdiff(now, part.seen) >= MOVED
-        if np.count_nonzero(moved) < max(1, MOVED_SHARE * (part.min_px / BLOCK_PX) ** 2):
+        changed = cv2.absdiff(now, part.seen) >= MOVED
+        moved = changed * news
+        face_blocks = max(1, math.ceil(min(part.max_px, min(now.shape) * BLOCK_PX) / BLOCK_PX))
+        around = cv2.boxFilter(
+            moved, cv2.CV_16U, (face_blocks, face_blocks), normalize=False, borderType=cv2.BORDER_CONSTANT
+        )
+        enough = around >= max(1, MOVED_SHARE * (part.min_px / BLOCK_PX) ** 2)
+        came = enough & (moved > 0)
+        y, x = np.flatnonzero(came.any(axis=1)), np.flatnonzero(came.any(axis=0))
+        if not y.size:
             return None
         # What changed by less keeps its old value, so that slow changes add up and are seen in the end.
-        part.seen[moved] = now[moved]
-        y, x = np.flatnonzero(moved.any(axis=1)), np.flatnonzero(moved.any(axis=0))
-        # A face that came here has some of the movement in it.
+        np.copyto(part.seen, now, where=came)
+        # The middle of a face that came here is where something moved.
+        reach = part.max_px / 2
         return _Slice(
-            left=max(part.left, part.left + int(x[0] * BLOCK_PX - part.max_px)),
-            top=max(part.top, part.top + int(y[0] * BLOCK_PX - part.max_px)),
-            right=min(part.right, part.left + int((x[-1] + 1) * BLOCK_PX + part.max_px)),
-            bottom=min(part.bottom, part.top + int((y[-1] + 1) * BLOCK_PX + part.max_px)),
+            left=max(part.left, int((first_column + x[0]) * BLOCK_PX - reach)),
+            top=max(part.top, int((first_row + y[0]) * BLOCK_PX - reach)),
+            right=min(part.right, int((first_column + x[-1] + 1) * BLOCK_PX + reach)),
+            bottom=min(part.bottom, int((first_row + y[-1] + 1) * BLOCK_PX + reach)),
             min_px=part.min_px,
             max_px=part.max_px,
         )
@@ -319,8 +332,8 @@ def _slices(shape: tuple[int, ...], smallest_px: float, *, whole: bool) -> list[
                         top=max(0, int(row * height / rows - high / 2)),
                         right=min(width, int((column + 1) * width / columns + high / 2)),
                         bottom=min(height, int((row + 1) * height / rows + high / 2)),
-                        min_px=low if low == smallest_px else low / BAND_OVERLAP,
-                        max_px=high * BAND_OVERLAP,
+                        min_px=low,
+                        max_px=high,
                     )
                 )
         low = high

@@ -67,6 +67,7 @@ class Track:
         seen_s: when.
         misses: in how many frames it was not found since.
         tensor: the crop that was last classified, None before the first.
+        classified_s: when that was.
         raw: its prediction.
         face: as last reported, None before the first.
     """
@@ -77,6 +78,7 @@ class Track:
     seen_s: float
     misses: int = 0
     tensor: Picture | None = None
+    classified_s: float = 0.0
     raw: Prediction | None = None
     face: Face | None = None
     filter: BoxFilter = field(default_factory=BoxFilter)

@@ -27,7 +27,8 @@ class VideoSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._closed = False
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        # Each thread of the decoder keeps a frame of its own, and FFmpeg would take one for each core.
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         # A file can look like a video and still hold no frame, so the first one is fetched here.
         if not self._capture.isOpened() or not self._capture.grab():
             raise DataError(
@@ -53,6 +54,7 @@ class VideoSource:
                 shown_s = shown_s if shown_s > time_s else time_s + 1 / self.fps
             time_s = max(0.0, shown_s)
             yield _frame(picture.astype(np.uint8, copy=False), seq, time_s, str(self._path))
+            del picture  # before the next is made
             seq += 1
             more = self._capture.grab()
         if not self._closed:
