@@ -177,6 +177,27 @@ def test_a_face_that_hardly_changes_keeps_its_prediction(
     assert 2 <= len(asked) <= 25  # of 60: again only while the steadied box still settles
 
 
+def test_a_moving_face_is_not_classified_in_every_frame_but_another_expression_at_once(
+    demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = Recognizer.load()
+    asked: list[int] = []
+    classify = recognizer._classifier.classify
+    monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: asked.append(1) or classify(tensors))
+    moving = [demo_frames[count // 2 * 2] for count in range(30)]  # two steps of the demo, then as long still
+    for seq, frame in enumerate(moving):
+        recognizer.recognize(Frame(frame.gray, seq, seq / 60, "moving"))
+    assert len(asked) < 30  # of 60
+    last = moving[-1]
+    other = last.gray.copy()
+    for true in last.truth:
+        x, y, w, h = (round(side) for side in (true.box.x, true.box.y, true.box.w, true.box.h))
+        other[y + h // 2 : y + h, x : x + w] //= 2  # the lower half of each face in shadow
+    asked.clear()
+    recognizer.recognize(Frame(other, 30, 30 / 60, "moving"))
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (480, 640), (1, 3000), (3000, 2)])
 @pytest.mark.parametrize("value", [0, 255])
 def test_pictures_without_a_face(recognizer: Recognizer, shape: tuple[int, int], value: int) -> None:

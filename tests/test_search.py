@@ -165,3 +165,68 @@ def test_any_frame_and_any_time_are_taken(shape: tuple[int, int], times: list[fl
     known = KnownFace(1, FaceBox(-30, 5, 40, 40), 1)
     for time_s in times:
         assert search.find(np.full(shape, value, np.uint8), time_s, [known]) == []
+
+
+def sprinkled(gray: Picture, blocks: list[tuple[int, int]]) -> Picture:
+    """The picture with some blocks of 16x16 pixels brighter."""
+    changed = gray.copy()
+    for row, column in blocks:
+        changed[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 30
+    return changed
+
+
+def searched_sizes(before: Picture, after: Picture) -> list[tuple[int, ...]]:
+    """What the detector is shown within the half second after a picture has given way to another."""
+    detector = Brightest()
+    search = FaceSearch(detector, 40, 0.5)
+    for frame in range(20):
+        search.find(before, frame / 30, [])
+    detector.calls.clear()
+    for frame in range(20, 35):
+        search.find(after, frame / 30, [])
+    return [shape for shape, _ in detector.calls]
+
+
+def test_movement_that_is_too_small_for_a_face_is_passed_over() -> None:
+    gray = np.random.default_rng(3).integers(0, 120, (480, 640)).astype(np.uint8)
+    assert searched_sizes(gray, sprinkled(gray, [(10, 10)])) == []
+    # As many blocks as a face has, but all over the frame: leaves in the wind.
+    leaves = [(row, column) for row in range(2, 30, 9) for column in range(2, 40, 9)]
+    assert searched_sizes(gray, sprinkled(gray, leaves)) == []
+    face = [(row, column) for row in (10, 11, 12) for column in (10, 11, 12)]
+    assert searched_sizes(gray, sprinkled(gray, face)) != []
+
+
+def test_small_movement_brings_a_search_for_small_faces_only_and_only_there() -> None:
+    gray = np.random.default_rng(3).integers(0, 120, (480, 640)).astype(np.uint8)
+    face = [(row, column) for row in (4, 5, 6) for column in (4, 5, 6)]
+    shapes = searched_sizes(gray, sprinkled(gray, face))
+    assert shapes
+    assert all(max(shape) <= 48 + 70 for shape in shapes)  # the movement, and half a face of its band on each side
+
+
+def test_a_slice_in_which_something_always_moves_is_not_searched_in_every_frame() -> None:
+    detector = Brightest()
+    search = FaceSearch(detector, 40, 0.5)
+    gray = np.zeros((480, 640), np.uint8)
+    counts = []
+    for frame in range(61):
+        detector.calls.clear()
+        # Only the upper left corner changes, in each frame: all the other slices pass their turns on.
+        gray[:96, :96] = 0 if frame % 2 else 120
+        search.find(gray, frame / 30, [])
+        counts.append(len(detector.calls))
+    # In two seconds a slice has 4 turns of 0.5 s, or 6 of 0.3 s where others pass theirs on; 5 slices have the corner.
+    assert 4 <= sum(counts[1:]) <= 6 * 5
+
+
+def test_a_moving_known_face_is_no_news() -> None:
+    detector = Brightest()
+    search = FaceSearch(detector, 40, 0.5)
+    search.find(picture(None), 0.0, [])
+    box = FaceBox(100, 100, 60, 60)
+    detector.calls.clear()
+    for frame in range(1, 45):
+        (box,) = search.find(picture(100 + 3 * frame), frame / 30, [KnownFace(1, box, 0)])
+    # What it uncovers was seen before it came.
+    assert [shape for shape, expected in detector.calls if not expected] == []
