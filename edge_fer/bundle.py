@@ -299,7 +299,7 @@ def extract(path: Path, folder: Path) -> list[Path]:
         OutputError: a file is there already, or the folder cannot be written.
     """
     bundle = load_bundle(path)
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(bundle.path) as archive:
         parts = {name: archive.read(name) for name in _MEMBERS if name in archive.namelist()}
     parts = {"model.tflite": bundle.model, **parts}
     for name in parts:

@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR; may be given often; - is stdout",
     )
-    run.add_argument("--model", metavar="FILE", help="a bundle made by export/quantize.py (default: the package's)")
+    run.add_argument("--model", metavar="NAME", help="a model of the package, or a bundle's file (default: accurate)")
     run.add_argument("--device", choices=["cpu", "edgetpu"], help="where the model runs (default: cpu)")
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model (default: 1)")
     run.add_argument(
@@ -129,7 +129,13 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default: the model's name)")
     extract.set_defaults(act=_extract_model)
     for verb in (show, verify, extract):
-        verb.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a bundle (default: the package's)")
+        verb.add_argument(
+            "file",
+            nargs="?",
+            type=Path,
+            metavar="NAME",
+            help="a model of the package, or a bundle's file (default: accurate)",
+        )
 
     cameras = add_verb("cameras", "list the cameras of this machine", "example:\n  edge-fer cameras --json\n")
     cameras.add_argument("--json", action="store_true", help="print JSON")
@@ -377,11 +383,12 @@ def _card(path: Path) -> dict[str, Any]:
     """All that a bundle's card says, for people and for ``--json``."""
     from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 
-    card = load_bundle(path).card
+    bundle = load_bundle(path)
+    card = bundle.card
     return {
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "default": path == DEFAULT_MODEL,
+        "file": str(bundle.path),
+        "bytes": bundle.path.stat().st_size,
+        "default": bundle.path == DEFAULT_MODEL,
         "name": card.name,
         "heads": [
             {"name": head.name, "labels": list(head.labels), "temperature": head.temperature} for head in card.heads

@@ -63,7 +63,7 @@ class ModelSettings:
     """What tells expressions.
 
     Attributes:
-        path: a bundle; "" for the one in the package.
+        path: a bundle's file, or the name of a model of the package; "" for its default.
         device: "cpu" or "edgetpu".
         threads: CPU threads of the interpreter.
     """

@@ -342,7 +342,7 @@ def test_the_schema_refuses_what_the_loader_refuses(bundle_with: Callable[..., P
 
 def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "parts"
-    assert main(["models", "extract", str(DEFAULT_MODEL), "-o", str(folder)]) == 0
+    assert main(["models", "extract", DEFAULT_MODEL.stem, "-o", str(folder)]) == 0
     names = {path.name for path in folder.iterdir()}
     assert names == {"model.tflite", "card.json", "selftest.npz", "labels.txt"}
     assert (folder / "model.tflite").read_bytes() == load_bundle(DEFAULT_MODEL).model

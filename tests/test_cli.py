@@ -203,7 +203,7 @@ def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert card["model_sha256"] in shown
     assert "contempt" in shown
-    assert main(["models", "show", "--json", card["file"]]) == 0
+    assert main(["models", "show", "--json", card["name"]]) == 0
     assert json.loads(capsys.readouterr().out) == card
 
 
