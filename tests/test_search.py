@@ -216,7 +216,7 @@ def test_a_slice_in_which_something_always_moves_is_not_searched_in_every_frame(
         gray[:96, :96] = 0 if frame % 2 else 120
         search.find(gray, frame / 30, [])
         counts.append(len(detector.calls))
-    # In two seconds a slice has 4 turns of 0.5 s, or 6 of 0.3 s where others pass theirs on; 3 slices have enough of it.
+    # In 2 s a slice has 4 turns of 0.5 s, or 6 of 0.3 s where others pass theirs on; 3 slices have enough.
     assert 4 <= sum(counts[1:]) <= 6 * 3
 
 
