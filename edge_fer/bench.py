@@ -33,7 +33,7 @@ from edge_fer.version import __version__
 WARM_UP = 5
 """Frames at the start that are not counted: caches fill, the first search covers the whole frame."""
 TUNE_S = 60.0
-"""How long ``tune`` may take, about."""
+"""How long ``tune`` may take, about. A quick board is done much sooner."""
 TUNE_FRAMES = 120
 TUNE_MIN_FACE_PX = (40, 60, 80)
 TUNE_NEW_FACE_S = 1.0
@@ -197,7 +197,7 @@ def bench(settings: Settings, frames: int) -> dict[str, Any]:
 def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Find the threads, the smallest face and the pace of the search that suit this board and source.
 
-    In about ``TUNE_S``. First the threads: as many as each make the network faster by a tenth. Then the smallest face
+    Within ``TUNE_S``. First the threads: as many as each make the network faster by a tenth. Then the smallest face
     with which 95 of 100 frames are done before the next one comes (``settings.camera.fps``). If none is quick enough,
     the quickest, with new faces looked for more slowly where that is quicker still.
 

@@ -13,13 +13,13 @@ Shape, dtype, scale and zero point are read from the graph, never from the card.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +169,21 @@ def load_bundle(path: Path) -> Bundle:
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has two cards. Export it again.")
     card = _card_from(table, path)
-    if hashlib.sha256(model).hexdigest() != card.model_sha256:
+    if _sha256(model) != card.model_sha256:
         raise BundleError(f"{path} is damaged: the model does not match its card. Copy or export it again.")
     if inputs.ndim != 4 or outputs.ndim != 2 or not 0 < len(inputs) == len(outputs) or not 0 <= tolerance <= 64:
         raise BundleError(f"{path} has no usable self-test. Export it again.")
     return Bundle(path, model, card, inputs, outputs, tolerance)
+
+
+def _sha256(data: bytes) -> str:
+    """Hex digest. ``hashlib`` loads OpenSSL, 3.5 MB for one digest; Python has its own code, as ``random`` uses it."""
+    for name in ("_sha2", "_sha256"):  # from 3.12 on, and 3.11
+        try:
+            return str(import_module(name).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    return str(import_module("hashlib").sha256(data).hexdigest())  # a Python that was built to have OpenSSL's alone
 
 
 def _card_from(table: Any, path: Path) -> Card:
@@ -252,7 +262,7 @@ def bundle_bytes(
         "name": name,
         "heads": [{"name": h.name, "labels": list(h.labels), "temperature": h.temperature} for h in heads],
         "preprocess": {"version": PREPROCESS_VERSION, "margin": margin},
-        "model_sha256": hashlib.sha256(model).hexdigest(),
+        "model_sha256": _sha256(model),
         "smoothing": asdict(smoothing),
         "facts": dict(facts),
     }

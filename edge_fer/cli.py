@@ -49,7 +49,7 @@ BENCH_EXAMPLES = """examples:
   edge-fer bench                              on the faces of the demo
   edge-fer bench --camera clip.mp4 --frames 500
   edge-fer bench --json                       one line for the table of boards in docs/benchmarks.md
-  edge-fer bench --tune --camera 0            try settings for a minute, and write the best to the configuration
+  edge-fer bench --tune --camera 0            try settings for up to a minute, and write the best to the configuration
 """
 
 
@@ -430,8 +430,10 @@ def _bench(args: argparse.Namespace) -> None:
         else:
             bench.print_figures(figures)
         return
-    trials, best = bench.tune(settings)
     path = args.config or next((file for file in default_files() if file.is_file()), default_files()[-1])
+    if path.exists():
+        update_file(path, {})  # what cannot be written is refused now, not after a minute
+    trials, best = bench.tune(settings)
     update_file(path, best)
     if args.json:
         print(json.dumps({"trials": trials, "best": best, "written_to": str(path)}))

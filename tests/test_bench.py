@@ -195,6 +195,18 @@ def test_tune_writes_a_configuration_that_run_reads(
     }
 
 
+def test_tune_does_not_begin_where_the_best_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("# mine\n")
+    path.with_name("c.toml.new").mkdir()  # the draft's place is taken; root may write everywhere else
+    monkeypatch.setattr(bench, "tune", lambda settings: pytest.fail("a minute in vain"))
+    assert main(["bench", "--tune", "--config", str(path)]) == OutputError.exit_code
+    assert f"Cannot write {path}" in capsys.readouterr().err
+    assert path.read_text() == "# mine\n"
+
+
 # update_file
 
 HAND_WRITTEN = """\

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +49,20 @@ def written(tmp_path: Path, model: bytes = FLATBUFFER) -> Path:
     path = tmp_path / "model.tflite"
     path.write_bytes(bundle_bytes(model, "pair", HEADS, 0.25, Smoothing(dwell_s=0.3), {"n": 3}, INPUTS, OUTPUTS))
     return path
+
+
+def test_the_hash_is_that_of_hashlib_and_does_not_load_it(tmp_path: Path) -> None:
+    script = "import sys; from edge_fer import bundle; bundle.load_bundle(bundle.DEFAULT_MODEL); print(*sys.modules)"
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"hashlib", "_hashlib"} & set(child.stdout.split())
+    assert load_bundle(written(tmp_path)).card.model_sha256 == hashlib.sha256(FLATBUFFER).hexdigest()
+
+
+def test_a_python_without_a_hash_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path)
+    monkeypatch.setitem(sys.modules, "_sha2", None)
+    monkeypatch.setitem(sys.modules, "_sha256", None)
+    assert load_bundle(path).model == FLATBUFFER
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
