@@ -117,6 +117,25 @@ def cache(data: Path, teachers: list[Path], tmp_path_factory: pytest.TempPathFac
     return path
 
 
+def test_weights_are_averaged_by_their_share(
+    data: Path, teachers: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["average", "--of", str(teachers[0]), "--and", str(teachers[1]), "--data", str(data)]
+    run = tmp_path / "between"
+    assert main([*arguments, "--share", "0.25", "--run", str(run)]) == 0
+    first, second, between = (
+        keras.models.load_model(folder / "model.keras").get_weights() for folder in (*teachers, run)
+    )
+    for a, b, c in zip(first, second, between, strict=True):
+        assert c == pytest.approx(0.75 * a + 0.25 * b, abs=1e-6)
+    assert json.loads((run / "run.json").read_text())["share"] == 0.25
+    capsys.readouterr()
+    assert main([*arguments, "--share", "0.25", "--run", str(run)]) == 78
+    assert "not empty" in capsys.readouterr().err
+    assert main([*arguments, "--share", "2", "--run", str(tmp_path / "other")]) == 78
+    assert "--share must be 0 to 1" in capsys.readouterr().err
+
+
 def test_the_cache_holds_the_committees_probabilities(cache: Path, data: Path, teachers: list[Path]) -> None:
     training = datasets.load(data)["Training"]
     logits, facts = committee.load_cache(cache, training)

@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
   python -m training train --recipe training/recipes/compact.toml --data ~/fer2013 --cache runs/committee.npz \\
       --begin-with runs/a/model.keras
+  python -m training average --of runs/a --and runs/accurate --share 0.7 --data ~/fer2013 --run runs/between
   python -m training qat --model runs/equalised/model.keras --recipe training/recipes/compact.toml --data ~/fer2013 \\
       --run runs/compact-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
@@ -60,6 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     teach.add_argument("--views", type=int, default=4, help="of each picture (default: 4)")
     teach.add_argument("--seed", type=int, default=1, help="of the views (default: 1)")
     teach.add_argument("-o", "--out", type=Path, required=True, metavar="NPZ", help="the answers to write")
+    average = verbs.add_parser("average", help="average the weights of two runs of which one began with the other")
+    average.add_argument("--of", type=Path, required=True, metavar="RUN")
+    average.add_argument("--and", type=Path, required=True, metavar="RUN", dest="second")
+    average.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
+    average.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    average.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
     evaluate = verbs.add_parser("evaluate", help="accuracy, macro F1, recall and confusion of a model")
     evaluate.add_argument("--model", type=Path, required=True, metavar="KERAS")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -99,6 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
             from training.committee import teach as teach_by_committee
 
             teach_by_committee(args.teacher, args.data, args.views, args.seed, args.out)
+        elif args.verb == "average":
+            from training.average import average as average_runs
+
+            average_runs(args.of, args.second, args.share, args.data, args.run)
         elif args.verb == "qat":
             from training.qat import finetune
 
