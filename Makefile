@@ -27,22 +27,31 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 
 # Cut off, it goes on where it was.
-model: runs/compact/model.keras
-	$(BIN)/python export/quantize.py $< --data $(DATA) --correct-bias \
-	    -o edge_fer/models/compact.tflite --force
+model: runs/accurate-averaged/model.keras runs/nano/model.keras
+	$(BIN)/python export/quantize.py $< --data $(DATA) --correct-bias -o edge_fer/models/accurate.tflite --force
+	$(BIN)/python export/quantize.py runs/nano/model.keras --data $(DATA) --correct-bias \
+	    -o edge_fer/models/nano.tflite --force
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
+	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
 
-resume = $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
+train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
+    $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-runs/teacher/model.keras: | $(VENV)/train
-	$(BIN)/python -m training train --recipe training/recipes/teacher.toml --data $(DATA) $(call resume,teacher)
+# Or make deletes what stands between.
+.SECONDARY:
 
-runs/teacher.npz: runs/teacher/model.keras
-	$(BIN)/python -m training teach --teacher runs/teacher --data $(DATA) -o $@
+runs/%-labels/model.keras: | $(VENV)/train
+	$(call train,$*-labels)
 
-runs/compact/model.keras: runs/teacher.npz
-	$(BIN)/python -m training train --recipe training/recipes/compact.toml --data $(DATA) --cache $< \
-	    --begin-with runs/teacher/model.keras $(call resume,compact)
+runs/accurate-labels.npz: runs/accurate-labels/model.keras
+	$(BIN)/python -m training teach --teacher runs/accurate-labels --data $(DATA) -o $@
+
+runs/accurate-averaged/model.keras: runs/accurate-labels/model.keras runs/accurate/model.keras
+	$(BIN)/python -m training average --of runs/accurate-labels --and runs/accurate --share 0.7 --data $(DATA) \
+	    --run runs/accurate-averaged
+
+runs/%/model.keras: runs/%-labels/model.keras runs/accurate-labels.npz
+	$(call train,$*) --cache runs/accurate-labels.npz --begin-with $<
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:

@@ -34,7 +34,7 @@ from edge_fer.preprocess import PREPROCESS_VERSION
 CARD_VERSION = 1
 """Grows when a card of the version before can no longer be read, or would be read wrongly."""
 MODELS = Path(__file__).parent / "models"
-DEFAULT_MODEL = MODELS / "compact.tflite"
+DEFAULT_MODEL = MODELS / "accurate.tflite"
 
 _FLATBUFFER_ID = b"TFL3"
 SELFTEST_TOLERANCE = 2.0
@@ -133,7 +133,7 @@ def load_bundle(path: Path) -> Bundle:
     """Read a bundle and check all that can be checked without running it.
 
     Args:
-        path: of a file, or the name of a model in the package: "compact".
+        path: of a file, or the name of a model in the package: "nano".
 
     Raises:
         InputMissingError: no such file, and no such name.

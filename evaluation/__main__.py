@@ -1,6 +1,6 @@
 """``python -m evaluation``: what a bundle is worth, on clean faces, on changed ones, and through the detector.
 
-python -m evaluation --model edge_fer/models/compact.tflite --data ~/fer2013
+python -m evaluation --model edge_fer/models/accurate.tflite --data ~/fer2013
 python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
 """
 
@@ -93,7 +93,9 @@ def _evaluate(
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if card_file:
-        card_file.write_text(model_card(classifier.bundle, model.stat().st_size, results), encoding="utf-8")
+        card_file.write_text(
+            model_card(classifier.bundle, classifier.bundle.path.stat().st_size, results), encoding="utf-8"
+        )
 
 
 def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteClassifier) -> dict[str, float]:

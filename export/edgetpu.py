@@ -1,7 +1,7 @@
 """Check a bundle for the Coral Edge TPU, and compile it where the compiler is installed.
 
-    python -m export.edgetpu compact.tflite                             check only
-    python -m export.edgetpu compact.tflite -o compact_edgetpu.tflite   check and compile
+    python -m export.edgetpu accurate.tflite                             check only
+    python -m export.edgetpu accurate.tflite -o accurate_edgetpu.tflite   check and compile
 
 What can be checked without the compiler is necessary, not sufficient: the compiler is closed, and leaves operators on
 the CPU for reasons that nobody has written down. The rules are those of "TensorFlow models on the Edge TPU"

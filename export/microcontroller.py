@@ -1,9 +1,9 @@
 """Make C++ of a bundle for TensorFlow Lite Micro: the model as an array, and what a program needs to run it.
 
-    python -m export.microcontroller compact.tflite -o compact_model.cc
-    python export/quantize.py MODEL.keras --data DIR -o compact.tflite --c-array compact_model.cc
+    python -m export.microcontroller accurate.tflite -o accurate_model.cc
+    python export/quantize.py MODEL.keras --data DIR -o accurate.tflite --c-array accurate_model.cc
 
-write ``compact_model.cc`` and ``compact_model.h``: the array, the operators for the resolver, the size of the arena,
+write ``accurate_model.cc`` and ``accurate_model.h``: the array, the operators for the resolver, the size of the arena,
 labels and quantisation. The arena is measured by running the self-test in TensorFlow Lite Micro's own interpreter
 (``pip install tflite-micro``: Python 3.10 and 3.11 on x86-64 Linux); without it the header says that it is not known.
 """

@@ -1,6 +1,6 @@
 """Quantise a Keras model to full int8, check it against the float one, and make a bundle of it.
 
-    python export/quantize.py runs/compact/model.keras --data ~/fer2013 -o compact.tflite
+    python export/quantize.py runs/accurate/model.keras --data ~/fer2013 -o accurate.tflite
 
 A TOML file of the same name beside the model (``model.toml``) says its name, heads and framing; ``python -m training
 train`` writes it, for a model from elsewhere see export/README.md. Exit codes: 0 written, 1 the int8 model is not as

@@ -23,6 +23,7 @@ import edge_fer
 from edge_fer.bundle import (
     CARD_VERSION,
     DEFAULT_MODEL,
+    MODELS,
     SELFTEST_TOLERANCE,
     Bundle,
     Head,
@@ -324,8 +325,17 @@ def card_of(path: Path) -> dict[str, Any]:
 
 def test_every_card_follows_the_schema(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    for path in (DEFAULT_MODEL, written(tmp_path)):
+    for path in (*MODELS.glob("*.tflite"), written(tmp_path)):
         jsonschema.validate(card_of(path), SCHEMA)
+
+
+@pytest.mark.parametrize(("name", "largest_bytes"), [("accurate", 500_000), ("nano", 120_000)])
+def test_the_models_of_the_package_are_small_and_run(name: str, largest_bytes: int) -> None:
+    bundle = load_bundle(Path(name))
+    assert bundle.path.stat().st_size <= largest_bytes
+    assert [head.name for head in bundle.card.heads] == ["ferplus", "fer2013"]
+    assert TfliteClassifier(bundle).size_hw == (48, 48)
+    assert check_golden(bundle) == 0
 
 
 def test_the_schema_names_what_the_code_knows() -> None:
@@ -363,7 +373,7 @@ def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[s
     names = {path.name for path in folder.iterdir()}
     assert names == {"model.tflite", "card.json", "selftest.npz", "labels.txt"}
     assert (folder / "model.tflite").read_bytes() == load_bundle(DEFAULT_MODEL).model
-    assert json.loads((folder / "card.json").read_text())["name"] == "compact"
+    assert json.loads((folder / "card.json").read_text())["name"] == "accurate"
     capsys.readouterr()
     assert main(["models", "extract", str(DEFAULT_MODEL), "-o", str(folder)]) == 73
     assert "choose another folder" in capsys.readouterr().err

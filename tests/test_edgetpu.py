@@ -293,7 +293,7 @@ def test_the_card_is_attached_after_compiling(
     compiler: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compiler(FULL)
-    output = tmp_path / "out" / "compact_edgetpu.tflite"
+    output = tmp_path / "out" / "accurate_edgetpu.tflite"
     output.parent.mkdir()
     assert edgetpu.main([str(DEFAULT_MODEL), "-o", str(output)]) == 0
     before, after = load_bundle(DEFAULT_MODEL), load_bundle(output)

@@ -22,7 +22,7 @@ COMPILER = shutil.which("g++") or shutil.which("c++")
 
 # A resolver that prints what is registered, and the model byte by byte on stdout.
 PROGRAM = """
-#include "compact_model.h"
+#include "accurate_model.h"
 #include <cstdio>
 
 struct Resolver {
@@ -35,7 +35,7 @@ struct Resolver {
 };
 
 int main() {
-  using namespace compact_model;
+  using namespace accurate_model;
   static_assert(kInputHeight == 48 && kInputWidth == 48 && kOutputs == 15 && kFer2013First == 8, "");
   static_assert(sizeof(kFerplusLabels) / sizeof(kFerplusLabels[0]) == 8, "");
   Resolver resolver;
@@ -57,7 +57,7 @@ def without_micro(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_micro")
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 def test_a_program_holds_the_model_of_the_bundle(tmp_path: Path) -> None:
-    assert microcontroller.main([str(DEFAULT_MODEL), "-o", str(tmp_path / "compact_model.cc")]) == 0
+    assert microcontroller.main([str(DEFAULT_MODEL), "-o", str(tmp_path / "accurate_model.cc")]) == 0
     (tmp_path / "main.cc").write_text(PROGRAM)
     assert COMPILER
     command = [
@@ -68,7 +68,7 @@ def test_a_program_holds_the_model_of_the_bundle(tmp_path: Path) -> None:
         "-Werror",
         "-O0",
         "main.cc",
-        "compact_model.cc",
+        "accurate_model.cc",
         "-o",
         "main",
     ]

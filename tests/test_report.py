@@ -43,7 +43,7 @@ def content(data: datasets.Dataset) -> dict[str, Any]:
 
 def test_the_content_is_json_and_complete(content: dict[str, Any]) -> None:
     again = json.loads(json.dumps(content))
-    assert again["card"]["name"] == "compact"
+    assert again["card"]["name"] == "accurate"
     assert again["bytes"]["bundle"] == DEFAULT_MODEL.stat().st_size
     assert {"operator", "macs", "sqnr_db", "weights", "activations"} <= again["layers"][0].keys()
     assert sum(again["reliability"]["fer2013"]["raw"]["count"]) == 42
