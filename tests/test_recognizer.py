@@ -31,7 +31,7 @@ def test_most_faces_of_the_demo_are_right(demo_frames: list[Frame]) -> None:
                 nearest = max(faces, key=lambda face, true=true: face.box.iou(true.box), default=None)
                 right += nearest is not None and nearest.expression == true.expression
     assert known > 200
-    assert right / known > 0.7  # the present model calls fear sadness, and disgust anger
+    assert right / known > 0.8  # the present model calls fear of one face sadness
 
 
 def test_tracks_follow_the_two_faces(demo_frames: list[Frame]) -> None:
