@@ -198,6 +198,23 @@ def test_a_moving_face_is_not_classified_in_every_frame_but_another_expression_a
     assert len(asked) == 2
 
 
+def test_four_faces_ask_the_network_hardly_more_than_two(
+    demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(copies: int) -> int:
+        recognizer = Recognizer.load()
+        calls: list[int] = []
+        classify = recognizer._classifier.classify
+        monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: calls.append(1) or classify(tensors))
+        for seq in range(40):
+            gray = np.hstack([demo_frames[80 + seq // 2].gray] * copies)
+            faces = recognizer.recognize(Frame(gray, seq, seq / 30, "group")).faces
+            assert len(faces) == 2 * copies
+        return len(calls)
+
+    assert asked(2) < 1.5 * asked(1)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (480, 640), (1, 3000), (3000, 2)])
 @pytest.mark.parametrize("value", [0, 255])
 def test_pictures_without_a_face(recognizer: Recognizer, shape: tuple[int, int], value: int) -> None:
