@@ -164,13 +164,18 @@ def test_a_frame_of_eight_thousand_pixels(demo_frames: list[Frame]) -> None:
         assert sorted(face.track for face in faces) == [1, 2]
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[Recognizer, list[int]]:
+    """A recognizer, and a list that grows by one with each question to its network."""
+    recognizer, asked = Recognizer.load(), list[int]()
+    classify = recognizer._classifier.classify
+    monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: asked.append(1) or classify(tensors))
+    return recognizer, asked
+
+
 def test_a_face_that_hardly_changes_keeps_its_prediction(
     demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recognizer = Recognizer.load()
-    asked: list[int] = []
-    classify = recognizer._classifier.classify
-    monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: asked.append(1) or classify(tensors))
+    recognizer, asked = counted(monkeypatch)
     gray = demo_frames[0].gray
     for seq in range(30):
         recognizer.recognize(Frame(gray, seq, seq / 30, "still"))
@@ -180,10 +185,7 @@ def test_a_face_that_hardly_changes_keeps_its_prediction(
 def test_a_moving_face_is_not_classified_in_every_frame_but_another_expression_at_once(
     demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recognizer = Recognizer.load()
-    asked: list[int] = []
-    classify = recognizer._classifier.classify
-    monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: asked.append(1) or classify(tensors))
+    recognizer, asked = counted(monkeypatch)
     moving = [demo_frames[count // 2 * 2] for count in range(30)]  # two steps of the demo, then as long still
     for seq, frame in enumerate(moving):
         recognizer.recognize(Frame(frame.gray, seq, seq / 60, "moving"))
@@ -202,10 +204,7 @@ def test_four_faces_ask_the_network_hardly_more_than_two(
     demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(copies: int) -> int:
-        recognizer = Recognizer.load()
-        calls: list[int] = []
-        classify = recognizer._classifier.classify
-        monkeypatch.setattr(recognizer._classifier, "classify", lambda tensors: calls.append(1) or classify(tensors))
+        recognizer, calls = counted(monkeypatch)
         for seq in range(40):
             gray = np.hstack([demo_frames[80 + seq // 2].gray] * copies)
             faces = recognizer.recognize(Frame(gray, seq, seq / 30, "group")).faces

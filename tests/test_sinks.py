@@ -126,11 +126,14 @@ def test_takes_a_story_and_closes_twice(spec: str, tmp_path: Path, capfd: pytest
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_takes_still_pictures(spec: str) -> None:
+def test_takes_still_pictures(spec: str, capfd: pytest.CaptureFixture[str]) -> None:
     sink = open_sink(spec, RUN)
     sink.write(a_result(0, a_face(phase="start"), stream="photos/one.png", still=True))
     sink.write(a_result(1, stream="photos/two.png", still=True, size_wh=(90, 200)))
     sink.close()
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert Path(spec.partition(":")[2]).exists() if ":new/" in spec else "happiness" in out
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -226,7 +229,9 @@ def test_a_reader_that_goes_away(spec: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("spec", ["terminal", "jsonl:-"])
-def test_a_reader_that_goes_away_before_the_end(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_goes_away_before_the_end(
+    spec: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
@@ -234,6 +239,7 @@ def test_a_reader_that_goes_away_before_the_end(spec: str, monkeypatch: pytest.M
         sink.write(a_result(0, a_face(phase="start")))
         os.close(reader)
         sink.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_service_does_not_load_rich() -> None:
