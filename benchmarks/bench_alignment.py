@@ -11,7 +11,6 @@ is the best that any eyes could do.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -33,6 +32,7 @@ from edge_fer.classifier import TfliteClassifier
 from edge_fer.core import FaceBox, Picture
 from edge_fer.detectors.haar import HaarDetector
 from edge_fer.errors import EdgeFerError
+from edge_fer.eyes import EyeTilt
 from edge_fer.preprocess import face_tensor
 from evaluation import datasets, figures
 
@@ -40,8 +40,6 @@ TILTS_DEG = (0, 5, 10, 15, 20, 30)
 FACE_PX = 120
 SCENE_PX = 2 * FACE_PX
 FACE = FaceBox(FACE_PX / 2, FACE_PX / 2, FACE_PX, FACE_PX)
-MAX_TILT_DEG = 35
-"""A pair of eyes that is tilted by more is no pair."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +63,7 @@ def measure(data: datasets.Dataset) -> None:
     """Print the table."""
     bundle = load_bundle(DEFAULT_MODEL)
     classifier, detector = TfliteClassifier(bundle), HaarDetector()
-    eyes = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_eye.xml")
+    eyes = EyeTilt()
     head = next(head.name for head in bundle.card.heads)
 
     def logits(scene: Picture) -> np.ndarray:
@@ -84,13 +82,13 @@ def measure(data: datasets.Dataset) -> None:
             scene = turned(enlarged(image), true)
             found += any(box.iou(FACE) >= 0.4 for box in detector.detect(scene, FACE_PX / 2))
             started = time.process_time_ns()
-            angle = eye_tilt(scene, FACE, eyes)
+            angle = eyes(scene, FACE)
             eyes_ms.append((time.process_time_ns() - started) / 1e6)
             started = time.process_time_ns()
             plain.append(logits(scene))
             network_ms.append((time.process_time_ns() - started) / 1e6)
             by_truth.append(logits(turned(scene, -true)))
-            if angle is None:
+            if angle == 0:
                 by_eyes.append(plain[-1])
             else:
                 errors.append(abs(angle - true))
@@ -127,24 +125,6 @@ def turned(scene: Picture, angle_deg: float) -> Picture:
     matrix = cv2.getRotationMatrix2D((SCENE_PX / 2 - 0.5, SCENE_PX / 2 - 0.5), -angle_deg, 1.0)
     size_wh = (SCENE_PX, SCENE_PX)
     return cv2.warpAffine(scene, matrix, size_wh, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
-
-
-def eye_tilt(gray: Picture, box: FaceBox, cascade: cv2.CascadeClassifier) -> float | None:
-    """Tilt of a face by its eyes, in degrees, clockwise as seen; None where no two eyes make a pair."""
-    left, top, width = round(box.x), round(box.y), round(box.w)
-    upper = np.ascontiguousarray(gray[top : top + round(0.65 * box.h), left : left + width])
-    smallest = (width // 7, width // 7)
-    found = cascade.detectMultiScale(upper, 1.1, 3, minSize=smallest, maxSize=(width // 2, width // 2))
-    centres = [((x + w / 2) / width, (y + h / 2) / width, w) for x, y, w, h in found]
-    best, best_unevenness = None, math.inf
-    for x, y, side in centres:
-        for other_x, other_y, other_side in centres:
-            angle = math.degrees(math.atan2(other_y - y, other_x - x))
-            if x < 0.5 < other_x and 0.25 < other_x - x < 0.7 and abs(angle) <= MAX_TILT_DEG:
-                unevenness = abs(math.log(side / other_side)) + abs(x + other_x - 1)
-                if unevenness < best_unevenness:
-                    best, best_unevenness = angle, unevenness
-    return best
 
 
 if __name__ == "__main__":

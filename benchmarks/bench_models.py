@@ -83,7 +83,7 @@ def measure(path: Path, data: Dataset) -> dict[str, Any]:
     """A row of the table: size, work, time and accuracy of a bundle."""
     bundle = load_bundle(path)
     classifier = TfliteClassifier(bundle)
-    faces = data.images
+    faces = datasets.aligned(data.images, bundle.card.align, bundle.card.margin)
     console = Console(stderr=True)
     logits, times = [], []
     for face in track(faces, path.name, console=console, transient=True, disable=not console.is_terminal):

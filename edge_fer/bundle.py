@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from edge_fer.config import from_table
 from edge_fer.core import Expression
 from edge_fer.errors import BundleError, ConfigError, InputMissingError, OutputError
+from edge_fer.eyes import Alignment
 from edge_fer.preprocess import PREPROCESS_VERSION
 
 CARD_VERSION = 1
@@ -97,6 +98,7 @@ class Card:
         model_sha256: of the FlatBuffer, without the archive.
         smoothing: see ``Smoothing``.
         facts: what is said for people: metrics, training, licence. Never read by the runtime.
+        align: how a face is turned before it is cut out.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Card:
     model_sha256: str
     smoothing: Smoothing
     facts: Mapping[str, Any]
+    align: Alignment = "none"
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ def _card_from(table: Any, path: Path) -> Card:
             model_sha256=str(table["model_sha256"]),
             smoothing=from_table(Smoothing, table["smoothing"], "card", "smoothing."),
             facts=dict(table["facts"]),
+            align=table["preprocess"].get("align", "none"),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ConfigError) as error:
         raise BundleError(f"{path} has a card that cannot be read ({error!r}). Export it again.") from None
@@ -219,8 +223,8 @@ def _card_from(table: Any, path: Path) -> Card:
         head.labels and len(head.labels) == len(set(head.labels)) and 0.01 <= head.temperature <= 100
         for head in card.heads
     )
-    if not usable or not 0 <= card.margin <= 2:
-        raise BundleError(f"{path} has a card without usable heads or margin. Export it again.")
+    if not usable or not 0 <= card.margin <= 2 or card.align not in get_args(Alignment):
+        raise BundleError(f"{path} has a card without usable heads, margin or alignment. Export it again.")
     if not all(0 <= value < math.inf for value in asdict(card.smoothing).values()):
         raise BundleError(f"{path} has a card whose smoothing is below 0 or not a number. Export it again.")
     return card
@@ -236,6 +240,7 @@ def bundle_bytes(
     selftest_inputs: NDArray[Any],
     selftest_outputs: NDArray[Any],
     selftest_tolerance: float = SELFTEST_TOLERANCE,
+    align: Alignment = "none",
 ) -> bytes:
     """Attach card and self-test to a bare FlatBuffer. The same arguments give the same bytes.
 
@@ -249,6 +254,7 @@ def bundle_bytes(
         selftest_inputs: see ``Bundle``.
         selftest_outputs: see ``Bundle``.
         selftest_tolerance: see ``Bundle`` and ``measured_tolerance``.
+        align: see ``Card``.
 
     Raises:
         BundleError: the model is no bare FlatBuffer.
@@ -261,7 +267,7 @@ def bundle_bytes(
         "card_version": CARD_VERSION,
         "name": name,
         "heads": [{"name": h.name, "labels": list(h.labels), "temperature": h.temperature} for h in heads],
-        "preprocess": {"version": PREPROCESS_VERSION, "margin": margin},
+        "preprocess": {"version": PREPROCESS_VERSION, "margin": margin, "align": align},
         "model_sha256": _sha256(model),
         "smoothing": asdict(smoothing),
         "facts": dict(facts),

@@ -394,6 +394,7 @@ def _card(path: Path) -> dict[str, Any]:
             {"name": head.name, "labels": list(head.labels), "temperature": head.temperature} for head in card.heads
         ],
         "margin": card.margin,
+        "align": card.align,
         "preprocess_version": card.preprocess_version,
         "model_sha256": card.model_sha256,
         "facts": card.facts,
@@ -402,7 +403,9 @@ def _card(path: Path) -> dict[str, Any]:
 
 def _print_card(card: dict[str, Any]) -> None:
     print(f"{card['name']}  {card['file']}  {card['bytes'] / 1000:.0f} kB")
-    print(f"crop margin {card['margin']}, preprocessing version {card['preprocess_version']}")
+    print(
+        f"crop margin {card['margin']}, alignment {card['align']}, preprocessing version {card['preprocess_version']}"
+    )
     figures = card["facts"].get("public_test", {})
     for place, head in enumerate(card["heads"]):
         print(f"\nhead {head['name']}{' (reported)' if place == 0 else ''}, temperature {head['temperature']}")

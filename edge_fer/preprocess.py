@@ -16,7 +16,7 @@ PREPROCESS_VERSION = 1
 """Grows whenever ``face_tensor`` gives other pixels than before. A model's card states the one it was made with."""
 
 
-def face_tensor(gray: Picture, box: FaceBox, size_hw: tuple[int, int], margin: float) -> Picture:
+def face_tensor(gray: Picture, box: FaceBox, size_hw: tuple[int, int], margin: float, tilt_deg: float = 0.0) -> Picture:
     """Cut a face out of a grey picture and bring it to the model's size.
 
     Pixels are not normalised: that is the first layer of the model. Where the box reaches over the edge of the
@@ -29,6 +29,7 @@ def face_tensor(gray: Picture, box: FaceBox, size_hw: tuple[int, int], margin: f
         box: the face, in pixels of ``gray``.
         size_hw: height and width of the tensor.
         margin: widens the box by this fraction of its width and height on every side; from the model's card.
+        tilt_deg: of the face, clockwise as seen, see ``eyes.EyeTilt``; it is turned back by it about its middle.
 
     Returns:
         uint8 (height, width, 1), 0-255.
@@ -36,6 +37,11 @@ def face_tensor(gray: Picture, box: FaceBox, size_hw: tuple[int, int], margin: f
     top, left = math.floor(box.y - margin * box.h + 0.5), math.floor(box.x - margin * box.w + 0.5)
     height = max(1, math.floor(box.h * (1 + 2 * margin) + 0.5))
     width = max(1, math.floor(box.w * (1 + 2 * margin) + 0.5))
+    if tilt_deg:
+        warp = cv2.getRotationMatrix2D((left + (width - 1) / 2, top + (height - 1) / 2), tilt_deg, 1.0)
+        warp[:, 2] -= (left, top)
+        turned = cv2.warpAffine(gray, warp, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        return face_tensor(turned.astype(np.uint8, copy=False), FaceBox(0, 0, width, height), size_hw, margin=0)
     crop = gray[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)]
     if crop.shape != (height, width):
         # np.take with mode="clip" repeats the edge, and serves a box wholly outside as well.

@@ -15,6 +15,7 @@ from edge_fer.classifier import TfliteClassifier
 from edge_fer.core import Face, FaceDetector, Frame, FrameResult, Picture, Quality
 from edge_fer.detectors.haar import HaarDetector
 from edge_fer.errors import DataError
+from edge_fer.eyes import EyeTilt
 from edge_fer.preprocess import face_tensor
 from edge_fer.search import FaceSearch
 from edge_fer.temporal import ExpressionFilter, doubt
@@ -43,6 +44,7 @@ class Recognizer:
         self, detector: FaceDetector, classifier: TfliteClassifier, *, min_face_px: int = 40, new_face_s: float = 0.5
     ) -> None:
         self._classifier = classifier
+        self._tilt = EyeTilt() if classifier.bundle.card.align == "eyes" else None
         self._search = FaceSearch(detector, min_face_px, new_face_s)
         self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.card.smoothing))
         self._stream: tuple[str, tuple[int, ...]] | None = None
@@ -106,7 +108,9 @@ class Recognizer:
 
     def _face(self, track: Track, frame: Frame, pace_s: float, clock: _Stages) -> Face:
         card = self.bundle.card
-        tensor = face_tensor(frame.gray, track.box, self._classifier.size_hw, card.margin)
+        if self._tilt and not _recent(track, frame.time_s, pace_s):
+            track.tilt_deg = self._tilt(frame.gray, track.box)
+        tensor = face_tensor(frame.gray, track.box, self._classifier.size_hw, card.margin, track.tilt_deg)
         quality = _quality(tensor, min(track.box.w, track.box.h))
         clock.stop("preprocess")
         if track.raw is None or _news(track, tensor, frame.time_s, pace_s):
@@ -163,8 +167,12 @@ def _news(track: Track, tensor: Picture, time_s: float, pace_s: float) -> bool:
     if track.tensor is None:
         return True
     changed = cv2.norm(tensor, track.tensor, cv2.NORM_L1) / tensor.size
-    recent = 0 <= time_s - track.classified_s < pace_s
-    return changed > (OTHER_CROP if recent else SAME_CROP)
+    return changed > (OTHER_CROP if _recent(track, time_s, pace_s) else SAME_CROP)
+
+
+def _recent(track: Track, time_s: float, pace_s: float) -> bool:
+    """Whether a face was classified a moment ago."""
+    return track.tensor is not None and 0 <= time_s - track.classified_s < pace_s
 
 
 def _quality(tensor: Picture, size_px: float) -> Quality:

@@ -68,6 +68,7 @@ class Track:
         misses: in how many frames it was not found since.
         tensor: the crop that was last classified, None before the first.
         classified_s: when that was.
+        tilt_deg: of the face then, where the model wants it upright.
         raw: its prediction.
         face: as last reported, None before the first.
     """
@@ -79,6 +80,7 @@ class Track:
     misses: int = 0
     tensor: Picture | None = None
     classified_s: float = 0.0
+    tilt_deg: float = 0.0
     raw: Prediction | None = None
     face: Face | None = None
     filter: BoxFilter = field(default_factory=BoxFilter)

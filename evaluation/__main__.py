@@ -60,15 +60,17 @@ def _evaluate(
     model: Path, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None
 ) -> None:
     classifier = TfliteClassifier(load_bundle(model))
+    card = classifier.bundle.card
     console, progress = Console(), Console(stderr=True)
     progress.print(f"Reading {folder} ...")
     splits = datasets.load(folder)
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     data = splits[split]
-    results: dict[str, Any] = {"model": classifier.bundle.card.name, "split": split}
+    results: dict[str, Any] = {"model": card.name, "split": split}
 
     def logits_of(faces: robustness.Faces, title: str) -> NDArray[np.float32]:
+        faces = datasets.aligned(faces, card.align, card.margin)
         return np.stack([classifier.logits(face) for face in _tracked(faces, title, progress)])
 
     clean = logits_of(data.images, "clean faces")
@@ -107,18 +109,19 @@ def _through_detector(
     classifier: TfliteClassifier, data: Dataset, count: int, results: dict[str, Any], progress: Console
 ) -> Table:
     """Accuracy of the same faces as crops and through Haar, scene by scene, and of all together."""
-    heads = classifier.heads
+    heads, card = classifier.heads, classifier.bundle.card
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     part = data[chosen]
-    crops = np.stack([classifier.logits(face) for face in part.images])
+    crops = np.stack([classifier.logits(face) for face in datasets.aligned(part.images, card.align, card.margin)])
     columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
     table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
-    detector, margin = HaarDetector(), classifier.bundle.card.margin
+    detector = HaarDetector()
     kinds = [(side, tilt) for side in robustness.FACE_SIDES_PX for tilt in robustness.TILTS_DEG]
     rows_of_all, logits_of_all = [], []
     results["through_detector"] = {}
     for seed, (side, tilt) in enumerate(_tracked(kinds, "through the detector", progress)):
-        tensors = robustness.found_tensors(detector, robustness.scenes(part.images, side, tilt, seed), margin)
+        scenes = robustness.scenes(part.images, side, tilt, seed)
+        tensors = robustness.found_tensors(detector, scenes, card.margin, card.align)
         found = np.array([place for place, tensor in enumerate(tensors) if tensor is not None], np.int64)
         if len(found) == 0:
             continue

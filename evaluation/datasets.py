@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError, InputMissingError
+from edge_fer.eyes import Alignment, EyeTilt
 from edge_fer.preprocess import face_tensor
 
 SIDE = 48
@@ -101,7 +105,13 @@ class Dataset:
         return (expressions / np.maximum(total, 1)).astype(np.float32), weight
 
 
-def load(folder: Path, exclude: str | None = None, size_hw: tuple[int, int] = (SIDE, SIDE)) -> dict[str, Dataset]:
+def load(
+    folder: Path,
+    exclude: str | None = None,
+    size_hw: tuple[int, int] = (SIDE, SIDE),
+    align: Alignment = "none",
+    margin: float = 0.0,
+) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
     Args:
@@ -109,6 +119,8 @@ def load(folder: Path, exclude: str | None = None, size_hw: tuple[int, int] = (S
         exclude: name of a CSV in the folder whose column ``row`` lists Training rows to leave out, numbered as in
             FER+'s image names (``fer0000078.png`` is 78). Ignored when no such file is there.
         size_hw: what pictures of class folders are brought to. Those of FER2013 are 48x48 and stay so.
+        align: how faces are turned.
+        margin: of the pictures around the faces, see ``aligned``.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training rows
@@ -126,7 +138,32 @@ def load(folder: Path, exclude: str | None = None, size_hw: tuple[int, int] = (S
             break
     else:
         splits = _load_folders(folder, size_hw)
-    return _without_leaks(splits)
+    splits = _without_leaks(splits)
+    return {
+        name: dataclasses.replace(split, images=aligned(split.images, align, margin)) for name, split in splits.items()
+    }
+
+
+def aligned(images: NDArray[np.uint8], align: Alignment, margin: float) -> NDArray[np.uint8]:
+    """Pictures of one face each, turned as the runtime turns a face; as they are where no eyes are found.
+
+    Args:
+        images: uint8 (n, height, width, 1).
+        align: of the model's card; "none" changes nothing.
+        margin: how far the pictures reach beyond the faces, as a fraction of the faces' sides.
+    """
+    if align == "none" or len(images) == 0:
+        return images
+    tilt = EyeTilt()
+    height, width = images.shape[1:3]
+    whole = FaceBox(0, 0, width, height)
+    face_w, face_h = width / (1 + 2 * margin), height / (1 + 2 * margin)
+    face = FaceBox((width - face_w) / 2, (height - face_h) / 2, face_w, face_h)
+    console = Console(stderr=True)
+    shown = track(images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
+    return np.stack(
+        [face_tensor(image[..., 0], whole, (height, width), 0.0, tilt(image[..., 0], face)) for image in shown]
+    )
 
 
 def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:

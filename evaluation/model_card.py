@@ -43,7 +43,7 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         ("task", "expression of one cropped face; not identity, not feeling"),
         ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
         ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {card.preprocess_version}"),
-        ("crop", f"the detector's box, {card.margin:.0%} wider on every side"),
+        ("crop", f"the detector's box, {card.margin:.0%} wider on every side; alignment: {card.align}"),
         ("output", f"logits of {len(card.heads)} heads, the first is reported: {heads}"),
         ("temperatures", temperatures),
         ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}"),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.core import FaceBox, FaceDetector, Picture
+from edge_fer.eyes import Alignment, EyeTilt
 from edge_fer.preprocess import face_tensor
 from evaluation.datasets import SIDE
 
@@ -150,18 +151,26 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
         yield Scene(gray, FaceBox(x, y, side_px, side_px))
 
 
-def found_tensors(detector: FaceDetector, drawn: Iterator[Scene], margin: float) -> list[Picture | None]:
+def found_tensors(
+    detector: FaceDetector, drawn: Iterator[Scene], margin: float, align: Alignment
+) -> list[Picture | None]:
     """What the model gets to see of each scene through a detector; None where the face was not found.
 
     Args:
         detector: finds faces.
         drawn: the scenes.
         margin: of the model's card.
+        align: of the model's card.
     """
+    tilt_of = EyeTilt() if align == "eyes" else None
     tensors: list[Picture | None] = []
     for scene in drawn:
         boxes = detector.detect(scene.gray, 40.0)
         best = max(boxes, key=lambda box: box.iou(scene.box), default=None)
         hit = best is not None and best.iou(scene.box) >= SAME_FACE
-        tensors.append(face_tensor(scene.gray, best, (SIDE, SIDE), margin) if best is not None and hit else None)
+        if best is None or not hit:
+            tensors.append(None)
+            continue
+        tilt_deg = tilt_of(scene.gray, best) if tilt_of else 0.0
+        tensors.append(face_tensor(scene.gray, best, (SIDE, SIDE), margin, tilt_deg))
     return tensors

@@ -21,6 +21,7 @@ from rich.progress import track
 from edge_fer.bundle import Head
 from edge_fer.core import FaceBox
 from edge_fer.errors import BundleError, DataError, InputMissingError
+from edge_fer.eyes import Alignment
 from edge_fer.preprocess import face_tensor
 from evaluation import figures
 from evaluation.datasets import Dataset
@@ -41,6 +42,7 @@ class ModelDescription:
     Attributes:
         name: see ``edge_fer.bundle.Card``.
         margin: see ``edge_fer.bundle.Card``.
+        align: see ``edge_fer.bundle.Card``.
         heads: in the order of the logits.
         normalise: [scale, offset] of pixels in front of a network that does not do it itself: ``pixel * scale +
             offset``; empty when its first layer is a Rescaling or Normalization.
@@ -50,6 +52,7 @@ class ModelDescription:
     margin: float
     heads: list[HeadDescription]
     normalise: list[float] = field(default_factory=list)
+    align: Alignment = "none"
 
 
 def load_model(path: Path, description: ModelDescription) -> tuple[keras.Model, list[str]]:

@@ -381,6 +381,7 @@ def compile_bundle(bundle: Bundle, output: Path, force: bool = False) -> Compile
         bundle.selftest_inputs,
         bundle.selftest_outputs,
         bundle.selftest_tolerance,
+        card.align,
     )
     if copied:
         write_whole(beside, bundle.path.read_bytes())

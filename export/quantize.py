@@ -125,7 +125,7 @@ def export(options: Options) -> None:
         console.print(note, highlight=False)
     progress.print(f"Reading {options.data} ...")
     size_hw = model.input_shape[1:3]
-    splits = datasets.load(options.data, size_hw=size_hw)
+    splits = datasets.load(options.data, size_hw=size_hw, align=description.align, margin=description.margin)
     validation = splits["PublicTest"]
     tensors = as_tensors(
         calibration_faces(splits["Training"], heads[0], options.calibration), size_hw, description.margin
@@ -169,6 +169,7 @@ def export(options: Options) -> None:
         selftest,
         golden,
         measured_tolerance(flatbuffers["int8"], selftest, golden),
+        description.align,
     )
     reasons = refusals(comparisons, options.max_drop, options.min_agreement)
     layers = []

@@ -14,7 +14,9 @@ import edge_fer
 from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.core import FaceBox
 from edge_fer.detectors.haar import HaarDetector
-from evaluation import robustness
+from edge_fer.eyes import EyeTilt
+from edge_fer.preprocess import face_tensor
+from evaluation import datasets, robustness
 from evaluation.__main__ import main
 from evaluation.model_card import wilson
 
@@ -66,7 +68,7 @@ def test_the_whole_crop_is_in_the_scene_up_to_its_corners(side_px: int, tilt_deg
 
 
 def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
-    found = robustness.found_tensors(HaarDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), margin=0.0)
+    found = robustness.found_tensors(HaarDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0, "none")
     assert sum(tensor is not None for tensor in found) >= len(FACES) - 1
     assert all(tensor is None or tensor.shape == (48, 48, 1) for tensor in found)
 
@@ -74,7 +76,28 @@ def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
         def detect(self, *_: object, **__: object) -> list[FaceBox]:
             return [FaceBox(0, 0, 5, 5)]
 
-    assert robustness.found_tensors(Elsewhere(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0) == [None] * len(FACES)
+    assert robustness.found_tensors(Elsewhere(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0, "none") == [
+        None
+    ] * len(FACES)
+
+
+def test_evaluation_turns_what_the_detector_found() -> None:
+    scenes = list(robustness.scenes(FACES, 160, 10.0, seed=4))
+    turned = robustness.found_tensors(HaarDetector(), iter(scenes), 0.0, "eyes")
+    plain = robustness.found_tensors(HaarDetector(), iter(scenes), 0.0, "none")
+    pairs = [(a, b) for a, b in zip(plain, turned, strict=True) if a is not None and b is not None]
+    assert pairs
+    assert any(not np.array_equal(a, b) for a, b in pairs)
+
+
+def test_training_sees_what_the_device_sees(tmp_path: Path) -> None:
+    write_csvs(tmp_path, 20)
+    plain, turned = datasets.load(tmp_path)["PublicTest"], datasets.load(tmp_path, align="eyes")["PublicTest"]
+    whole = FaceBox(0, 0, 48, 48)
+    for before, after in zip(plain.images[..., 0], turned.images, strict=True):
+        assert np.array_equal(face_tensor(before, whole, (48, 48), 0.0, EyeTilt()(before, whole)), after)
+    assert np.array_equal(datasets.aligned(FACES, "none", 0.0), FACES)
+    assert not np.array_equal(datasets.aligned(FACES, "eyes", 0.0), FACES)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,8 @@ def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: P
         raise ConfigError(f"--views is {views}; it must be at least 1.")
     networks = [_load_teacher(run) for run in teachers]
     console.print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, _data_recipe(teachers).exclude or None)
+    recipe = _data_recipe(teachers)
+    splits = datasets.load(data_folder, recipe.exclude or None, align=recipe.align)
     training, validation = splits["Training"], splits["PublicTest"]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("PublicTest", total=len(networks) * (1 + views))

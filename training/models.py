@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from keras import layers, ops
 
 from edge_fer.bundle import Head
 from edge_fer.errors import ConfigError, DataError, InputMissingError
+from edge_fer.eyes import Alignment
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
 from training.recipe import ModelRecipe
 
@@ -317,10 +319,18 @@ def restore(network: keras.Model, checkpoint: Path) -> None:
         raise DataError(f"{checkpoint} is not a checkpoint that can be read: {reason}.") from None
 
 
-def description(name: str) -> str:
+def description(name: str, align: Alignment = "none") -> str:
     """The text of ``model.toml``, which tells the exporter what the network cannot say of itself.
 
     FER2013's crops are framed like a Haar detection, so the margin is 0.
     """
     heads = (f'\n[[heads]]\nname = "{head.name}"\nlabels = {json.dumps(head.labels)}\n' for head in HEADS)
-    return f'name = "{name}"\nmargin = 0.0\n' + "".join(heads)
+    turned = "" if align == "none" else f'align = "{align}"\n'
+    return f'name = "{name}"\nmargin = 0.0\n{turned}' + "".join(heads)
+
+
+def alignment_of(path: Path) -> Alignment:
+    """What the ``model.toml`` beside a model says of alignment."""
+    toml = path.with_suffix(".toml")
+    align: Alignment = tomllib.loads(toml.read_text(encoding="utf-8")).get("align", "none") if toml.exists() else "none"
+    return align

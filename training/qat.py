@@ -202,7 +202,7 @@ def finetune(
     keras.utils.set_random_seed(recipe.seed)
     quantised = fake_quantised(model, per_channel, name=recipe.model.kind)
     console.print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None)
+    splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
     training = splits["Training"]
     run.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(recipe_path, run / "recipe.toml")

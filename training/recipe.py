@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from edge_fer.config import from_table
 from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.eyes import Alignment
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,11 @@ class DataRecipe:
 
     Attributes:
         exclude: CSV in the data folder with rows to leave out (see ``datasets.load``); "" for none.
+        align: "eyes" turns faces upright before, and has the device do the same, see ``eyes.EyeTilt``.
     """
 
     exclude: str = "also_in_privatetest.csv"
+    align: Alignment = "none"
 
 
 @dataclass(frozen=True)

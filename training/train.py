@@ -81,7 +81,7 @@ def train(
             f"{'give the teacher with --cache' if recipe.distill.weight else 'leave --cache out'}."
         )
     console.print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None)
+    splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
     training, validation = splits["Training"], splits["PublicTest"]
     labels, facts = targets(training, recipe.label_smoothing), {}
     if cache:
@@ -185,7 +185,7 @@ def write_run(
     console = Console(stderr=True)
     validation = splits["PublicTest"]
     _replace(run / "model.keras", trained.save)
-    (run / "model.toml").write_text(models.description(recipe.name), encoding="utf-8")
+    (run / "model.toml").write_text(models.description(recipe.name, recipe.data.align), encoding="utf-8")
     logits = trained.predict(validation.images, batch_size=512, verbose=0)
     results = figures.evaluate_logits(logits, validation, models.HEADS)
     figures.write_figures(results, models.HEADS, run / "evaluation")

@@ -1,0 +1,129 @@
+"""Faces are turned upright by their eyes, where the model's card says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import edge_fer
+from edge_fer.bundle import load_bundle
+from edge_fer.classifier import TfliteClassifier
+from edge_fer.core import FaceBox, Frame, Picture
+from edge_fer.detectors.haar import HaarDetector
+from edge_fer.errors import UnavailableError
+from edge_fer.eyes import EyeTilt, _tilt_of
+from edge_fer.preprocess import face_tensor
+from edge_fer.recognizer import Recognizer
+
+STRIP = cv2.imread(str(Path(edge_fer.__file__).parent / "data" / "average_faces.png"), cv2.IMREAD_GRAYSCALE)
+FACES = np.stack(np.hsplit(STRIP, 7))[..., np.newaxis]
+BOX = FaceBox(60, 60, 120, 120)
+
+
+def tilted(face: Picture, clockwise_deg: float) -> Picture:
+    """A 48x48 face, 120 pixels wide in the middle of a picture."""
+    large = cv2.resize(cv2.copyMakeBorder(face, 24, 24, 24, 24, cv2.BORDER_REPLICATE), (240, 240))
+    warp = cv2.getRotationMatrix2D((119.5, 119.5), -clockwise_deg, 1.0)
+    return cv2.warpAffine(large, warp, (240, 240), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tilt_deg", [-15, 0, 15])
+def test_the_tilt_of_faces_is_found(tilt_deg: float) -> None:
+    tilts = [EyeTilt()(tilted(face, tilt_deg), BOX) for face in FACES[..., 0]]
+    assert np.median(tilts) == pytest.approx(tilt_deg, abs=4)
+
+
+def test_the_size_of_the_face_does_not_matter() -> None:
+    scene = tilted(FACES[3, ..., 0], 12)
+    twice = cv2.resize(scene, (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    assert EyeTilt()(twice, FaceBox(120, 120, 240, 240)) == pytest.approx(EyeTilt()(scene, BOX), abs=6)
+
+
+@pytest.mark.parametrize(
+    ("eyes", "tilt_deg"),
+    [
+        ([], 0.0),
+        ([(30, 40, 25)], 0.0),
+        ([(30, 40, 25), (90, 40, 25)], 0.0),
+        ([(90, 50, 25), (30, 40, 25)], 9.46),
+        ([(30, 20, 25), (90, 70, 25)], 0.0),  # 40 degrees
+        ([(50, 40, 25), (70, 45, 25)], 0.0),  # too near to each other
+        ([(10, 40, 25), (40, 45, 25)], 0.0),  # both on one side
+        ([(30, 40, 25), (90, 50, 25), (95, 30, 60)], 9.46),  # the most even pair
+    ],
+)
+def test_which_eyes_make_a_pair(eyes: list[tuple[float, float, float]], tilt_deg: float) -> None:
+    assert _tilt_of(eyes, 120, 35) == pytest.approx(tilt_deg, abs=0.01)
+
+
+@pytest.mark.parametrize("box", [FaceBox(-500, -500, 60, 60), FaceBox(239, 239, 1, 1), FaceBox(-30, -30, 300, 300)])
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_without_eyes_a_face_stays_as_it_is(box: FaceBox, level: int) -> None:
+    assert EyeTilt()(np.full((240, 240), level, np.uint8), box) == 0.0
+
+
+def test_an_opencv_without_the_cascade(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cv2.data, "haarcascades", f"{tmp_path}/")
+    with pytest.raises(UnavailableError, match="has no cascade for eyes"):
+        EyeTilt()
+
+
+@pytest.mark.parametrize("tilt_deg", [-20.0, 7.0, 20.0])
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_a_tensor_is_turned_back_by_the_tilt(tilt_deg: float, margin: float) -> None:
+    upright = face_tensor(tilted(FACES[3, ..., 0], 0), BOX, (48, 48), margin)
+    scene = tilted(FACES[3, ..., 0], tilt_deg)
+    turned = face_tensor(scene, BOX, (48, 48), margin, tilt_deg)
+    inner = np.s_[8:40, 8:40]
+    assert cv2.norm(turned[inner], upright[inner], cv2.NORM_L1) / 32**2 < 4
+    assert cv2.norm(face_tensor(scene, BOX, (48, 48), margin)[inner], upright[inner], cv2.NORM_L1) / 32**2 > 6
+
+
+def test_where_a_turned_face_reaches_beyond_the_picture_its_edge_goes_on() -> None:
+    tensor = face_tensor(np.full((50, 50), 77, np.uint8), FaceBox(30, -20, 48, 48), (48, 48), 0.2, 30.0)
+    assert tensor.shape == (48, 48, 1)
+    assert (tensor == 77).all()
+
+
+def test_the_card_has_the_device_turn_faces(bundle_with: Callable[..., Path]) -> None:
+    def eyes(card: dict[str, Any]) -> None:
+        card["preprocess"]["align"] = "eyes"
+
+    scene = cv2.resize(tilted(FACES[3, ..., 0], 12), (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    bundle = load_bundle(bundle_with(card=eyes))
+    assert bundle.card.align == "eyes"
+    classifier = TfliteClassifier(bundle)
+    (face,) = Recognizer(HaarDetector(), classifier).recognize(scene).faces
+    tensor = face_tensor(scene, face.box, (48, 48), 0.0, EyeTilt()(scene, face.box))
+    assert classifier.classify([tensor]) == [face.raw]
+    assert classifier.classify([face_tensor(scene, face.box, (48, 48), 0.0)]) != [face.raw]
+
+
+def test_in_a_stream_the_tilt_is_measured_as_often_as_a_face_is_classified(
+    bundle_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[FaceBox] = []
+
+    class Counted(EyeTilt):
+        def __call__(self, gray: Picture, box: FaceBox) -> float:
+            looks.append(box)
+            return super().__call__(gray, box)
+
+    monkeypatch.setattr("edge_fer.recognizer.EyeTilt", Counted)
+    path = bundle_with(card=lambda card: card["preprocess"].update(align="eyes"))
+    recognizer = Recognizer(HaarDetector(), TfliteClassifier(load_bundle(path)))
+    scene = cv2.resize(tilted(FACES[3, ..., 0], 12), (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    for seq in range(30):
+        recognizer.recognize(Frame(scene, seq, seq / 30, "clip"))
+    assert 2 <= len(looks) <= 30 / 30 / 0.06 + 15
+
+
+def test_the_schema_knows_it() -> None:
+    schema = json.loads((Path(edge_fer.__file__).parent / "card.schema.json").read_text())
+    assert schema["properties"]["preprocess"]["properties"]["align"]["enum"] == ["none", "eyes"]
