@@ -12,8 +12,11 @@ import pytest
 from faces_csv import write_csvs
 from numpy.typing import NDArray
 
+from edge_fer.bundle import load_bundle
 from edge_fer.errors import ConfigError, DataError
 from evaluation import datasets
+from export import edgetpu, quantize
+from export.flatbuffer import in_float, read_operators
 from training import models, pretrain
 from training.__main__ import main
 from training.augmentation import Augment, Mixup, MixupUntil
@@ -257,6 +260,21 @@ def test_merged_branches_say_the_same(kind: str) -> None:
     assert models.merge_branches(merged) is merged
 
 
+# Squeeze
+
+
+def test_squeeze_weighs_channels_by_their_means() -> None:
+    layer = models.Squeeze(2)
+    pictures = RNG.uniform(0, 2, (3, 5, 4, 8)).astype(np.float32)
+    assert layer(pictures).numpy() == pytest.approx(pictures / 2)  # as it begins
+    down, up = RNG.normal(0, 1, (8, 4)), RNG.normal(0, 3, (4, 8))
+    layer.narrow.kernel.assign(down)
+    layer.gate.kernel.assign(up)
+    hidden = np.maximum(pictures.mean(axis=(1, 2)) @ down, 0)
+    gate = np.clip(hidden @ up + 3, 0, 6) / 6
+    assert layer(pictures).numpy() == pytest.approx(pictures * gate[:, None, None, :], abs=1e-5)
+
+
 # Size of the work
 
 
@@ -339,6 +357,19 @@ def test_all_options_together_train_resume_and_export(data: Path, tmp_path: Path
     assert main([*arguments[:-1], "seed=8", "--resume"]) == 78
 
 
+def test_a_network_with_squeeze_becomes_int8_as_a_whole(data: Path, tmp_path: Path) -> None:
+    recipe, run, out = tmp_path / "recipe.toml", tmp_path / "run", tmp_path / "model.tflite"
+    recipe.write_text(TOML.format(top="", model="squeeze = 4", more=""))
+    assert main(["train", "--recipe", str(recipe), "--data", str(data), "--run", str(run)]) == 0
+    arguments = [str(run / "model.keras"), "--data", str(data), "-o", str(out)]
+    assert quantize.main([*arguments, "--max-drop", "100", "--min-agreement", "0"]) == 0
+    operators = read_operators(load_bundle(out).model)
+    assert in_float(operators) == []
+    # What a gate is made of: all that the Edge TPU maps.
+    assert {"MEAN", "FULLY_CONNECTED", "MUL"} <= {operator.name for operator in operators}
+    assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
+
+
 def test_a_recipe_is_changed_and_written_again(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(TOML.format(top="", model="", more=""))
@@ -376,6 +407,8 @@ def test_a_change_that_is_none_is_refused(change: str, message: str, tmp_path: P
         ("center = inf", "", "", "center must be 0 or more"),
         ("island = 10.0", "", "", "island is a part of the center loss"),
         ("", 'kind = "separable"\nbranches = true', "", "branches is for plain and residual"),
+        ("", 'kind = "separable"\nsqueeze = 4', "", "squeeze is for plain and residual"),
+        ("", "squeeze = -1", "", "squeeze must be 0 or more"),
         ("", "", "[class_balance]\nbeta = 1.0", "beta must be 0 to less than 1"),
         ("", "", "[pretrain]\nmask = 1.0", "mask must be between 0 and 1"),
         ("", "", "[pretrain]\nepochs = 0", "must be at least 1"),

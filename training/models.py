@@ -24,7 +24,7 @@ HEADS = (Head("ferplus", FERPLUS_LABELS, temperature=1.0), Head("fer2013", FER20
 LOGITS = sum(len(head.labels) for head in HEADS)
 
 
-def build_plain(stages: list[list[int]], dropout: float, branches: bool = False) -> keras.Model:
+def build_plain(stages: list[list[int]], dropout: float, branches: bool = False, squeeze: int = 0) -> keras.Model:
     """A plain stack of 3x3 convolutions with batch normalisation and ReLU, global average, one dense layer.
 
     Plain convolutions lose nothing to int8 and run on every delegate. The input is declared float32 because
@@ -35,6 +35,7 @@ def build_plain(stages: list[list[int]], dropout: float, branches: bool = False)
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer, in training only.
         branches: see ``Branches``.
+        squeeze: by how much ``Squeeze`` reduces, behind each convolution; 0 for none.
 
     Returns:
         Model (batch, 48, 48, 1) float32, 0-255 -> (batch, 15) logits, heads in the order of ``HEADS``.
@@ -42,7 +43,7 @@ def build_plain(stages: list[list[int]], dropout: float, branches: bool = False)
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters, stride in stages:
-        x = _convolved(x, filters, stride, branches)
+        x = _convolved(x, filters, stride, branches, squeeze)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     outputs = layers.Dense(LOGITS, name="logits")(x)
@@ -75,7 +76,7 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
     return keras.Model(inputs, outputs, name="separable")
 
 
-def build_residual(stages: list[list[int]], dropout: float, branches: bool = False) -> keras.Model:
+def build_residual(stages: list[list[int]], dropout: float, branches: bool = False, squeeze: int = 0) -> keras.Model:
     """``build_plain`` with a shortcut around each convolution that keeps the shape (He et al., arXiv 1512.03385).
 
     A shortcut has no weights and next to no work, and lets a deeper network learn as fast as a shallow one.
@@ -84,6 +85,7 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
         stages: as in ``build_plain``.
         dropout: as in ``build_plain``.
         branches: see ``Branches``.
+        squeeze: as in ``build_plain``.
 
     Returns:
         As in ``build_plain``.
@@ -91,7 +93,7 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters, stride in stages:
-        y = _convolved(x, filters, stride, branches)
+        y = _convolved(x, filters, stride, branches, squeeze)
         x = layers.Add()([x, y]) if y.shape == x.shape else y
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
@@ -99,10 +101,12 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
     return keras.Model(inputs, outputs, name="residual")
 
 
-def _convolved(x: keras.KerasTensor, filters: int, stride: int, branches: bool) -> keras.KerasTensor:
+def _convolved(x: keras.KerasTensor, filters: int, stride: int, branches: bool, squeeze: int) -> keras.KerasTensor:
     if branches:
-        return layers.ReLU()(Branches(filters, stride)(x))
-    return _normalised(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
+        x = layers.ReLU()(Branches(filters, stride)(x))
+    else:
+        x = _normalised(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
+    return Squeeze(squeeze)(x) if squeeze else x
 
 
 def _normalised(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -115,7 +119,9 @@ BUILDERS = {"plain": build_plain, "separable": build_separable, "residual": buil
 
 def build(recipe: ModelRecipe) -> keras.Model:
     """The network of a recipe, as ``BUILDERS`` make it."""
-    options = {"branches": True} if recipe.branches else {}
+    options: dict[str, int] = {"branches": True} if recipe.branches else {}
+    if recipe.squeeze:
+        options["squeeze"] = recipe.squeeze
     return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, **options)  # type: ignore[operator]
 
 
@@ -193,6 +199,39 @@ def merge_branches(model: keras.Model) -> keras.Model:
         weights = layer.merged() if isinstance(layer, Branches) else layer.get_weights()
         merged.get_layer(layer.name).set_weights(weights)
     return merged
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Squeeze(layers.Layer):
+    """Weighs the channels of a picture by what all of it shows (squeeze and excitation, Hu et al., arXiv 1709.01507).
+
+    The gate is a hard sigmoid, ReLU6(x + 3) / 6, which int8 and the Edge TPU have; they lack the smooth one's speed.
+
+    Args:
+        reduction: channels for one unit of the bottleneck.
+    """
+
+    def __init__(self, reduction: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reduction = reduction
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "reduction": self.reduction}
+
+    def build(self, input_shape: Any) -> None:
+        channels = input_shape[-1]
+        self.narrow = layers.Dense(max(4, channels // self.reduction), activation="relu")
+        # From zeros, every gate starts half open: the network begins as one without gates.
+        self.gate = layers.Dense(channels, activation="hard_sigmoid", kernel_initializer="zeros")
+        self.narrow.build((None, channels))
+        self.gate.build((None, self.narrow.units))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def call(self, inputs: Any) -> Any:
+        gate = self.gate(self.narrow(ops.mean(inputs, axis=(1, 2))))
+        return inputs * ops.reshape(gate, (-1, 1, 1, inputs.shape[-1]))
 
 
 @keras.saving.register_keras_serializable("edge_fer")

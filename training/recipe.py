@@ -37,12 +37,14 @@ class ModelRecipe:
         dropout: rate before the dense layer.
         kind: "plain", "separable" or "residual".
         branches: train each 3x3 convolution as a sum of several, see ``models.Branches``; not for "separable".
+        squeeze: reduction of a ``models.Squeeze`` behind each convolution, 0 for none; not for "separable".
     """
 
     stages: list[list[int]]
     dropout: float = 0.2
     kind: Literal["plain", "separable", "residual"] = "plain"
     branches: bool = False
+    squeeze: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,10 @@ class Recipe:
             raise ConfigError("island is a part of the center loss: give center a weight too.")
         if self.model.branches and self.model.kind == "separable":
             raise ConfigError("model.branches is for plain and residual networks: a separable one has no 3x3 to split.")
+        if self.model.squeeze and self.model.kind == "separable":
+            raise ConfigError("model.squeeze is for plain and residual networks, not for separable ones.")
+        if self.model.squeeze < 0:
+            raise ConfigError(f"model.squeeze must be 0 or more, not {self.model.squeeze}.")
         if not 0 <= self.augment.edges <= 0.5:
             raise ConfigError(f"augment.edges must be 0 to 0.5, half of the side, not {self.augment.edges}.")
         if not 0 <= self.class_balance.beta < 1:
