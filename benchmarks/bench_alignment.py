@@ -1,16 +1,18 @@
 """Would it pay to turn faces upright by their eyes before they are classified? A table for docs/adr/0005.
 
     python benchmarks/bench_alignment.py --data DIR
+    python benchmarks/bench_alignment.py --data DIR --model runs/turned.tflite --yunet face_detection_yunet_2023mar.onnx
 
 Faces of PublicTest, enlarged to 120 pixels as in a frame and tilted to either side. For each tilt: how many of them the
-Haar cascade still finds, the model's accuracy as they are, and after turning them back by their eyes (the most
-even pair that OpenCV's cascade for eyes finds; faces without a pair stay as they are), and by the tilt itself, which
-is the best that any eyes could do.
+Haar cascade still finds, the model's accuracy as they are, and after turning them back by their eyes (as a card with
+align = "eyes" has it done; faces without a pair stay as they are), by the eyes that YuNet marks, and by the tilt
+itself, which is the best that any eyes could do.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -47,23 +49,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds fer2013.csv and fer2013new.csv")
     parser.add_argument("--every", type=int, default=3, metavar="N", help="take every N-th face (default: 3)")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="TFLITE", help="default: the shipped one")
+    parser.add_argument("--yunet", type=Path, metavar="ONNX", help="turn by its points too")
     args = parser.parse_args(arguments)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     try:
         data = datasets.load(args.data)["PublicTest"]
-        measure(data[np.flatnonzero(data.ferplus >= 0)][:: args.every])
+        measure(data[np.flatnonzero(data.ferplus >= 0)][:: args.every], args.model, args.yunet)
     except EdgeFerError as error:
         print(f"bench_alignment: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def measure(data: datasets.Dataset) -> None:
+def measure(data: datasets.Dataset, model: Path, yunet: Path | None) -> None:
     """Print the table."""
-    bundle = load_bundle(DEFAULT_MODEL)
+    bundle = load_bundle(model)
     classifier, detector = TfliteClassifier(bundle), HaarDetector()
     eyes = EyeTilt()
+    points = YuNetTilt(yunet) if yunet else None
     head = next(head.name for head in bundle.card.heads)
 
     def logits(scene: Picture) -> np.ndarray:
@@ -72,11 +77,14 @@ def measure(data: datasets.Dataset) -> None:
     def accuracy(rows: list[np.ndarray]) -> str:
         return f"{figures.evaluate_logits(np.stack(rows), data, bundle.card.heads)[head]['accuracy']:.1%}"
 
-    table = Table("tilt", "found by Haar", "accuracy", "eyes found", "off by", "turned by eyes", "turned by truth")
-    eyes_ms, network_ms = [], []
+    table = Table(
+        "tilt", "found by Haar", "accuracy", "eyes found", "off by", "turned by eyes", "by YuNet (found)", "by truth"
+    )
+    eyes_ms, points_ms, network_ms = [], [], []
     for tilt in TILTS_DEG:
         found, errors = 0, []
-        plain, by_eyes, by_truth = [], [], []
+        marked = 0
+        plain, by_eyes, by_points, by_truth = [], [], [], []
         for number, image in enumerate(data.images[..., 0]):
             true = tilt if number % 2 else -tilt
             scene = turned(enlarged(image), true)
@@ -87,6 +95,12 @@ def measure(data: datasets.Dataset) -> None:
             started = time.process_time_ns()
             plain.append(logits(scene))
             network_ms.append((time.process_time_ns() - started) / 1e6)
+            if points:
+                started = time.process_time_ns()
+                marks = points(scene)
+                points_ms.append((time.process_time_ns() - started) / 1e6)
+                marked += marks is not None
+                by_points.append(plain[-1] if marks is None else logits(turned(scene, -marks)))
             by_truth.append(logits(turned(scene, -true)))
             if angle == 0:
                 by_eyes.append(plain[-1])
@@ -100,15 +114,32 @@ def measure(data: datasets.Dataset) -> None:
             f"{len(errors) / len(data):.1%}",
             f"{median(errors):.1f}°" if errors else "",
             accuracy(by_eyes),
+            f"{accuracy(by_points)} ({marked / len(data):.1%})" if points else "",
             accuracy(by_truth),
         )
     console = Console(width=None if sys.stdout.isatty() else 140)
     facts = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
     console.print(f"{datetime.now(UTC).date()}: {facts}", highlight=False)
     costs = f"finding eyes {median(eyes_ms):.2f} ms CPU a face, cutting out and classifying {median(network_ms):.2f} ms"
-    model = f"{bundle.card.name} {bundle.card.model_sha256[:12]}, {head}"
-    console.print(f"{model}; N = {len(data)} of PublicTest; {costs}", highlight=False)
+    if points:
+        costs += f", YuNet {median(points_ms):.2f} ms"
+    name = f"{bundle.card.name} {bundle.card.model_sha256[:12]}, {head}"
+    console.print(f"{name}; N = {len(data)} of PublicTest; {costs}", highlight=False)
     console.print(table)
+
+
+class YuNetTilt:
+    """Tilt of the face in a scene by the eyes that YuNet marks, in degrees, clockwise as seen; None without a face."""
+
+    def __init__(self, model: Path) -> None:
+        self._net = cv2.FaceDetectorYN.create(str(model), "", (SCENE_PX, SCENE_PX), 0.6)
+
+    def __call__(self, scene: Picture) -> float | None:
+        _, found = self._net.detect(cv2.cvtColor(scene, cv2.COLOR_GRAY2BGR))
+        if found is None:
+            return None
+        _, _, _, _, right_x, right_y, left_x, left_y, *_ = max(found.tolist(), key=lambda face: face[-1])
+        return math.degrees(math.atan2(left_y - right_y, left_x - right_x))
 
 
 def enlarged(image: Picture) -> Picture:
