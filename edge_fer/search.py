@@ -270,7 +270,8 @@ class FaceSearch:
             return part
         changed = cv2.absdiff(now, part.seen) >= MOVED
         moved = changed * news
-        face_blocks = max(1, math.ceil(min(part.max_px, min(now.shape) * BLOCK_PX) / BLOCK_PX))
+        largest_px = min(part.max_px, min(now.shape) * BLOCK_PX)  # of a whole frame, max_px is infinite
+        face_blocks = max(1, math.ceil(largest_px / BLOCK_PX))
         around = cv2.boxFilter(
             moved, cv2.CV_16U, (face_blocks, face_blocks), normalize=False, borderType=cv2.BORDER_CONSTANT
         )
@@ -282,7 +283,7 @@ class FaceSearch:
         # What changed by less keeps its old value, so that slow changes add up and are seen in the end.
         np.copyto(part.seen, now, where=came)
         # The middle of a face that came here is where something moved.
-        reach = part.max_px / 2
+        reach = largest_px / 2
         return _Slice(
             left=max(part.left, int((first_column + x[0]) * BLOCK_PX - reach)),
             top=max(part.top, int((first_row + y[0]) * BLOCK_PX - reach)),

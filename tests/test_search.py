@@ -52,8 +52,9 @@ def test_the_first_frame_is_searched_whole() -> None:
 
 @pytest.mark.parametrize("width", [42, 60, 85, 120, 170, 240, 350, 470])
 @pytest.mark.parametrize("late", [0.0, 0.11, 0.31])
-def test_a_new_face_of_any_size_is_found_in_time(width: int, late: float) -> None:
-    search = FaceSearch(Brightest(), 40, 0.5)
+@pytest.mark.parametrize("slow_on_large", [True, False])
+def test_a_new_face_of_any_size_is_found_in_time(width: int, late: float, slow_on_large: bool) -> None:
+    search = FaceSearch(Brightest(slow_on_large=slow_on_large), 40, 0.5)
     for frame in range(round(late * 30) + 1):
         assert search.find(picture(None), frame / 30, []) == []
     for wait in range(1, 17):
