@@ -27,7 +27,7 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 
 # Cut off, it goes on where it was.
-model: runs/accurate-averaged/model.keras runs/nano/model.keras
+model: runs/accurate/model.keras runs/nano/model.keras
 	$(BIN)/python export/quantize.py $< --data $(DATA) --correct-bias -o edge_fer/models/accurate.tflite --force
 	$(BIN)/python export/quantize.py runs/nano/model.keras --data $(DATA) --correct-bias \
 	    -o edge_fer/models/nano.tflite --force
@@ -46,12 +46,18 @@ runs/%-labels/model.keras: | $(VENV)/train
 runs/accurate-labels.npz: runs/accurate-labels/model.keras
 	$(BIN)/python -m training teach --teacher runs/accurate-labels --data $(DATA) -o $@
 
-runs/accurate-averaged/model.keras: runs/accurate-labels/model.keras runs/accurate/model.keras
-	$(BIN)/python -m training average --of runs/accurate-labels --and runs/accurate --share 0.7 --data $(DATA) \
+runs/%-taught/model.keras: runs/%-labels/model.keras runs/accurate-labels.npz
+	$(call train,$*-taught) --cache runs/accurate-labels.npz --begin-with $<
+
+runs/accurate-averaged/model.keras: runs/accurate-labels/model.keras runs/accurate-taught/model.keras
+	$(BIN)/python -m training average --of runs/accurate-labels --and runs/accurate-taught --share 0.7 --data $(DATA) \
 	    --run runs/accurate-averaged
 
-runs/%/model.keras: runs/%-labels/model.keras runs/accurate-labels.npz
-	$(call train,$*) --cache runs/accurate-labels.npz --begin-with $<
+runs/accurate/model.keras: runs/accurate-averaged/model.keras
+	$(call train,accurate) --begin-with $<
+
+runs/nano/model.keras: runs/nano-taught/model.keras
+	$(call train,nano) --begin-with $<
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:
