@@ -167,7 +167,7 @@ def load_bundle(path: Path) -> Bundle:
             f"{path} has no card: it is a bare .tflite file, or it was cut short. Export it with export/quantize.py."
         ) from None
     except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has two cards. Export it again.")
