@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_fer.bundle import load_bundle
 from edge_fer.errors import ConfigError, DataError
+from edge_fer.eyes import Alignment
 from evaluation import datasets
 from export import edgetpu, quantize
 from export.flatbuffer import in_float, read_operators
@@ -368,6 +369,27 @@ def test_a_network_with_squeeze_becomes_int8_as_a_whole(data: Path, tmp_path: Pa
     # What a gate is made of: all that the Edge TPU maps.
     assert {"MEAN", "FULLY_CONNECTED", "MUL"} <= {operator.name for operator in operators}
     assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
+
+
+def test_alignment_goes_from_the_recipe_to_the_card(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    aligned = datasets.aligned
+
+    def watched(images: NDArray[np.uint8], align: Alignment, margin: float) -> NDArray[np.uint8]:
+        seen.append(align)
+        return aligned(images, align, margin)
+
+    monkeypatch.setattr(datasets, "aligned", watched)
+    recipe, run, out = tmp_path / "recipe.toml", tmp_path / "run", tmp_path / "model.tflite"
+    recipe.write_text(TOML.format(top="", model="", more='[data]\nalign = "eyes"'))
+    assert main(["train", "--recipe", str(recipe), "--data", str(data), "--run", str(run)]) == 0
+    assert main(["evaluate", "--model", str(run / "model.keras"), "--data", str(data)]) == 0
+    arguments = [str(run / "model.keras"), "--data", str(data), "-o", str(out)]
+    assert quantize.main([*arguments, "--max-drop", "100", "--min-agreement", "0"]) == 0
+    assert load_bundle(out).card.align == "eyes"
+    assert set(seen) == {"eyes"}
 
 
 def test_a_recipe_is_changed_and_written_again(tmp_path: Path) -> None:
