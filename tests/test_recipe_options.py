@@ -265,15 +265,26 @@ def test_merged_branches_say_the_same(kind: str) -> None:
 
 
 def test_squeeze_weighs_channels_by_their_means() -> None:
-    layer = models.Squeeze(2)
+    inputs = keras.Input((5, 4, 8))
+    network = keras.Model(inputs, models.squeezed(inputs, 2))
     pictures = RNG.uniform(0, 2, (3, 5, 4, 8)).astype(np.float32)
-    assert layer(pictures).numpy() == pytest.approx(pictures / 2)  # as it begins
+    assert network(pictures).numpy() == pytest.approx(pictures / 2)  # as it begins
     down, up = RNG.normal(0, 1, (8, 4)), RNG.normal(0, 3, (4, 8))
-    layer.narrow.kernel.assign(down)
-    layer.gate.kernel.assign(up)
+    narrow, gate = (layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
+    narrow.kernel.assign(down[None, None])
+    gate.kernel.assign(up[None, None])
     hidden = np.maximum(pictures.mean(axis=(1, 2)) @ down, 0)
-    gate = np.clip(hidden @ up + 3, 0, 6) / 6
-    assert layer(pictures).numpy() == pytest.approx(pictures * gate[:, None, None, :], abs=1e-5)
+    weights = np.clip(hidden @ up + 3, 0, 6) / 6
+    assert network(pictures).numpy() == pytest.approx(pictures * weights[:, None, None, :], abs=1e-5)
+
+
+def test_squeeze_goes_with_supervised_blocks_and_centres() -> None:
+    core = models.build(ModelRecipe(STAGES, kind="residual", squeeze=4))
+    assert models.embedding(core).shape == (None, 16)
+    extended = models.with_extras(core, supervised=True, centres=True)
+    assert extended.output_shape == (None, 15 + 2 * 15 + 8)
+    kinds = {type(layer).__module__.split(".")[0] for layer in core.layers}
+    assert kinds == {"keras"}  # what the exporter reads without this project's classes
 
 
 # Size of the work
@@ -367,7 +378,7 @@ def test_a_network_with_squeeze_becomes_int8_as_a_whole(data: Path, tmp_path: Pa
     operators = read_operators(load_bundle(out).model)
     assert in_float(operators) == []
     # What a gate is made of: all that the Edge TPU maps.
-    assert {"MEAN", "FULLY_CONNECTED", "MUL"} <= {operator.name for operator in operators}
+    assert {"MEAN", "MUL"} <= {operator.name for operator in operators}
     assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
 
 

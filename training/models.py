@@ -35,7 +35,7 @@ def build_plain(stages: list[list[int]], dropout: float, branches: bool = False,
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer, in training only.
         branches: see ``Branches``.
-        squeeze: by how much ``Squeeze`` reduces, behind each convolution; 0 for none.
+        squeeze: by how much ``squeezed`` reduces, behind each convolution; 0 for none.
 
     Returns:
         Model (batch, 48, 48, 1) float32, 0-255 -> (batch, 15) logits, heads in the order of ``HEADS``.
@@ -106,7 +106,26 @@ def _convolved(x: keras.KerasTensor, filters: int, stride: int, branches: bool, 
         x = layers.ReLU()(Branches(filters, stride)(x))
     else:
         x = _normalised(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
-    return Squeeze(squeeze)(x) if squeeze else x
+    return squeezed(x, squeeze) if squeeze else x
+
+
+def squeezed(x: keras.KerasTensor, reduction: int) -> keras.KerasTensor:
+    """Channels weighed by what all of the picture shows (squeeze and excitation, Hu et al., arXiv 1709.01507).
+
+    The gate is a hard sigmoid, ReLU6(x + 3) / 6, which int8 and the Edge TPU have. All are Keras' own layers, so
+    that the exporter can read them.
+
+    Args:
+        x: (batch, height, width, channels).
+        reduction: channels for one unit of the bottleneck.
+    """
+    channels = x.shape[-1]
+    # 1x1 convolutions, where dense layers would need a reshape that the Edge TPU lacks.
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(max(4, channels // reduction), 1, activation="relu")(gate)
+    # From zeros, every gate starts half open: the network begins as one without gates.
+    gate = layers.Conv2D(channels, 1, activation="hard_sigmoid", kernel_initializer="zeros")(gate)
+    return layers.Multiply()([x, gate])
 
 
 def _normalised(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -202,39 +221,6 @@ def merge_branches(model: keras.Model) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("edge_fer")
-class Squeeze(layers.Layer):
-    """Weighs the channels of a picture by what all of it shows (squeeze and excitation, Hu et al., arXiv 1709.01507).
-
-    The gate is a hard sigmoid, ReLU6(x + 3) / 6, which int8 and the Edge TPU have; they lack the smooth one's speed.
-
-    Args:
-        reduction: channels for one unit of the bottleneck.
-    """
-
-    def __init__(self, reduction: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.reduction = reduction
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "reduction": self.reduction}
-
-    def build(self, input_shape: Any) -> None:
-        channels = input_shape[-1]
-        self.narrow = layers.Dense(max(4, channels // self.reduction), activation="relu")
-        # From zeros, every gate starts half open: the network begins as one without gates.
-        self.gate = layers.Dense(channels, activation="hard_sigmoid", kernel_initializer="zeros")
-        self.narrow.build((None, channels))
-        self.gate.build((None, self.narrow.units))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape
-
-    def call(self, inputs: Any) -> Any:
-        gate = self.gate(self.narrow(ops.mean(inputs, axis=(1, 2))))
-        return inputs * ops.reshape(gate, (-1, 1, 1, inputs.shape[-1]))
-
-
-@keras.saving.register_keras_serializable("edge_fer")
 class ClassCentres(layers.Layer):
     """A centre for each class among embeddings (n, d): squared distances to them, and how near they are to each other.
 
@@ -284,7 +270,7 @@ def with_extras(core: keras.Model, supervised: bool, centres: bool) -> keras.Mod
     """
     outputs = [core.output]
     if supervised:
-        ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if len(layer.output.shape) == 4}
+        ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if layer.output.shape[2:3] > (1,)}
         if len(ends) < 2:
             raise ConfigError("model.stages has one height and width only: supervised wants a stage before the last.")
         for end in list(ends.values())[:-1]:
@@ -296,7 +282,9 @@ def with_extras(core: keras.Model, supervised: bool, centres: bool) -> keras.Mod
 
 def embedding(core: keras.Model) -> keras.KerasTensor:
     """What the last dense layer reads, before dropout: (batch, channels)."""
-    return next(layer.output for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
+    pools = [layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D)]
+    embedded: keras.KerasTensor = pools[-1].output
+    return embedded
 
 
 def core_of(network: keras.Model, kind: str) -> keras.Model:

@@ -37,7 +37,7 @@ class ModelRecipe:
         dropout: rate before the dense layer.
         kind: "plain", "separable" or "residual".
         branches: train each 3x3 convolution as a sum of several, see ``models.Branches``; not for "separable".
-        squeeze: reduction of a ``models.Squeeze`` behind each convolution, 0 for none; not for "separable".
+        squeeze: reduction of ``models.squeezed`` behind each convolution, 0 for none; not for "separable".
     """
 
     stages: list[list[int]]
