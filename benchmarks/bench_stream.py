@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.sched_setaffinity(0, {core})
     cv2.setNumThreads(1)
     try:
-        paths = sorted(path for path in args.videos.iterdir() if path.is_file()) if args.videos.is_dir() else []
+        folder = args.videos.resolve()  # the children of process_rows run elsewhere
+        paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
         if not paths:
             raise InputMissingError(f"There is no clip in {args.videos}.")
         rows, clips = measure(paths, args.soak)

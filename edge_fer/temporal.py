@@ -36,8 +36,7 @@ class ExpressionFilter:
         self._smoothing = smoothing
         self._time_s = 0.0
         self._since_s = 0.0
-        self._rival: Expression | None = None
-        self._rival_since_s = 0.0
+        self._beaten_since_s: float | None = None
         self.prediction: Prediction | None = None
         self.expression: Expression | None = None
 
@@ -55,12 +54,13 @@ class ExpressionFilter:
         mean = {label: keep * old[label] + (1 - keep) * new for label, new in raw.probabilities.items()}
         self.prediction = Prediction(mean)
         rival = self.prediction.expression
+        # Rivals may take turns: what counts is for how long the expression has not been the answer.
         if mean[rival] - mean[self.expression] <= smoothing.hysteresis:
-            self._rival = None
-        elif rival is not self._rival:
-            self._rival, self._rival_since_s = rival, self._time_s
-        elif self._time_s - self._rival_since_s >= smoothing.dwell_s:
-            self.expression, self._since_s, self._rival = rival, self._time_s, None
+            self._beaten_since_s = None
+        elif self._beaten_since_s is None:
+            self._beaten_since_s = self._time_s
+        elif self._time_s - self._beaten_since_s >= smoothing.dwell_s:
+            self.expression, self._since_s, self._beaten_since_s = rival, self._time_s, None
 
     @property
     def stable_ms(self) -> float:

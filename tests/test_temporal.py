@@ -58,6 +58,16 @@ def test_flicker_between_two_is_no_change() -> None:
     assert set(answers([frame % 2 == 1 for frame in range(300)])) == {Expression.NEUTRAL}
 
 
+def test_an_answer_that_is_beaten_goes_in_time_even_where_its_rivals_take_turns() -> None:
+    sad = {Expression.NEUTRAL: 0.0, Expression.SADNESS: 0.6, Expression.FEAR: 0.4}
+    afraid = {Expression.NEUTRAL: 0.0, Expression.SADNESS: 0.4, Expression.FEAR: 0.6}
+    steady = ExpressionFilter(Smoothing(time_constant_s=0.01, hysteresis=0.1, dwell_s=0.1))
+    steady.update(Prediction({Expression.NEUTRAL: 1.0, Expression.SADNESS: 0.0, Expression.FEAR: 0.0}), 0.0)
+    for frame in range(1, 6):
+        steady.update(Prediction(sad if frame % 2 else afraid), frame / 30)
+    assert steady.expression in {Expression.SADNESS, Expression.FEAR}
+
+
 def test_stable_ms_counts_from_the_change() -> None:
     steady = ExpressionFilter(PLAIN)
     for frame in range(31):
