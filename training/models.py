@@ -7,7 +7,7 @@ import math
 import tomllib
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -357,7 +357,18 @@ def description(name: str, align: Alignment = "none") -> str:
 
 
 def alignment_of(path: Path) -> Alignment:
-    """What the ``model.toml`` beside a model says of alignment."""
+    """What the ``model.toml`` beside a model says of alignment; "none" where there is no such file.
+
+    Raises:
+        ConfigError: it is not TOML, or names no alignment.
+    """
     toml = path.with_suffix(".toml")
-    align: Alignment = tomllib.loads(toml.read_text(encoding="utf-8")).get("align", "none") if toml.exists() else "none"
+    try:
+        align: Alignment = tomllib.loads(toml.read_text(encoding="utf-8")).get("align", "none")
+    except FileNotFoundError:
+        return "none"
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{toml} is not valid TOML: {error}.") from None
+    if align not in get_args(Alignment):
+        raise ConfigError(f"{toml}: align must be one of {', '.join(get_args(Alignment))}, not {align!r}.")
     return align
