@@ -108,8 +108,8 @@ class Recognizer:
 
     def _face(self, track: Track, frame: Frame, pace_s: float, clock: _Stages) -> Face:
         card = self.bundle.card
-        if self._tilt and not _recent(track, frame.time_s, pace_s):
-            track.tilt_deg = self._tilt(frame.gray, track.box)
+        if self._tilt and not 0 <= frame.time_s - track.tilted_s < pace_s:
+            track.tilt_deg, track.tilted_s = self._tilt(frame.gray, track.box), frame.time_s
         tensor = face_tensor(frame.gray, track.box, self._classifier.size_hw, card.margin, track.tilt_deg)
         quality = _quality(tensor, min(track.box.w, track.box.h))
         clock.stop("preprocess")
@@ -167,12 +167,8 @@ def _news(track: Track, tensor: Picture, time_s: float, pace_s: float) -> bool:
     if track.tensor is None:
         return True
     changed = cv2.norm(tensor, track.tensor, cv2.NORM_L1) / tensor.size
-    return changed > (OTHER_CROP if _recent(track, time_s, pace_s) else SAME_CROP)
-
-
-def _recent(track: Track, time_s: float, pace_s: float) -> bool:
-    """Whether a face was classified a moment ago."""
-    return track.tensor is not None and 0 <= time_s - track.classified_s < pace_s
+    recent = 0 <= time_s - track.classified_s < pace_s
+    return changed > (OTHER_CROP if recent else SAME_CROP)
 
 
 def _quality(tensor: Picture, size_px: float) -> Quality:

@@ -68,7 +68,8 @@ class Track:
         misses: in how many frames it was not found since.
         tensor: the crop that was last classified, None before the first.
         classified_s: when that was.
-        tilt_deg: of the face then, where the model wants it upright.
+        tilt_deg: of the face when it was last measured, where the model wants it upright.
+        tilted_s: when that was.
         raw: its prediction.
         face: as last reported, None before the first.
     """
@@ -81,6 +82,7 @@ class Track:
     tensor: Picture | None = None
     classified_s: float = 0.0
     tilt_deg: float = 0.0
+    tilted_s: float = -math.inf
     raw: Prediction | None = None
     face: Face | None = None
     filter: BoxFilter = field(default_factory=BoxFilter)

@@ -194,6 +194,7 @@ constexpr const char* k{_camel_case(head.name)}Labels[] = {{{", ".join(f'"{label
         for head, first in zip(bundle.card.heads, _firsts(bundle), strict=True)
     )
     calls = "\n".join(f"  resolver.{method}();" for method in methods)
+    upright = "" if bundle.card.align == "none" else ", turn it upright by its eyes"
     pixels = "pixels" if source.dtype == "UINT8" else "pixels - 128"
     return f"""\
 // Model "{bundle.card.name}" for TensorFlow Lite Micro. Made by `python -m export.microcontroller`; do not edit.
@@ -211,7 +212,7 @@ constexpr std::size_t kModelBytes = {len(bundle.model)};
 {arena_lines}
 
 // Input: {source.dtype.lower()} {pixels} of a face, row by row. Crop it with a margin of {bundle.card.margin:g} of its
-// sides, make it grey, and bring it to this size. Do not scale the values.
+// sides{upright}, make it grey, and bring it to this size. Do not scale the values.
 constexpr int kInputHeight = {source.shape[1]};
 constexpr int kInputWidth = {source.shape[2]};
 

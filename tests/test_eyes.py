@@ -105,7 +105,7 @@ def test_the_card_has_the_device_turn_faces(bundle_with: Callable[..., Path]) ->
     assert classifier.classify([face_tensor(scene, face.box, (48, 48), 0.0)]) != [face.raw]
 
 
-def test_in_a_stream_the_tilt_is_measured_as_often_as_a_face_is_classified(
+def test_in_a_stream_the_tilt_is_measured_in_every_other_frame_at_most(
     bundle_with: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[FaceBox] = []
@@ -121,7 +121,7 @@ def test_in_a_stream_the_tilt_is_measured_as_often_as_a_face_is_classified(
     scene = cv2.resize(tilted(FACES[3, ..., 0], 12), (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     for seq in range(30):
         recognizer.recognize(Frame(scene, seq, seq / 30, "clip"))
-    assert 2 <= len(looks) <= 30 / 30 / 0.06 + 15
+    assert 10 <= len(looks) <= 16  # of 30 frames in a second, though the crop stays the same
 
 
 def test_the_schema_knows_it() -> None:

@@ -403,6 +403,16 @@ def test_alignment_goes_from_the_recipe_to_the_card(
     assert set(seen) == {"eyes"}
 
 
+@pytest.mark.parametrize(
+    ("text", "message"), [("align = ", "not valid TOML"), ('align = "nose"', "must be one of none")]
+)
+def test_a_wrong_description_beside_a_model(tmp_path: Path, text: str, message: str) -> None:
+    assert models.alignment_of(tmp_path / "model.keras") == "none"
+    (tmp_path / "model.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        models.alignment_of(tmp_path / "model.keras")
+
+
 def test_a_recipe_is_changed_and_written_again(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(TOML.format(top="", model="", more=""))
