@@ -287,6 +287,24 @@ def test_squeeze_goes_with_supervised_blocks_and_centres() -> None:
     assert kinds == {"keras"}  # what the exporter reads without this project's classes
 
 
+# Precision
+
+
+def test_a_network_in_bfloat16_keeps_weights_and_logits_in_float32_and_goes_back_to_float32() -> None:
+    network = models.build(ModelRecipe(STAGES, kind="residual", squeeze=4), "bfloat16")
+    convolution = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
+    assert (convolution.compute_dtype, convolution.kernel.dtype) == ("bfloat16", "float32")
+    assert network.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"  # of what is built next
+    exact = models.as_float32(network)
+    assert {layer.compute_dtype for layer in exact.layers} == {"float32"}
+    assert [layer.name for layer in exact.layers] == [layer.name for layer in network.layers]
+    pictures = RNG.uniform(0, 255, (8, 48, 48, 1)).astype(np.float32)
+    said, rounded = (each.predict(pictures, verbose=0) for each in (exact, network))
+    # bfloat16 has 8 bits: each layer rounds by up to 0.4 %.
+    assert 0 < np.abs(said - rounded).max() < 0.1 * np.abs(said).max()
+
+
 # Size of the work
 
 
@@ -380,6 +398,18 @@ def test_a_network_with_squeeze_becomes_int8_as_a_whole(data: Path, tmp_path: Pa
     # What a gate is made of: all that the Edge TPU maps.
     assert {"MEAN", "MUL"} <= {operator.name for operator in operators}
     assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
+
+
+def test_a_training_in_bfloat16_leaves_a_float32_model(data: Path, tmp_path: Path) -> None:
+    recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(TOML.format(top='precision = "bfloat16"\ncenter = 0.01', model="", more=""))
+    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--run", str(run)]
+    assert main(arguments) == 0
+    assert {layer.compute_dtype for layer in models.load(run / "model.keras").layers} == {"float32"}
+    with (run / "history.csv").open() as file:
+        losses = [float(line["loss"]) for line in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+    assert main([*arguments, "--resume"]) == 0
 
 
 def test_alignment_goes_from_the_recipe_to_the_card(

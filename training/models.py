@@ -17,7 +17,7 @@ from edge_fer.bundle import Head
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.eyes import Alignment
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
-from training.recipe import ModelRecipe
+from training.recipe import ModelRecipe, Precision
 
 HEADS = (Head("ferplus", FERPLUS_LABELS, temperature=1.0), Head("fer2013", FER2013_LABELS, temperature=1.0))
 """Heads in the order of their logits in the one output, (batch, 15). The first is what the device reports."""
@@ -46,7 +46,7 @@ def build_plain(stages: list[list[int]], dropout: float, branches: bool = False,
         x = _convolved(x, filters, stride, branches, squeeze)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(LOGITS, name="logits")(x)
+    outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="plain")
 
 
@@ -72,7 +72,7 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
         x = _normalised(layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal"), x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(LOGITS, name="logits")(x)
+    outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="separable")
 
 
@@ -97,7 +97,7 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
         x = layers.Add()([x, y]) if y.shape == x.shape else y
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(LOGITS, name="logits")(x)
+    outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="residual")
 
 
@@ -136,12 +136,34 @@ BUILDERS = {"plain": build_plain, "separable": build_separable, "residual": buil
 """Networks by the recipe's ``kind``; each is a model of that name."""
 
 
-def build(recipe: ModelRecipe) -> keras.Model:
-    """The network of a recipe, as ``BUILDERS`` make it."""
+def build(recipe: ModelRecipe, precision: Precision = "float32") -> keras.Model:
+    """The network of a recipe, as ``BUILDERS`` make it.
+
+    Args:
+        recipe: which.
+        precision: what its layers calculate in; with "bfloat16", weights and logits stay float32. ``as_float32`` is the
+            way back.
+    """
     options: dict[str, int] = {"branches": True} if recipe.branches else {}
     if recipe.squeeze:
         options["squeeze"] = recipe.squeeze
-    return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, **options)  # type: ignore[operator]
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, **options)  # type: ignore[operator]
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def as_float32(model: keras.Model) -> keras.Model:
+    """The same functional model with all layers calculating in float32: what is measured and exported."""
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 @keras.saving.register_keras_serializable("edge_fer")

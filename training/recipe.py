@@ -14,6 +14,8 @@ from edge_fer.config import from_table
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.eyes import Alignment
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class DataRecipe:
@@ -141,6 +143,8 @@ class Recipe:
         center: weight of the center loss, see ``losses.TwoHeadLoss``; 0 for none. Its authors': 0.01.
         island: weight of the island loss's pairs inside the center loss. Its authors': 10.
         supervised: weight of each head at the end of an earlier stage, see ``models.with_extras``; 0 for none.
+        precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have
+            it, and much slower on others (Micikevicius et al., arXiv 1710.03740). The trained model is float32.
         model: the network.
         data: the rows.
         augment: the changes.
@@ -161,6 +165,7 @@ class Recipe:
     center: float = 0.0
     island: float = 0.0
     supervised: float = 0.0
+    precision: Precision = "float32"
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()

@@ -134,6 +134,8 @@ def train(
     if recipe.model.branches:
         _replace(run / "branched.keras", measured.save)
         measured = models.merge_branches(measured)
+    if recipe.precision != "float32":
+        measured = models.as_float32(measured)
     write_run(run, recipe, measured, splits, facts)
 
 
@@ -218,7 +220,7 @@ def build(recipe: Recipe, steps_per_epoch: int, balance: dict[str, list[float]] 
         steps_per_epoch: batches.
         balance: what ``losses.class_balance`` made of the data.
     """
-    core = models.build(recipe.model)
+    core = models.build(recipe.model, recipe.precision)
     core = models.with_extras(core, supervised=recipe.supervised > 0, centres=recipe.center > 0)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment = Augment(**dataclasses.asdict(recipe.augment), seed=recipe.seed)
