@@ -69,8 +69,8 @@ class Smoothing:
 
     Attributes:
         time_constant_s: of the exponential mean of the probabilities.
-        hysteresis: how much more probable than the reported expression another one must be to replace it.
-        dwell_s: for how long it must stay so.
+        hysteresis: how much more probable than the reported expression another one must be to replace it
+        dwell_s: after this time; with a smaller lead it takes longer, in proportion.
         min_confidence: below it the answer is marked uncertain.
         min_size_px: so is that of a smaller face,
         min_blur: of one with a smaller variance of the Laplacian,

@@ -20,13 +20,18 @@ _CIRCUMPLEX = {
 """Valence and arousal of each expression, -1 to 1: its place on Russell's circumplex (J. Pers. Soc. Psychol. 39, 1980),
 read off by eye. A convention, not a measurement."""
 
+LEAST = 1e-6
+"""Against rounding of times, and against a hysteresis of 0."""
+
 
 class ExpressionFilter:
     """What one face shows over time.
 
     Frame aggregation at decision level (Li & Deng, arXiv 1804.08348, section 4.2.1): an exponential mean of the
-    probabilities over time, so that it does not depend on the frame rate. The reported expression changes only when
-    another has been clearly more probable for a while.
+    probabilities over time, so that it does not depend on the frame rate. The reported expression changes when another
+    has been more probable for a while, by the card's hysteresis for its dwell; by less, for longer in proportion, so
+    that of two expressions that are nearly tied the more probable one is reported in the end. This is a cumulative sum
+    test (Page, Biometrika 41, 1954) whose steps are capped.
 
     Args:
         smoothing: from the model's card.
@@ -36,7 +41,7 @@ class ExpressionFilter:
         self._smoothing = smoothing
         self._time_s = 0.0
         self._since_s = 0.0
-        self._beaten_since_s: float | None = None
+        self._beaten_s = 0.0
         self.prediction: Prediction | None = None
         self.expression: Expression | None = None
 
@@ -54,13 +59,12 @@ class ExpressionFilter:
         mean = {label: keep * old[label] + (1 - keep) * new for label, new in raw.probabilities.items()}
         self.prediction = Prediction(mean)
         rival = self.prediction.expression
-        # Rivals may take turns: what counts is for how long the expression has not been the answer.
-        if mean[rival] - mean[self.expression] <= smoothing.hysteresis:
-            self._beaten_since_s = None
-        elif self._beaten_since_s is None:
-            self._beaten_since_s = self._time_s
-        elif self._time_s - self._beaten_since_s >= smoothing.dwell_s:
-            self.expression, self._since_s, self._beaten_since_s = rival, self._time_s, None
+        lead = mean[rival] - mean[self.expression]
+        # Rivals may take turns: what counts is by how much, and for how long, the expression has not been the answer.
+        share = min(lead / max(smoothing.hysteresis, LEAST), 1.0)
+        self._beaten_s = self._beaten_s + share * step_s if lead > 0 else 0.0
+        if lead > 0 and self._beaten_s >= smoothing.dwell_s - LEAST:
+            self.expression, self._since_s, self._beaten_s = rival, self._time_s, 0.0
 
     @property
     def stable_ms(self) -> float:

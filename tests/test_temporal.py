@@ -68,6 +68,28 @@ def test_an_answer_that_is_beaten_goes_in_time_even_where_its_rivals_take_turns(
     assert steady.expression in {Expression.SADNESS, Expression.FEAR}
 
 
+@pytest.mark.parametrize(("lead", "after_s"), [(0.5, 0.2), (0.2, 0.2), (0.1, 0.4), (0.02, 2.0)])
+def test_the_smaller_the_lead_the_longer_it_takes(lead: float, after_s: float) -> None:
+    steady = ExpressionFilter(Smoothing(time_constant_s=1e-9, hysteresis=0.2, dwell_s=0.2))
+    steady.update(CALM, 0.0)
+    other = Prediction({Expression.NEUTRAL: 0.5 - lead / 2, Expression.HAPPINESS: 0.5 + lead / 2})
+    times_s = [frame / 30 for frame in range(1, 100)]
+    changed = []
+    for time_s in times_s:
+        steady.update(other, time_s)
+        changed.append(steady.expression is Expression.HAPPINESS)
+    assert times_s[changed.index(True)] == pytest.approx(after_s, abs=0.034)
+    assert changed == sorted(changed)  # and stays
+
+
+@pytest.mark.parametrize("hysteresis", [0.0, 0.2])
+def test_two_that_are_even_do_not_take_turns(hysteresis: float) -> None:
+    steady = ExpressionFilter(Smoothing(time_constant_s=0.2, hysteresis=hysteresis, dwell_s=0.1))
+    for frame in range(100):
+        steady.update(Prediction({Expression.NEUTRAL: 0.5, Expression.HAPPINESS: 0.5}), frame / 30)
+        assert steady.expression is Expression.NEUTRAL
+
+
 def test_stable_ms_counts_from_the_change() -> None:
     steady = ExpressionFilter(PLAIN)
     for frame in range(31):
