@@ -21,6 +21,7 @@ from export.flatbuffer import in_float, read_operators
 from training import models, pretrain
 from training.__main__ import main
 from training.augmentation import Augment, Mixup, MixupUntil
+from training.fold import fold_gates
 from training.losses import TwoHeadLoss, class_balance, with_teacher
 from training.recipe import (
     AugmentRecipe,
@@ -287,6 +288,20 @@ def test_squeeze_goes_with_supervised_blocks_and_centres() -> None:
     assert kinds == {"keras"}  # what the exporter reads without this project's classes
 
 
+def test_gates_that_do_not_vary_are_folded_without_a_trace() -> None:
+    recipe = ModelRecipe(STAGES, kind="residual", squeeze=4)
+    network = models.build(recipe)
+    for product in (layer for layer in network.layers if isinstance(layer, keras.layers.Multiply)):
+        gate = product.input[1]._keras_history.operation
+        gate.bias.assign(RNG.uniform(-2, 2, gate.bias.shape))  # its kernel is zero: the same for all faces
+    pictures = RNG.integers(0, 256, (4, 48, 48, 1)).astype(np.uint8)
+    folded = fold_gates(network, recipe, pictures)
+    assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.Multiply)]
+    assert folded.predict(pictures, verbose=0) == pytest.approx(network.predict(pictures, verbose=0), abs=1e-4)
+    with pytest.raises(ConfigError, match=r"Only networks with model\.squeeze"):
+        fold_gates(folded, ModelRecipe(STAGES, kind="residual"), pictures)
+
+
 # Precision
 
 
@@ -395,6 +410,9 @@ def test_a_network_with_squeeze_becomes_int8_as_a_whole(data: Path, tmp_path: Pa
     assert quantize.main([*arguments, "--max-drop", "100", "--min-agreement", "0"]) == 0
     operators = read_operators(load_bundle(out).model)
     assert in_float(operators) == []
+    folded = tmp_path / "folded"
+    assert main(["fold", "--of", str(run), "--data", str(data), "--run", str(folded)]) == 0
+    assert load_recipe(folded / "recipe.toml").model.squeeze == 0
     # What a gate is made of: all that the Edge TPU maps.
     assert {"MEAN", "MUL"} <= {operator.name for operator in operators}
     assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []

@@ -16,9 +16,10 @@ EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/mixed --set mixup=0.2
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
   python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
-  python -m training train --recipe training/recipes/accurate-taught.toml --data ~/fer2013 --cache runs/committee.npz \\
+  python -m training train --recipe training/recipes/accurate.toml --data ~/fer2013 --cache runs/committee.npz \\
       --begin-with runs/a/model.keras
   python -m training average --of runs/a --and runs/accurate --share 0.7 --data ~/fer2013 --run runs/between
+  python -m training fold --of runs/accurate-labels --data ~/fer2013 --run runs/accurate-folded
   python -m training qat --model runs/equalised/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
       --run runs/accurate-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
@@ -67,6 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
     average.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
     average.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     average.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    fold = verbs.add_parser("fold", help="take the gates of squeeze and excitation out of a trained network")
+    fold.add_argument("--of", type=Path, required=True, metavar="RUN")
+    fold.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    fold.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
     evaluate = verbs.add_parser("evaluate", help="accuracy, macro F1, recall and confusion of a model")
     evaluate.add_argument("--model", type=Path, required=True, metavar="KERAS")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -110,6 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
             from training.average import average as average_runs
 
             average_runs(args.of, args.second, args.share, args.data, args.run)
+        elif args.verb == "fold":
+            from training.fold import fold as fold_run
+
+            fold_run(args.of, args.data, args.run)
         elif args.verb == "qat":
             from training.qat import finetune
 

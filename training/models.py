@@ -113,7 +113,8 @@ def squeezed(x: keras.KerasTensor, reduction: int) -> keras.KerasTensor:
     """Channels weighed by what all of the picture shows (squeeze and excitation, Hu et al., arXiv 1709.01507).
 
     The gate is a hard sigmoid, ReLU6(x + 3) / 6, which int8 and the Edge TPU have. All are Keras' own layers, so
-    that the exporter can read them.
+    that the exporter can read them. On a processor with AVX-512, though, LiteRT 2.3's XNNPACK died on a trained int8
+    network with gates: ``fold`` takes them out.
 
     Args:
         x: (batch, height, width, channels).
