@@ -1,4 +1,4 @@
-"""Take the gates of squeeze and excitation out of a trained network: each becomes its mean, in the convolution before it.
+"""Take the gates of squeeze and excitation out of a trained network: each becomes its mean, in the layer before it.
 
     python -m training fold --of runs/accurate-labels --data ~/fer2013 --run runs/accurate-folded
 
