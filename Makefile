@@ -43,23 +43,18 @@ train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --da
 runs/%-labels/model.keras: | $(VENV)/train
 	$(call train,$*-labels)
 
-runs/teacher/model.keras: | $(VENV)/train
-	$(call train,teacher)
+runs/accurate-labels.npz: runs/accurate-labels/model.keras
+	$(BIN)/python -m training teach --teacher runs/accurate-labels --data $(DATA) -o $@
 
-runs/accurate.npz: runs/teacher/model.keras runs/accurate-labels/model.keras
-	$(BIN)/python -m training teach --teacher runs/teacher --teacher runs/accurate-labels --views 2 --data $(DATA) -o $@
+runs/%-taught/model.keras: runs/%-labels/model.keras runs/accurate-labels.npz
+	$(call train,$*-taught) --cache runs/accurate-labels.npz --begin-with $<
 
-runs/accurate-folded/model.keras: runs/accurate-labels/model.keras
-	$(BIN)/python -m training fold --of runs/accurate-labels --data $(DATA) --run runs/accurate-folded
+runs/accurate-averaged/model.keras: runs/accurate-labels/model.keras runs/accurate-taught/model.keras
+	$(BIN)/python -m training average --of runs/accurate-labels --and runs/accurate-taught --share 0.7 --data $(DATA) \
+	    --run runs/accurate-averaged
 
-runs/accurate/model.keras: runs/accurate-folded/model.keras runs/accurate.npz
-	$(call train,accurate) --cache runs/accurate.npz --begin-with $<
-
-runs/strided-labels.npz: runs/strided-labels/model.keras
-	$(BIN)/python -m training teach --teacher runs/strided-labels --data $(DATA) -o $@
-
-runs/nano-taught/model.keras: runs/nano-labels/model.keras runs/strided-labels.npz
-	$(call train,nano-taught) --cache runs/strided-labels.npz --begin-with $<
+runs/accurate/model.keras: runs/accurate-averaged/model.keras
+	$(call train,accurate) --begin-with $<
 
 runs/nano/model.keras: runs/nano-taught/model.keras
 	$(call train,nano) --begin-with $<

@@ -18,6 +18,10 @@ from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.core import Frame, Picture
 from edge_fer.sources.demo import DemoSource
 
+# oneDNN in TensorFlow 2.21 corrupted the heap in trainings of tiny networks on a processor with AVX-512 ("Fatal Python
+# error: Aborted" in test_recipe_options.py); the kernels that Eigen has did not.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
 
 @pytest.fixture(scope="session")
 def demo_frames() -> list[Frame]:

@@ -16,10 +16,10 @@ EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/mixed --set mixup=0.2
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
   python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
-  python -m training train --recipe training/recipes/accurate.toml --data ~/fer2013 --cache runs/committee.npz \\
+  python -m training train --recipe training/recipes/accurate-taught.toml --data ~/fer2013 --cache runs/committee.npz \\
       --begin-with runs/a/model.keras
   python -m training average --of runs/a --and runs/accurate --share 0.7 --data ~/fer2013 --run runs/between
-  python -m training fold --of runs/accurate-labels --data ~/fer2013 --run runs/accurate-folded
+  python -m training fold --of runs/gated --data ~/fer2013 --run runs/gated-folded
   python -m training qat --model runs/equalised/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
       --run runs/accurate-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation

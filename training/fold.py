@@ -1,6 +1,6 @@
 """Take the gates of squeeze and excitation out of a trained network: each becomes its mean, in the layer before it.
 
-    python -m training fold --of runs/accurate-labels --data ~/fer2013 --run runs/accurate-folded
+    python -m training fold --of runs/gated --data ~/fer2013 --run runs/gated-folded
 
 What is left is the network of the same recipe without ``model.squeeze``: smaller, and with nothing but convolutions and
 sums in it. It is a beginning to learn on from: where gates vary from face to face, folding costs accuracy.
