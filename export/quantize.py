@@ -41,7 +41,16 @@ from export.convert import ModelDescription, as_tensors, calibration_faces, load
 from export.equalise import correct_bias
 from export.flatbuffer import in_float, read_operators
 from export.layers import inspect_layers, noise_table
-from export.verify import Comparison, as_input, compare, comparison_table, fitted, refusals, run_flatbuffer
+from export.verify import (
+    Comparison,
+    as_input,
+    compare,
+    comparison_table,
+    fitted,
+    refusals,
+    run_flatbuffer,
+    try_out,
+)
 
 SELFTEST_FACES = 8
 NOISE_FACES = 32
@@ -142,6 +151,7 @@ def export(options: Options) -> None:
         console.print(f"Not all is int8: {', '.join(floats)} has no such kernel and runs in float.", highlight=False)
     logits = {"Keras": _predicted(model, faces, options.model)}
     for variant, flatbuffer in flatbuffers.items():
+        try_out(flatbuffer, variant)
         logits[variant] = run_flatbuffer(flatbuffer, faces, progress, f"Measuring {variant}")
 
     heads = tuple(fitted(head, logits["Keras"][:, part], validation) for head, part in _parts(heads))

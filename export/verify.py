@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +20,7 @@ from rich.table import Table
 
 from edge_fer.bundle import Head
 from edge_fer.classifier import load_runtime, softmax
+from edge_fer.errors import EdgeFerError
 from evaluation import figures
 from evaluation.datasets import Dataset
 
@@ -44,6 +50,39 @@ class Comparison:
     largest_difference: float
     ece_raw: float
     ece: float
+
+
+TRIAL = """
+import sys
+from edge_fer.classifier import load_runtime
+interpreter = load_runtime().Interpreter(model_path=sys.argv[1])
+interpreter.allocate_tensors()
+interpreter.invoke()
+"""
+
+
+def try_out(model: bytes, variant: str) -> None:
+    """Run a flatbuffer once in a process of its own: where the runtime dies, it must not take the export with it.
+
+    LiteRT 2.3's XNNPACK frees memory twice when it takes over some int8 networks on a processor with AVX-512.
+
+    Args:
+        model: a TFLite flatbuffer.
+        variant: what to call it.
+
+    Raises:
+        EdgeFerError: the process was killed by a signal.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.tflite"
+        path.write_bytes(model)
+        code = subprocess.run([sys.executable, "-c", TRIAL, str(path)], capture_output=True).returncode
+    if code < 0:
+        raise EdgeFerError(
+            f"The TFLite runtime died on the {variant} model ({signal.Signals(-code).name}), as edge-fer would on "
+            "such a processor; nothing is written. Change the network a little: take out its gates (python -m training "
+            "fold), or use another number of layers."
+        )
 
 
 def run_flatbuffer(model: bytes, tensors: NDArray[np.uint8], console: Console, title: str) -> NDArray[np.float32]:

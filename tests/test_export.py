@@ -132,6 +132,20 @@ def test_a_model_that_is_worse_is_not_written(
     assert content["layers"]
 
 
+def test_a_runtime_that_dies_does_not_take_the_export_with_it(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = tmp_path / "path" / "ai_edge_litert"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").touch()
+    (fake / "interpreter.py").write_text("import os\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(fake.parent))  # only a new process looks there first
+    out = tmp_path / "out.tflite"
+    assert main([str(run / "model.keras"), "--data", str(data), "-o", str(out), *UNGATED]) == 1
+    assert "The TFLite runtime died on the float32 model (SIGABRT)" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_full_disk_leaves_no_half_file(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
