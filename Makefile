@@ -2,14 +2,14 @@
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
 # make check        ruff, ruff format, mypy --strict
-# make model        train the model in the wheel again: make model DATA=~/fer2013
+# make model        train the models in the wheel again: make model DATA=~/fer2013
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TRAINING_TESTS := $(addprefix tests/test_,training.py optimizers.py recipe_options.py committee.py evaluation.py robustness.py export.py verify.py report.py average_faces.py equalise.py qat.py edgetpu.py microcontroller.py)
 
-.PHONY: demo test test-device check model clean
+.PHONY: demo test test-device check model teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -26,38 +26,31 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Cut off, it goes on where it was.
+# Cut off, it goes on where it was. `make teachers` makes the answers anew from which both models learn.
 model: runs/accurate/model.keras runs/nano/model.keras
-	$(BIN)/python export/quantize.py $< --data $(DATA) --correct-bias -o edge_fer/models/accurate.tflite --force
-	$(BIN)/python export/quantize.py runs/nano/model.keras --data $(DATA) --correct-bias \
-	    -o edge_fer/models/nano.tflite --force
+	for model in accurate nano; do \
+	    $(BIN)/python export/quantize.py runs/$$model/model.keras --data $(DATA) --correct-bias \
+	        -o edge_fer/models/$$model.tflite --force || exit; done
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
 
+teachers: runs/large/model.keras runs/gated/model.keras
+	$(BIN)/python -m training teach --teacher runs/large --teacher runs/gated --views 2 --data $(DATA) -o $(ANSWERS)
+
+ANSWERS := training/answers/large-gated.npz
+# A processor without bfloat16 would only imitate it, slowly.
+float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || echo --set precision=float32)
 train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
     $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-# Or make deletes what stands between.
-.SECONDARY:
+runs/large/model.keras: | $(VENV)/train
+	$(call train,large) $(float32)
 
-runs/%-labels/model.keras: | $(VENV)/train
-	$(call train,$*-labels)
+runs/gated/model.keras: | $(VENV)/train
+	$(call train,gated)
 
-runs/accurate-labels.npz: runs/accurate-labels/model.keras
-	$(BIN)/python -m training teach --teacher runs/accurate-labels --data $(DATA) -o $@
-
-runs/%-taught/model.keras: runs/%-labels/model.keras runs/accurate-labels.npz
-	$(call train,$*-taught) --cache runs/accurate-labels.npz --begin-with $<
-
-runs/accurate-averaged/model.keras: runs/accurate-labels/model.keras runs/accurate-taught/model.keras
-	$(BIN)/python -m training average --of runs/accurate-labels --and runs/accurate-taught --share 0.7 --data $(DATA) \
-	    --run runs/accurate-averaged
-
-runs/accurate/model.keras: runs/accurate-averaged/model.keras
-	$(call train,accurate) --begin-with $<
-
-runs/nano/model.keras: runs/nano-taught/model.keras
-	$(call train,nano) --begin-with $<
+runs/%/model.keras: | $(VENV)/train
+	$(call train,$*) $(float32) --cache $(ANSWERS)
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:
