@@ -77,7 +77,7 @@ class Smoothing:
         min_brightness: and of a darker one, 0-1.
     """
 
-    time_constant_s: float = 0.2
+    time_constant_s: float = 0.17
     hysteresis: float = 0.2
     dwell_s: float = 0.1
     min_confidence: float = 0.4
