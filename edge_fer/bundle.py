@@ -65,7 +65,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How predictions of a track become one steady answer; see ``tracking.ExpressionFilter``.
+    """How predictions of a track become one steady answer; see ``temporal.ExpressionFilter``.
 
     Attributes:
         time_constant_s: of the exponential mean of the probabilities.

@@ -175,7 +175,7 @@ def finetune(
     learning_rate: float,
     per_channel: bool,
 ) -> None:
-    """Fine-tune a model under simulated int8, with the data, augmentation and loss of its recipe.
+    """Fine-tune a model under simulated int8, with its recipe's data, augmentation and loss on the labels.
 
     Adam with a cosine from ``learning_rate`` to 0.
 
