@@ -19,6 +19,7 @@ from edge_fer.classifier import TfliteClassifier, softmax
 from edge_fer.core import Expression, FaceBox
 from edge_fer.errors import BundleError, DataError
 from edge_fer.preprocess import face_tensor
+from edge_fer.sources.demo import average_faces
 from evaluation import datasets, figures
 from export.convert import HeadDescription, ModelDescription, as_tensors, calibration_faces, load_model, to_int8
 from export.flatbuffer import in_float, read_operators
@@ -86,6 +87,11 @@ def test_biases_are_corrected_on_demand(exported: Path, run: Path, data: Path, t
         True,
     )
     assert corrected.model != plain.model
+
+
+def test_the_self_test_shows_nobody_from_the_data(exported: Path) -> None:
+    shown = load_bundle(exported).selftest_inputs[..., 0]
+    assert np.array_equal(shown, average_faces()[: len(shown)])
 
 
 def test_figures_stand_in_the_card(exported: Path) -> None:

@@ -43,6 +43,18 @@ _FACE_LEFT, _FACE_TOP = (_PORTRAIT_WH[0] - _FACE_PX) // 2, round(0.3 * _FACE_PX)
 _FACE_ROWS, _FACE_COLUMNS = slice(_FACE_TOP, _FACE_TOP + _FACE_PX), slice(_FACE_LEFT, _FACE_LEFT + _FACE_PX)
 
 
+def average_faces() -> list[Picture]:
+    """One face for each of ``EXPRESSIONS``, uint8 (48, 48).
+
+    Raises:
+        DataError: their file is missing or damaged.
+    """
+    strip = cv2.imread(str(_STRIP), cv2.IMREAD_GRAYSCALE)
+    if strip is None or strip.shape != (_SIDE_PX, _SIDE_PX * len(EXPRESSIONS)):
+        raise DataError(f"{_STRIP} is missing or damaged: install edge-fer again.")
+    return np.hsplit(strip, len(EXPRESSIONS))
+
+
 @dataclass(frozen=True)
 class _Person:
     """Looks and part of one face. Colours are (Y, Cr, Cb), 0-255; hair sizes are in face widths."""
@@ -105,10 +117,7 @@ class DemoSource:
     live = False
 
     def __init__(self) -> None:
-        strip = cv2.imread(str(_STRIP), cv2.IMREAD_GRAYSCALE)
-        if strip is None or strip.shape != (_SIDE_PX, _SIDE_PX * len(EXPRESSIONS)):
-            raise DataError(f"{_STRIP} is missing or damaged: install edge-fer again.")
-        self._faces = np.hsplit(strip.astype(np.float32), len(EXPRESSIONS))
+        self._faces = [face.astype(np.float32) for face in average_faces()]
         self._backdrop_luma, self._backdrop_chroma = _backdrop()
         self._portraits = [_portrait(person) for person in _PEOPLE]
         self._closed = False
