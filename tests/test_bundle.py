@@ -392,7 +392,7 @@ def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: 
     # One quantum in one output: within the tolerance of the self-test, but not exact.
     path = bundle_with(outputs=lambda outputs: outputs + (np.arange(outputs.size) == 7).reshape(outputs.shape))
     assert main(["models", "verify", str(path)]) == 65
-    assert "1 of 120 golden outputs differ" in capsys.readouterr().err
+    assert "1 of 60 golden outputs differ" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tolerance", [2.0, 9.0])

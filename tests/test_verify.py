@@ -64,14 +64,14 @@ def test_a_model_has_no_noise_against_itself() -> None:
     layers = inspect_layers(bundle.model, bundle.model, bundle.selftest_inputs)
     assert {layer.sqnr_db for layer in layers} == {60.0}
     assert {layer.lost_db for layer in layers} == {0.0}
-    # 3x3 convolutions on 48x48 with 1 channel, stride 1, 16 filters: 48 * 48 * 16 * 9.
+    # 3x3 convolutions on 48x48 with 1 channel, stride 1, 24 filters: 48 * 48 * 24 * 9.
     first = next(layer for layer in layers if layer.operator == "CONV_2D")
-    assert first.macs == 48 * 48 * 16 * 9
-    assert first.constants == 16 * 9 + 16 * 4
+    assert first.macs == 48 * 48 * 24 * 9
+    assert first.constants == 24 * 9 + 24 * 4
     assert first.activations is not None
-    assert sum(first.activations.counts) == 48 * 48 * 16 * len(bundle.selftest_inputs)
+    assert sum(first.activations.counts) == 48 * 48 * 24 * len(bundle.selftest_inputs)
     assert first.weights is not None
-    assert sum(first.weights.counts) == 16 * 9
+    assert sum(first.weights.counts) == 24 * 9
 
 
 def test_the_layer_that_is_to_blame_is_named() -> None:
