@@ -34,23 +34,25 @@ model: runs/accurate/model.keras runs/nano/model.keras
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
 
-teachers: runs/large/model.keras runs/gated/model.keras
-	$(BIN)/python -m training teach --teacher runs/large --teacher runs/gated --views 2 --data $(DATA) -o $(ANSWERS)
+teachers: $(patsubst %,runs/%/model.keras,large gated t1 t2 t3 t4)
+	$(BIN)/python -m training teach $(patsubst %,--teacher runs/%,large gated) --views 2 --data $(DATA) \
+	    -o training/answers/large-gated.npz
+	$(BIN)/python -m training teach $(patsubst %,--teacher runs/%,t1 t2 t3 t4) --views 4 --data $(DATA) \
+	    -o training/answers/committee.npz
 
-ANSWERS := training/answers/large-gated.npz
 # A processor without bfloat16 would only imitate it, slowly.
-float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || echo --set precision=float32)
+float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || [ "$$KERAS_BACKEND" = jax ] || echo --set precision=float32)
 train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
     $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-runs/large/model.keras: | $(VENV)/train
-	$(call train,large) $(float32)
+runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-first/model.keras
+	$(call train,$*) $(float32) --cache training/answers/committee.npz --begin-with $<
 
-runs/gated/model.keras: | $(VENV)/train
-	$(call train,gated)
+runs/%-first/model.keras: | $(VENV)/train
+	$(call train,$*-first) $(float32) --cache training/answers/large-gated.npz
 
 runs/%/model.keras: | $(VENV)/train
-	$(call train,$*) $(float32) --cache $(ANSWERS)
+	$(call train,$*) $(float32)
 
 # One marker file for each set of packages; they are installed again when pyproject.toml changes.
 $(BIN)/python:

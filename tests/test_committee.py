@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
 from evaluation import datasets
-from training import committee
+from training import committee, models
+from training import train as training_loop
 from training.__main__ import main
 from training.losses import TwoHeadLoss, with_teacher
+from training.recipe import load_recipe
 
 RECIPE = """
 name = "tiny"
@@ -169,11 +171,66 @@ def test_a_student_learns_from_the_cache_and_begins_with_a_teacher(
     assert all(np.array_equal(a, b) for a, b in zip(exported, averaged, strict=True))
 
 
+def test_a_committee_in_the_network_says_the_weighted_mean_and_does_not_learn(
+    teachers: list[Path], data: Path, tmp_path: Path
+) -> None:
+    validation = datasets.load(data)["PublicTest"]
+    members, facts = committee.gather(teachers, load_recipe(teachers[0] / "recipe.toml"), validation)
+    said = [models.load(run / "model.keras").predict(validation.images, verbose=0) for run in teachers]
+    chances = [np.exp(one[:, 8:]) / np.exp(one[:, 8:]).sum(axis=1, keepdims=True) for one in said]
+    expected = np.tensordot(facts["weights"]["fer2013"], chances, axes=1)
+    logits = keras.ops.convert_to_numpy(members(validation.images.astype(np.float32), training=True))
+    assert np.exp(logits[:, 8:]) == pytest.approx(expected, abs=1e-3)
+
+    pixels = keras.Input((48, 48, 1))
+    assert not keras.Model(pixels, members(pixels)).trainable_variables
+
+
+def test_a_student_asks_its_teachers_about_what_it_sees_and_goes_on(
+    teachers: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "student.toml"
+    text = RECIPE.format(seed=3).replace("[optimizer]", "[distill]\nweight = 0.5\n[optimizer]\naverage = 0.9")
+    recipe.write_text(text.replace("[model]", "mixup = 0.2\n[model]"))
+    arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--run", str(tmp_path / "run")]
+    arguments += [argument for run in teachers for argument in ("--teacher", str(run))]
+
+    class CutOff(training_loop.EpochLog):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            super().on_epoch_end(epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_loop, "EpochLog", CutOff)
+        assert main(arguments) == 130
+    assert main([*arguments, "--resume"]) == 0
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert list(facts["committee"]["teachers"]) == ["tiny1", "tiny2"]
+    assert models.load(tmp_path / "run" / "model.keras").output_shape == (None, 15)
+
+
+def test_an_answer_about_mixed_pictures_is_not_mixed_again() -> None:
+    random = np.random.default_rng(0)
+    labels, share = np.zeros((2, 17), np.float32), np.array([[0.3], [0.8]], np.float32)
+    labels[[0, 1], [2, 3]] = labels[:, [8, 9, 16]] = 1
+    logits, answers = random.normal(size=(2, 2, 15)).astype(np.float32)
+    settings = {"distill_weight": 0.5, "distill_temperature": 2.0}
+    asked = TwoHeadLoss(1.0, **settings, asked=True, mixed=True)(labels, np.column_stack([logits, answers, share]))
+    plain = TwoHeadLoss(1.0, mixed=True)(labels, np.column_stack([logits, share]))
+    only = TwoHeadLoss(1.0, distill_weight=1.0, distill_temperature=2.0)(with_teacher(labels, answers), logits)
+    assert float(asked) == pytest.approx(0.5 * float(plain) + 0.5 * float(only), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "extra", "code", "message"),
     [
-        ("", ["--cache", "{cache}"], 78, "leave --cache out"),
-        ("[distill]\nweight = 0.5\n", [], 78, "give the teacher with --cache"),
+        ("", ["--cache", "{cache}"], 78, "leave --cache and --teacher out"),
+        ("", ["--teacher", "{run}"], 78, "leave --cache and --teacher out"),
+        ("[distill]\nweight = 0.5\n", [], 78, "give its teacher with --cache or with --teacher"),
+        ("[distill]\nweight = 0.5\n", ["--cache", "{cache}", "--teacher", "{run}"], 78, "not with both"),
+        ("[distill]\nweight = 0.5\n", ["--teacher", "{none}"], 66, "No "),
+        ('[distill]\nweight = 0.5\n[data]\nalign = "eyes"\n', ["--teacher", "{run}"], 78, "other rows than tiny"),
         ("[distill]\nweight = 1.5\n", ["--cache", "{cache}"], 78, "must be 0 to 1"),
         ("[distill]\nweight = 0.5\n", ["--cache", "{none}"], 66, "training teach"),
         ("", ["--begin-with", "{none}"], 66, "No "),
@@ -199,7 +256,7 @@ def test_what_does_not_go_together_is_refused(
         text += change
     recipe = tmp_path / "student.toml"
     recipe.write_text(text)
-    names = {"cache": cache, "none": tmp_path / "none", "teacher": teachers[0] / "model.keras"}
+    names = {"cache": cache, "none": tmp_path / "none", "teacher": teachers[0] / "model.keras", "run": teachers[0]}
     arguments = ["train", "--recipe", str(recipe), "--data", str(data), "--run", str(tmp_path / "run")]
     assert main([*arguments, *(one.format(**names) for one in extra)]) == code
     error = capsys.readouterr().err

@@ -311,7 +311,7 @@ def test_a_network_in_bfloat16_keeps_weights_and_logits_in_float32_and_goes_back
     assert (convolution.compute_dtype, convolution.kernel.dtype) == ("bfloat16", "float32")
     assert network.output.dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"  # of what is built next
-    exact = models.as_float32(network)
+    exact = models.in_precision(network, "float32")
     assert {layer.compute_dtype for layer in exact.layers} == {"float32"}
     assert [layer.name for layer in exact.layers] == [layer.name for layer in network.layers]
     pictures = RNG.uniform(0, 255, (8, 48, 48, 1)).astype(np.float32)

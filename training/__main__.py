@@ -44,6 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--run", type=Path, metavar="DIR", help="folder to write; default runs/NAME-OF-RECIPE")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     train.add_argument("--cache", type=Path, metavar="NPZ", help="a committee's answers, for recipes with [distill]")
+    train.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="instead of --cache: ask this run about each picture as it is changed; repeat for a committee",
+    )
     train.add_argument("--begin-with", type=Path, metavar="KERAS", help="start from the weights of this model")
     train.add_argument(
         "--set",
@@ -100,6 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
                 run,
                 resume=args.resume,
                 cache=args.cache,
+                teachers=args.teacher,
                 begin_with=args.begin_with,
                 changes=args.set,
             )

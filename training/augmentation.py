@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -143,16 +144,19 @@ class Mixup(keras.layers.Layer):
         super().__init__(**kwargs)
         self.settings = {"alpha": alpha, "seed": seed}
         self.random = keras.random.SeedGenerator(seed)
+        # Shares are taken from a table of them: sampling the distribution itself held up a GPU for most of a step.
+        self.shares = np.random.default_rng(seed).beta(alpha, alpha, 4096).astype(np.float32)
         self.on = self.add_weight(shape=(), initializer="ones", trainable=False, name="on")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.settings}
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        n, alpha = ops.shape(images)[0], self.settings["alpha"]
+        n = ops.shape(images)[0]
         if not training:
             return images, ops.ones((n, 1))
-        share = 1 - self.on * (1 - keras.random.beta((n, 1), alpha, alpha, seed=self.random))
+        places = keras.random.randint((n, 1), 0, len(self.shares), seed=self.random)
+        share = 1 - self.on * (1 - ops.take(self.shares, places))
         of_picture = ops.reshape(share, (-1, 1, 1, 1))
         return of_picture * images + (1 - of_picture) * ops.flip(images, axis=0), share
 

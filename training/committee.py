@@ -4,15 +4,16 @@
 
 Each teacher sees each Training picture as it is, mirrored, and changed as in training. The mean of what the committee
 says of all these views is what a student gets for the picture: a few numbers for each picture, so that a student can be
-trained where no teacher could.
+trained where no teacher could. Where one could, ``Committee`` answers for the very picture that the student sees.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from evaluation import datasets, figures
 from evaluation.datasets import Dataset
 from training import models
 from training.augmentation import Augment
-from training.recipe import AugmentRecipe, DataRecipe, load_recipe
+from training.recipe import AugmentRecipe, DataRecipe, Recipe, load_recipe
 
 Floats = NDArray[np.float64]
 
@@ -139,6 +140,62 @@ def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: P
     except OSError as error:
         raise OutputError(f"Cannot write {out}: {error.strerror}.") from None
     console.print(f"Wrote {out}: {len(training):,} pictures, {out.stat().st_size / 1000:.0f} kB", highlight=False)
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Committee(keras.layers.Layer):
+    """What teachers say together of pictures, (batch, 48, 48, 1) -> log-probabilities (batch, 15). They do not learn.
+
+    Args:
+        members: the teachers.
+        weights: of each in the mean of their probabilities, by head: (members,) that sum to 1.
+    """
+
+    def __init__(self, members: Sequence[keras.Model], weights: dict[str, Floats], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.members = list(members)
+        for member in self.members:
+            member.trainable = False  # of each by itself: a network gathers its weights past the layers between
+        # A variable and not a constant, so that a compiled program serves for other weights too.
+        self.shares = self.add_weight(shape=(len(weights), len(members)), trainable=False, name="shares")
+        self.shares.assign(list(weights.values()))
+
+    def get_config(self) -> dict[str, Any]:
+        # A checkpoint keeps the numbers alone: who goes on gathers the same teachers.
+        return {**super().get_config(), "members": len(self.members)}
+
+    def call(self, pictures: Any) -> Any:
+        answers = [member(pictures, training=False) for member in self.members]
+        columns = []
+        for place, part in enumerate(figures.head_slices(models.HEADS).values()):
+            shares = keras.ops.reshape(self.shares[place], (-1, 1, 1))
+            columns.append(keras.ops.sum(shares * keras.ops.softmax(keras.ops.stack(answers)[:, :, part]), axis=0))
+        return keras.ops.log(keras.ops.maximum(keras.ops.concatenate(columns, axis=1), LEAST))
+
+
+def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Committee, dict[str, Any]]:
+    """A committee to be asked in training, and what is known of it; prints how good each rule of fusion is.
+
+    Args:
+        runs: folders of ``python -m training train``.
+        recipe: the student's, whose rows and precision are the teachers' too.
+        validation: PublicTest, for the weights of VA-Expo-WA.
+
+    Raises:
+        EdgeFerError: a teacher is not as it should be.
+    """
+    if _data_recipe(runs) != recipe.data:
+        raise ConfigError(f"The teachers were trained on other rows than {recipe.name}: the recipes differ in [data].")
+    networks = [_load_teacher(run) for run in runs]
+    logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]
+    table, weights = _measure(runs, logits, validation)
+    Console(stderr=True).print(table)
+    members = [models.in_precision(network, recipe.precision) for network in networks]
+    facts = {
+        "teachers": {run.name: hashlib.sha256((run / "model.keras").read_bytes()).hexdigest() for run in runs},
+        "weights": {head: [round(float(one), 4) for one in each] for head, each in weights.items()},
+    }
+    return Committee(members, weights, name="committee"), facts
 
 
 def load_cache(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:

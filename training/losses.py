@@ -25,7 +25,7 @@ class TwoHeadLoss(keras.losses.Loss):
     al., arXiv 1503.02531, section 2).
 
     Targets are what ``targets`` and ``with_teacher`` make. Outputs are logits and, in this order, what
-    ``models.with_extras`` and ``augmentation.Mixup`` put behind them.
+    ``models.with_extras``, ``committee.Committee`` and ``augmentation.Mixup`` put behind them.
 
     The center loss is half the squared distance of an embedding to the centre of its FER2013 class (Wen et al., ECCV
     2016, eq. 2), as a mean over the batch; the island loss adds the cosines between the centres, each plus 1, over all
@@ -40,6 +40,7 @@ class TwoHeadLoss(keras.losses.Loss):
         supervised: weight of each further set of logits.
         center: weight of the center loss; over 0 where the outputs have the columns of ``models.ClassCentres``.
         island: weight of the pairs in it.
+        asked: whether the teacher's logits are among the outputs, and not behind the targets.
         mixed: whether the last column holds the shares of ``augmentation.Mixup``.
     """
 
@@ -53,6 +54,7 @@ class TwoHeadLoss(keras.losses.Loss):
         supervised: float = 0.0,
         center: float = 0.0,
         island: float = 0.0,
+        asked: bool = False,
         mixed: bool = False,
         name: str = "two_heads",
         **kwargs: Any,
@@ -67,6 +69,7 @@ class TwoHeadLoss(keras.losses.Loss):
             "supervised": supervised,
             "center": center,
             "island": island,
+            "asked": asked,
             "mixed": mixed,
         }
 
@@ -80,6 +83,9 @@ class TwoHeadLoss(keras.losses.Loss):
         return share * self._of_rows(y_true, y_pred) + (1 - share) * self._of_rows(ops.flip(y_true, axis=0), y_pred)
 
     def _of_rows(self, y_true: Any, y_pred: Any) -> Any:
+        if self.settings["asked"]:  # of the picture as it is mixed: its answer is no row's alone
+            y_true = ops.concatenate([y_true, y_pred[:, -models.LOGITS :]], axis=1)
+            y_pred = y_pred[:, : -models.LOGITS]
         total = self._of_heads(y_true, y_pred[:, : models.LOGITS])
         centres = FER2013_CLASSES + 1 if self.settings["center"] else 0
         for start in range(models.LOGITS, y_pred.shape[1] - centres, models.LOGITS):

@@ -142,8 +142,8 @@ def build(recipe: ModelRecipe, precision: Precision = "float32") -> keras.Model:
 
     Args:
         recipe: which.
-        precision: what its layers calculate in; with "bfloat16", weights and logits stay float32. ``as_float32`` is the
-            way back.
+        precision: what its layers calculate in; with "bfloat16", weights and logits stay float32. ``in_precision`` is
+            the way back.
     """
     options: dict[str, int] = {"branches": True} if recipe.branches else {}
     if recipe.squeeze:
@@ -156,11 +156,13 @@ def build(recipe: ModelRecipe, precision: Precision = "float32") -> keras.Model:
         keras.config.set_dtype_policy(before)
 
 
-def as_float32(model: keras.Model) -> keras.Model:
-    """The same functional model with all layers calculating in float32: what is measured and exported."""
+def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
+    """The same functional model with all layers calculating in ``precision``, the last in float32."""
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+        dtype = "float32" if layer is model.layers[-1] else policy
+        return type(layer).from_config({**layer.get_config(), "dtype": dtype})
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())

@@ -214,7 +214,7 @@ def finetune(
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
     loss = TwoHeadLoss(recipe.ferplus_weight, **class_balance(recipe.class_balance, training))
     network.compile(keras.optimizers.Adam(schedule), loss=loss, jit_compile=False)
-    log = EpochLog(epochs, run, quantised, splits["PublicTest"], [], steps, console)
+    log = EpochLog(epochs, run, quantised, None, splits["PublicTest"], [], steps, console)
     network.fit(
         training.images,
         targets(training, recipe.label_smoothing),

@@ -34,7 +34,7 @@ from evaluation import datasets, figures
 from evaluation.datasets import Dataset
 from training import models, optimizers
 from training.augmentation import Augment, Mixup, MixupUntil
-from training.committee import load_cache
+from training.committee import Committee, gather, load_cache
 from training.losses import TwoHeadLoss, class_balance, targets, with_teacher
 from training.recipe import Recipe, load_recipe, read_table, to_toml
 
@@ -46,6 +46,7 @@ def train(
     *,
     resume: bool = False,
     cache: Path | None = None,
+    teachers: Sequence[Path] = (),
     begin_with: Path | None = None,
     changes: Sequence[str] = (),
 ) -> None:
@@ -56,7 +57,8 @@ def train(
         data_folder: see ``datasets.load``.
         run: new folder to write, or one to go on with.
         resume: go on from the last checkpoint.
-        cache: a committee's answers for the Training pictures; wanted where the recipe has a teacher.
+        cache: a committee's answers for the Training pictures; these or ``teachers`` where the recipe has a teacher.
+        teachers: run folders of a committee that is asked about each picture as the network sees it.
         begin_with: a .keras file with the same layers, whose weights to start from.
         changes: of the recipe, see ``read_table``.
 
@@ -75,10 +77,11 @@ def train(
             )
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
-    if bool(recipe.distill.weight) != bool(cache):
+    if bool(cache) + bool(teachers) != bool(recipe.distill.weight):
         raise ConfigError(
-            f"{recipe_path} has {'a' if recipe.distill.weight else 'no'} distill.weight: "
-            f"{'give the teacher with --cache' if recipe.distill.weight else 'leave --cache out'}."
+            f"{recipe_path} has a distill.weight: give its teacher with --cache or with --teacher, not with both."
+            if recipe.distill.weight
+            else f"{recipe_path} has no distill.weight: leave --cache and --teacher out."
         )
     console.print(f"Reading {data_folder} ...")
     splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
@@ -87,16 +90,19 @@ def train(
     if cache:
         logits, facts["committee"] = load_cache(cache, training)
         labels = with_teacher(labels, logits)
+    committee = None
+    if teachers:
+        committee, facts["committee"] = gather(list(teachers), recipe, validation)
 
     keras.utils.set_random_seed(recipe.seed)
     steps = -(-len(training) // recipe.batch_size)
-    network = build(recipe, steps, class_balance(recipe.class_balance, training))
+    network = build(recipe, steps, class_balance(recipe.class_balance, training), committee)
     core = models.core_of(network, recipe.model.kind)
     if resume:
         models.restore(network, checkpoint)
         epochs_done = int(network.optimizer.iterations.numpy()) // steps
         # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
-        history = _read_history(run / "history.csv")[:epochs_done]
+        history = [line for line in _read_history(run / "history.csv") if line["epoch"] <= epochs_done]
     else:
         epochs_done, history = 0, []
         if begin_with:
@@ -111,32 +117,42 @@ def train(
         f"{len(validation):,} PublicTest rows, Keras on {keras.backend.backend()}"
     )
     started = time.monotonic()
-    measured, callbacks = core, []
+    average, callbacks = None, []
     if recipe.optimizer.average:
-        averaged = run / "averaged.keras"
-        measured = models.load(averaged) if resume else keras.models.clone_model(core)
-        callbacks.append(WeightAverage(core, measured, recipe.optimizer.average, averaged))
+        averaged = models.load(run / "averaged.keras") if resume else keras.models.clone_model(core)
+        average = WeightAverage(core, averaged, recipe.optimizer.average)
     if recipe.mixup:
         callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
-    callbacks.append(EpochLog(recipe.epochs, run, measured, validation, history, steps, console))
-    network.fit(
-        training.images,
-        labels,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        initial_epoch=epochs_done,
-        callbacks=callbacks,
-        verbose=0,
-    )
-    seconds = sum(line["seconds"] for line in history)
+    measured = average.averaged if average else core
+    log = EpochLog(recipe.epochs, run, measured, average, validation, history, steps, console)
+    callbacks.append(log)
+    options = {"batch_size": recipe.batch_size, "epochs": recipe.epochs, "initial_epoch": epochs_done}
+    if accelerated():
+        from training import compiled
+
+        log.least_seconds = 4.0
+        options["seed"] = recipe.seed
+        compiled.fit(network, training.images, labels, **options, callbacks=callbacks, average=average)
+    else:
+        callbacks += [average] if average else []
+        network.fit(training.images, labels, **options, callbacks=callbacks, verbose=0)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
-    facts["pictures_per_second"] = round(len(training) * len(history) / max(seconds, 0.1))
+    facts["pictures_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.branches:
         _replace(run / "branched.keras", measured.save)
         measured = models.merge_branches(measured)
     if recipe.precision != "float32":
-        measured = models.as_float32(measured)
+        measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
+
+
+def accelerated() -> bool:
+    """Whether Keras runs on JAX and JAX on a GPU or TPU, where ``compiled.fit`` is the faster way."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return bool(jax.default_backend() != "cpu")
 
 
 def _begin_with(core: keras.Model, path: Path) -> None:
@@ -150,20 +166,19 @@ class WeightAverage(keras.callbacks.Callback):
     """Keeps a moving average of a network's weights, statistics of batch normalisation included.
 
     It starts from the weights after the first steps, not from chance: the decay grows with the steps (as in
-    Tan & Le, arXiv 1905.11946, and TensorFlow's ExponentialMovingAverage).
+    Tan & Le, arXiv 1905.11946, and TensorFlow's ExponentialMovingAverage). ``compiled.fit`` does the same by itself.
 
     Args:
         core: the network that trains.
         averaged: its copy, which gets the average.
         decay: of one step.
-        path: where the copy is kept for ``--resume``.
     """
 
     every = 8  # steps from one look at the weights to the next: looking costs as much as a hundredth of a step
 
-    def __init__(self, core: keras.Model, averaged: keras.Model, decay: float, path: Path) -> None:
+    def __init__(self, core: keras.Model, averaged: keras.Model, decay: float) -> None:
         super().__init__()
-        self.core, self.averaged, self.decay, self.path = core, averaged, decay, path
+        self.core, self.averaged, self.decay = core, averaged, decay
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.steps = int(self.model.optimizer.iterations.numpy())
@@ -175,9 +190,6 @@ class WeightAverage(keras.callbacks.Callback):
             decay = min(self.decay**self.every, self.steps / (self.steps + 10 * self.every))
             pairs = zip(self.averaged.get_weights(), self.core.get_weights(), strict=True)
             self.averaged.set_weights([decay * old + (1 - decay) * new for old, new in pairs])
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        _replace(self.path, self.averaged.save)
 
 
 def write_run(
@@ -212,24 +224,32 @@ def write_run(
     console.print(f"Wrote {run / 'model.keras'}")
 
 
-def build(recipe: Recipe, steps_per_epoch: int, balance: dict[str, list[float]] | None = None) -> keras.Model:
+def build(
+    recipe: Recipe,
+    steps_per_epoch: int,
+    balance: dict[str, list[float]] | None = None,
+    committee: Committee | None = None,
+) -> keras.Model:
     """The network with augmentation in front, its loss and its optimizer, ready to fit.
 
     Args:
         recipe: all of it.
         steps_per_epoch: batches.
         balance: what ``losses.class_balance`` made of the data.
+        committee: is asked about each picture, where the answers do not come with the labels.
     """
     core = models.build(recipe.model, recipe.precision)
     core = models.with_extras(core, supervised=recipe.supervised > 0, centres=recipe.center > 0)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment = Augment(**dataclasses.asdict(recipe.augment), seed=recipe.seed)
+    seen, columns = augment(pixels), []
     if recipe.mixup:
-        mixed, shares = Mixup(recipe.mixup, seed=recipe.seed)(augment(pixels))
-        outputs = keras.layers.Concatenate()([core(mixed), shares])
-    else:
-        outputs = core(augment(pixels))
-    network = keras.Model(pixels, outputs)
+        seen, shares = Mixup(recipe.mixup, seed=recipe.seed)(seen)
+        columns = [shares]
+    if committee:
+        columns.insert(0, committee(seen))
+    columns.insert(0, core(seen))
+    network = keras.Model(pixels, keras.layers.Concatenate()(columns) if len(columns) > 1 else columns[0])
     optimizer = optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch)
     loss = TwoHeadLoss(
         recipe.ferplus_weight,
@@ -238,6 +258,7 @@ def build(recipe: Recipe, steps_per_epoch: int, balance: dict[str, list[float]] 
         supervised=recipe.supervised,
         center=recipe.center,
         island=recipe.island,
+        asked=committee is not None,
         mixed=recipe.mixup > 0,
         **(balance or {}),
     )
@@ -248,29 +269,35 @@ def build(recipe: Recipe, steps_per_epoch: int, balance: dict[str, list[float]] 
 class EpochLog(keras.callbacks.Callback):
     """Progress bar, accuracy on PublicTest, history, curves and checkpoint.
 
+    Epochs of less than ``least_seconds`` share a line: with a GPU, a look at the network takes longer than they do.
+
     Args:
         epochs: of the whole run.
         run: its folder.
         measured: the network whose accuracy counts.
+        average: what makes it, if it is an average.
         validation: PublicTest.
         history: lines of the epochs done before.
         steps: in an epoch.
         console: where to show it.
     """
 
+    least_seconds = 0.0
+
     def __init__(
         self,
         epochs: int,
         run: Path,
         measured: keras.Model,
+        average: WeightAverage | None,
         validation: Dataset,
         history: list[dict[str, float]],
         steps: int,
         console: Console,
     ) -> None:
         super().__init__()
-        self.epochs, self.run, self.measured, self.validation = epochs, run, measured, validation
-        self.history, self.steps, self.console = history, steps, console
+        self.epochs, self.run, self.measured, self.average = epochs, run, measured, average
+        self.validation, self.history, self.steps, self.console = validation, history, steps, console
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -281,6 +308,7 @@ class EpochLog(keras.callbacks.Callback):
         )
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self.epochs_unseen = 0
         self.progress.start()
         self.task = self.progress.add_task("", total=self.steps, loss=0.0)
 
@@ -288,7 +316,8 @@ class EpochLog(keras.callbacks.Callback):
         self.progress.stop()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.began = time.monotonic()
+        if not self.epochs_unseen:
+            self.began = time.monotonic()
         self.progress.reset(self.task, description=f"epoch {epoch + 1}/{self.epochs}", loss=0.0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -296,16 +325,27 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds = time.monotonic() - self.began
+        self.epochs_unseen += 1
+        self.progress.update(self.task, completed=self.steps, loss=float((logs or {})["loss"]))
+        if seconds < self.least_seconds and epoch + 1 < self.epochs:
+            return
         logits = self.measured.predict(self.validation.images, batch_size=512, verbose=0)
-        line = {"epoch": epoch + 1, "loss": float((logs or {})["loss"]), "seconds": round(seconds, 1)}
+        line = {
+            "epoch": epoch + 1,
+            "loss": float((logs or {})["loss"]),
+            "seconds": round(seconds / self.epochs_unseen, 2),
+        }
+        self.epochs_unseen = 0
         results = figures.evaluate_logits(logits, self.validation, models.HEADS)
         line |= {head.name: results[head.name]["accuracy"] for head in models.HEADS if head.name in results}
         self.history.append(line)
         _write_history(self.run / "history.csv", self.history)
+        if self.average:
+            _replace(self.run / "averaged.keras", self.measured.save)
         _replace(self.run / "checkpoint.keras", self.model.save)
         scores = "  ".join(f"{head.name} {line[head.name]:.2%}" for head in models.HEADS if head.name in line)
         self.console.print(
-            f"epoch {epoch + 1:3d}  loss {line['loss']:.3f}  PublicTest {scores}  {line['seconds']:.0f} s"
+            f"epoch {epoch + 1:3d}  loss {line['loss']:.3f}  PublicTest {scores}  {line['seconds']:.1f} s"
         )
         plot_history(self.history, self.run / "curves.png")
 
