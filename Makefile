@@ -29,7 +29,7 @@ check: $(VENV)/dev
 # Cut off, it goes on where it was. `make teachers` makes the answers anew from which both models learn.
 model: runs/accurate/model.keras runs/nano/model.keras
 	for model in accurate nano; do \
-	    $(BIN)/python export/quantize.py runs/$$model/model.keras --data $(DATA) --correct-bias \
+	    $(BIN)/python export/quantize.py runs/$$model/model.keras --data $(DATA) \
 	        -o edge_fer/models/$$model.tflite --force || exit; done
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
