@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-TRAINING_TESTS := $(addprefix tests/test_,training.py optimizers.py recipe_options.py committee.py evaluation.py robustness.py export.py verify.py report.py average_faces.py equalise.py qat.py edgetpu.py microcontroller.py)
+TRAINING_TESTS := $(addprefix tests/test_,training.py compiled.py optimizers.py recipe_options.py committee.py evaluation.py robustness.py export.py verify.py report.py average_faces.py equalise.py qat.py edgetpu.py microcontroller.py)
 
 .PHONY: demo test test-device check model teachers clean
 

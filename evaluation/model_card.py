@@ -12,7 +12,7 @@ FER2013 was collected from the web for a Kaggle challenge; its pictures are for 
 people in them were not cleared. FER+ labels are MIT. The model is weights, not pictures, and the demo's faces are means
 of many different pictures each; still, who ships a product should take advice or train on data of their own."""
 LIMITS = """\
-Disgust, fear and contempt are rare in the data and missed more often than the others. FER2013 has no notes on who is in its
+Disgust, fear and contempt are rare in the data and missed more often than others. FER2013 has no notes on who is in its
 pictures: differences between groups of people have not been measured. Nor has anything been measured on a board or with
 a camera: scenes are faces of the data set pasted into backgrounds."""
 
