@@ -144,7 +144,7 @@ class Mixup(keras.layers.Layer):
         super().__init__(**kwargs)
         self.settings = {"alpha": alpha, "seed": seed}
         self.random = keras.random.SeedGenerator(seed)
-        # Shares are taken from a table of them: sampling the distribution itself held up a GPU for most of a step.
+        # Shares come from a table: to sample the distribution itself is a loop, for which a GPU waits in each step.
         self.shares = np.random.default_rng(seed).beta(alpha, alpha, 4096).astype(np.float32)
         self.on = self.add_weight(shape=(), initializer="ones", trainable=False, name="on")
 
