@@ -184,9 +184,9 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Commi
     Raises:
         EdgeFerError: a teacher is not as it should be.
     """
+    networks = [_load_teacher(run) for run in runs]
     if _data_recipe(runs) != recipe.data:
         raise ConfigError(f"The teachers were trained on other rows than {recipe.name}: the recipes differ in [data].")
-    networks = [_load_teacher(run) for run in runs]
     logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]
     table, weights = _measure(runs, logits, validation)
     Console(stderr=True).print(table)
