@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -208,6 +209,18 @@ def test_a_student_asks_its_teachers_about_what_it_sees_and_goes_on(
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert list(facts["committee"]["teachers"]) == ["tiny1", "tiny2"]
     assert models.load(tmp_path / "run" / "model.keras").output_shape == (None, 15)
+
+
+def test_teachers_see_the_face_without_the_noise_of_the_camera(teachers: list[Path], data: Path) -> None:
+    recipe = load_recipe(teachers[0] / "recipe.toml", ["distill.weight=0.5", "augment.noise=30.0", "augment.blur=0.5"])
+    members, _ = committee.gather(teachers, recipe, datasets.load(data)["PublicTest"])
+    still = ["rotation_deg", "scale", "shift", "brightness", "contrast"]
+    augment = dataclasses.replace(recipe.augment, **dict.fromkeys(still, 0.0))  # type: ignore[arg-type]
+    network = training_loop.build(dataclasses.replace(recipe, augment=augment), 1, committee=members)
+    flat = np.full((4, 48, 48, 1), 100, np.float32)  # the same when it is mirrored
+    said = keras.ops.convert_to_numpy(network(flat, training=True))
+    assert said[:, 15:] == pytest.approx(keras.ops.convert_to_numpy(members(flat)), abs=1e-4)
+    assert len(np.unique(said[:, :15].round(4), axis=0)) == 4
 
 
 def test_an_answer_about_mixed_pictures_is_not_mixed_again() -> None:

@@ -118,7 +118,7 @@ def test_mixup_ends_before_training_does() -> None:
 
 def test_edges_are_flat_borders_in_half_of_the_pictures() -> None:
     nothing = AugmentRecipe(rotation_deg=0, scale=0, shift=0, brightness=0, contrast=0)
-    augment = Augment(nothing.rotation_deg, 0, 0, 0, 0, 0, 0, 0, seed=3, edges=0.25)
+    augment = Augment(nothing.rotation_deg, 0, 0, 0, 0, 0, seed=3, edges=0.25)
     pictures = RNG.uniform(0, 255, (64, 48, 48, 1)).astype(np.float32)
     changed = keras.ops.convert_to_numpy(augment(pictures, training=True))[..., 0]
     # The middle of the uppermost row is flat where there is a border.

@@ -1,12 +1,15 @@
-"""Augmentation as the first layer of the network that trains, so that it runs wherever the network runs."""
+"""Augmentation as the first layers of the network that trains, so that it runs wherever the network runs."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from training.recipe import AugmentRecipe
 
 
 @keras.saving.register_keras_serializable("edge_fer")
@@ -24,8 +27,6 @@ class Augment(keras.layers.Layer):
         contrast: largest change of contrast, 0.3 is 0.7-1.3.
         cutout_px: side of a square set to the mean of its picture, in half of the pictures (DeVries & Taylor,
             arXiv 1708.04552). 0: none.
-        noise: largest deviation of Gaussian noise, in grey levels; each picture has its own.
-        blur: largest share of the mean over 3x3 pixels, 0-1; each picture has its own.
         seed: of the random numbers.
         edges: in half of the pictures, a border of up to this fraction of the side gets a random grey, on each of the
             four sides: what a face detector's box may catch of the background. 0: none.
@@ -39,8 +40,6 @@ class Augment(keras.layers.Layer):
         brightness: float,
         contrast: float,
         cutout_px: int,
-        noise: float,
-        blur: float,
         seed: int,
         edges: float = 0.0,
         **kwargs: Any,
@@ -53,8 +52,6 @@ class Augment(keras.layers.Layer):
             "brightness": brightness,
             "contrast": contrast,
             "cutout_px": cutout_px,
-            "noise": noise,
-            "blur": blur,
             "seed": seed,
             "edges": edges,
         }
@@ -101,14 +98,6 @@ class Augment(keras.layers.Layer):
             half = settings["cutout_px"] / 2
             inside = ops.logical_and(ops.abs(rows - y) < half, ops.abs(columns - x) < half)
             images = ops.where(inside, mean, images)
-        # A camera blurs first and adds its noise after.
-        if settings["blur"]:
-            share = ops.abs(ops.reshape(self._uniform(n, settings["blur"]), (-1, 1, 1, 1)))
-            images += share * (ops.average_pool(images, 3, strides=1, padding="same") - images)
-        if settings["noise"]:
-            deviation = ops.reshape(self._uniform(n, settings["noise"]), (-1, 1, 1, 1))
-            images += deviation * keras.random.normal(ops.shape(images), seed=self.random)
-            images = ops.clip(images, 0, 255)
         return images
 
     def _with_edges(self, images: Any) -> Any:
@@ -123,6 +112,47 @@ class Augment(keras.layers.Layer):
             inside = distance < ops.reshape(border, (-1, 1, 1, 1))
             images = ops.where(inside, ops.reshape(grey, (-1, 1, 1, 1)), images)
         return images
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Camera(keras.layers.Layer):
+    """Blurs every picture of a batch and adds noise, as a cheap camera does, in training only. (n, h, w, 1), 0-255.
+
+    It comes last: a committee is asked about the picture before, so that its answer is no worse for the noise.
+
+    Args:
+        noise: largest deviation of Gaussian noise, in grey levels; each picture has its own.
+        blur: largest share of the mean over 3x3 pixels, 0-1; each picture has its own.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, noise: float, blur: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = {"noise": noise, "blur": blur, "seed": seed}
+        self.random = keras.random.SeedGenerator(seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.settings}
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        if not training:
+            return images
+        largest = self.settings
+        if largest["blur"]:
+            share = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), 0, largest["blur"], seed=self.random)
+            images += share * (ops.average_pool(images, 3, strides=1, padding="same") - images)
+        if largest["noise"]:
+            deviation = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), 0, largest["noise"], seed=self.random)
+            images += deviation * keras.random.normal(ops.shape(images), seed=self.random)
+            images = ops.clip(images, 0, 255)
+        return images
+
+
+def make(recipe: AugmentRecipe, seed: int) -> tuple[Augment, Camera]:
+    """The layers that change pictures as a recipe says; each has random numbers of its own."""
+    settings = dataclasses.asdict(recipe)
+    camera = Camera(settings.pop("noise"), settings.pop("blur"), seed=seed + 1)
+    return Augment(**settings, seed=seed), camera
 
 
 @keras.saving.register_keras_serializable("edge_fer")

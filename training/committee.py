@@ -9,7 +9,6 @@ trained where no teacher could. Where one could, ``Committee`` answers for the v
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import zipfile
@@ -27,8 +26,7 @@ from rich.table import Table
 from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputError
 from evaluation import datasets, figures
 from evaluation.datasets import Dataset
-from training import models
-from training.augmentation import Augment
+from training import augmentation, models
 from training.recipe import AugmentRecipe, DataRecipe, Recipe, load_recipe
 
 Floats = NDArray[np.float64]
@@ -238,7 +236,7 @@ def _views(images: NDArray[np.uint8], count: int, seed: int) -> Iterator[NDArray
     yield images
     if count > 1:
         yield images[:, :, ::-1]
-    change = Augment(**dataclasses.asdict(AugmentRecipe()), seed=seed)
+    change, _ = augmentation.make(AugmentRecipe(), seed)
     for _ in range(count - 2):
         parts = [images[start : start + 512].astype(np.float32) for start in range(0, len(images), 512)]
         yield np.concatenate([keras.ops.convert_to_numpy(change(part, training=True)) for part in parts])

@@ -23,8 +23,7 @@ from rich.console import Console
 
 from edge_fer.errors import ConfigError
 from evaluation import datasets
-from training import models, optimizers
-from training.augmentation import Augment
+from training import augmentation, models, optimizers
 from training.recipe import Recipe, load_recipe
 
 
@@ -80,9 +79,9 @@ def build(recipe: Recipe, core: keras.Model, steps_per_epoch: int) -> keras.Mode
     Its one output is what training minimises; no labels are looked at.
     """
     pixels = keras.Input(core.input_shape[1:], name="pixels")
-    # Noise and blur would be in the pictures that are to be filled in.
-    augment = dataclasses.replace(recipe.augment, noise=0.0, blur=0.0, cutout_px=0)
-    images = Augment(**dataclasses.asdict(augment), seed=recipe.seed)(pixels)
+    # No blur and noise of a camera, and no cutout: they would be in the pictures that are to be filled in.
+    augment, _ = augmentation.make(dataclasses.replace(recipe.augment, cutout_px=0), recipe.seed)
+    images = augment(pixels)
     settings = recipe.pretrain
     corrupt = Corrupt(settings.mask, settings.patch_px, settings.noise, seed=recipe.seed)
     corrupted, hidden = corrupt(images)

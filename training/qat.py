@@ -14,7 +14,6 @@ arXiv 1308.3432 (straight-through gradients).
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
@@ -27,8 +26,7 @@ from rich.console import Console
 
 from edge_fer.errors import ConfigError, DataError
 from evaluation import datasets
-from training import models
-from training.augmentation import Augment
+from training import augmentation, models
 from training.losses import TwoHeadLoss, class_balance, targets
 from training.recipe import load_recipe
 from training.train import EpochLog, write_run
@@ -208,8 +206,8 @@ def finetune(
     shutil.copyfile(recipe_path, run / "recipe.toml")
 
     pixels = keras.Input(model.input_shape[1:], name="pixels")
-    augment = Augment(**dataclasses.asdict(recipe.augment), seed=recipe.seed)
-    network = keras.Model(pixels, quantised(augment(pixels)))
+    augment, camera = augmentation.make(recipe.augment, recipe.seed)
+    network = keras.Model(pixels, quantised(camera(augment(pixels))))
     steps = -(-len(training) // recipe.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
     loss = TwoHeadLoss(recipe.ferplus_weight, **class_balance(recipe.class_balance, training))
