@@ -2,14 +2,15 @@
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
 # make check        ruff, ruff format, mypy --strict
-# make model        train the models in the wheel again: make model DATA=~/fer2013
+# make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
+# make cached       the best that the kept answers of the teachers give: two cores are enough
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TRAINING_TESTS := $(addprefix tests/test_,training.py compiled.py optimizers.py recipe_options.py committee.py evaluation.py robustness.py export.py verify.py report.py average_faces.py equalise.py qat.py edgetpu.py microcontroller.py)
 
-.PHONY: demo test test-device check model teachers clean
+.PHONY: demo test test-device check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -26,13 +27,15 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Cut off, it goes on where it was. `make teachers` makes the answers anew from which both models learn.
+# Cut off, it goes on where it was. `make teachers` makes the kept answers anew.
 model: runs/accurate/model.keras runs/nano/model.keras
 	for model in accurate nano; do \
 	    $(BIN)/python export/quantize.py runs/$$model/model.keras --data $(DATA) \
 	        -o edge_fer/models/$$model.tflite --force || exit; done
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
+
+cached: runs/accurate-second/model.keras runs/nano-second/model.keras
 
 teachers: $(patsubst %,runs/%/model.keras,large gated t1 t2 t3 t4)
 	$(BIN)/python -m training teach $(patsubst %,--teacher runs/%,large gated) --views 2 --data $(DATA) \
@@ -45,10 +48,18 @@ float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || [ "$$KERAS_BACKEND" = j
 train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
     $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-first/model.keras
-	$(call train,$*) $(float32) --cache training/answers/committee.npz --begin-with $<
+runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-asked/model.keras runs/accurate-asked/model.keras
+	$(call train,$*) $(float32) --teacher runs/accurate-asked --begin-with $<
 
-runs/%-first/model.keras: | $(VENV)/train
+runs/nano-asked/model.keras: runs/nano-second/model.keras
+runs/nano-asked/model.keras: from = --begin-with runs/nano-second/model.keras
+runs/accurate-asked/model.keras runs/nano-asked/model.keras: runs/%-asked/model.keras: $(patsubst %,runs/%/model.keras,t1 t2 t3 t4)
+	$(call train,$*-asked) $(float32) $(patsubst %,--teacher runs/%,t1 t2 t3 t4) $(from)
+
+runs/accurate-second/model.keras runs/nano-second/model.keras: runs/%-second/model.keras: runs/%-first/model.keras
+	$(call train,$*-second) $(float32) --cache training/answers/committee.npz --begin-with $<
+
+runs/accurate-first/model.keras runs/nano-first/model.keras: runs/%-first/model.keras: | $(VENV)/train
 	$(call train,$*-first) $(float32) --cache training/answers/large-gated.npz
 
 runs/%/model.keras: | $(VENV)/train

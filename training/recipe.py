@@ -85,7 +85,7 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """How much a teacher counts, see ``losses.TwoHeadLoss``; its answers come with ``--cache``.
+    """How much a teacher counts, see ``losses.TwoHeadLoss``; its answers come with ``--cache`` or ``--teacher``.
 
     Attributes:
         weight: share of the teacher in the loss, 0-1; 0 for training without one.

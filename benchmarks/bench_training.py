@@ -1,0 +1,140 @@
+"""How many pictures a second a recipe trains on, and where the time goes.
+
+    python benchmarks/bench_training.py
+    python benchmarks/bench_training.py --recipe training/recipes/nano-second.toml --set precision=float32
+
+Pictures and labels are noise: time does not depend on what they show. By the clock, on all cores that the process may
+use (`taskset -c 0` for one of them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+# So that `python benchmarks/bench_training.py` finds `training`, which is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its greetings
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from edge_fer.bench import describe_machine
+from edge_fer.errors import EdgeFerError
+from training import augmentation, models
+from training.losses import TARGETS
+from training.recipe import Recipe, load_recipe
+from training.train import WeightAverage, build
+
+STEPS = 10
+"""In one reading of the whole; of the parts, one is timed at a time."""
+ROUNDS = 7
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(__file__).resolve().parent.parent / "training/recipes/accurate-second.toml"
+    parser.add_argument("--recipe", type=Path, default=default, metavar="TOML", help="default: accurate-second")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(arguments)
+    try:
+        recipe = load_recipe(args.recipe, args.set)
+        milliseconds = measure(recipe)
+    except EdgeFerError as error:
+        print(f"bench_training: {error}", file=sys.stderr)
+        return error.exit_code
+    whole = milliseconds.pop("all of it")
+    facts = {
+        "date": datetime.now(UTC).date().isoformat(),
+        **describe_machine(),
+        "cores_used": len(os.sched_getaffinity(0)),
+        "recipe": recipe.name,
+        "precision": recipe.precision,
+        "batch_size": recipe.batch_size,
+        "pictures_per_second": round(1000 * recipe.batch_size / whole),
+    }
+    if args.json:
+        print(json.dumps({**facts, "ms_a_batch": {**milliseconds, "all of it": whole}}))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+    table = Table("part of a step", "ms", "share", title=f"{recipe.name}, batches of {recipe.batch_size}")
+    for part, value in milliseconds.items():
+        table.add_row(part, f"{value:.1f}", f"{value / whole:.0%}")
+    table.add_row("all of it", f"{whole:.1f}", "")
+    console.print(table)
+    return 0
+
+
+def measure(recipe: Recipe) -> dict[str, float]:
+    """Milliseconds of a batch: of each part, and of all as ``training.train`` does it. Medians of readings in turn."""
+    random = np.random.default_rng(0)
+    network = build(recipe, STEPS)
+    core = models.core_of(network, recipe.model.kind)
+    pictures = random.integers(0, 256, (STEPS * recipe.batch_size, *core.input_shape[1:]), dtype=np.uint8)
+    columns = TARGETS + (models.LOGITS if recipe.distill.weight else 0)
+    labels = random.dirichlet(np.ones(columns), len(pictures)).astype(np.float32)
+    batch, batch_labels = tf.constant(pictures[: recipe.batch_size], tf.float32), labels[: recipe.batch_size]
+    augment, camera = augmentation.make(recipe.augment, recipe.seed)
+
+    @tf.function
+    def change() -> tf.Tensor:
+        return camera(augment(batch, training=True), training=True)
+
+    @tf.function
+    def forward() -> tf.Tensor:
+        return network.loss(batch_labels, core(batch, training=True))
+
+    @tf.function
+    def backward() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = network.loss(batch_labels, core(batch, training=True))
+        return tape.gradient(loss, core.trainable_variables)
+
+    average = []
+    if recipe.optimizer.average:
+        average = [WeightAverage(core, keras.models.clone_model(core), recipe.optimizer.average)]
+
+    def whole() -> None:
+        network.fit(pictures, labels, batch_size=recipe.batch_size, callbacks=average, verbose=0, shuffle=False)
+
+    parts: dict[str, Callable[[], object]] = {
+        "change": change,
+        "forward": forward,
+        "backward": backward,
+        "whole": whole,
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    console = Console(stderr=True)
+    for _ in track(range(1 + ROUNDS), recipe.name, console=console, transient=True, disable=not console.is_terminal):
+        for name, run in parts.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - began))
+    ms = {name: median(values[1:]) for name, values in times.items()}  # the first round compiles
+    ms["whole"] /= STEPS
+    return {
+        "changing the pictures": ms["change"],
+        "the network, forward": ms["forward"],
+        "the network, backward": ms["backward"] - ms["forward"],
+        "optimizer, averaging, the loop": ms["whole"] - ms["backward"] - ms["change"],
+        "all of it": ms["whole"],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
