@@ -38,6 +38,8 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
     rows = training.get("rows", {})
     shape = bundle.selftest_inputs.shape[1:]
     heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in card.heads)
+    share = training.get("share")
+    averaged = f"; weights {share:.0%} of the way from where it began" if share else ""
     temperatures = ", ".join(f"{head.name} {head.temperature}" for head in card.heads)
     table = [
         ("task", "expression of one cropped face; not identity, not feeling"),
@@ -46,7 +48,7 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         ("crop", f"the detector's box, {card.margin:.0%} wider on every side; alignment: {card.align}"),
         ("output", f"logits of {len(card.heads)} heads, the first is reported: {heads}"),
         ("temperatures", temperatures),
-        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}"),
+        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{averaged}"),
         ("rows", ", ".join(f"{name} {count:,}" for name, count in rows.items())),
         ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
         ("FlatBuffer", f"SHA-256 {card.model_sha256}"),

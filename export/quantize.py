@@ -328,7 +328,8 @@ def _facts(
 
 def _training_facts(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_text(encoding="utf-8"))
-    return {key: facts[key] for key in ("recipe", "seed", "rows", "data_sha256", "versions") if key in facts}
+    kept = ("recipe", "seed", "share", "rows", "data_sha256", "versions")
+    return {key: facts[key] for key in kept if key in facts}
 
 
 if __name__ == "__main__":
