@@ -28,9 +28,9 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 
 # Cut off, it goes on where it was. `make teachers` makes the kept answers anew.
-model: runs/accurate-averaged/model.keras runs/nano-averaged/model.keras
+model: runs/accurate-shipped/model.keras runs/nano-shipped/model.keras
 	for model in accurate nano; do \
-	    $(BIN)/python export/quantize.py runs/$$model-averaged/model.keras --data $(DATA) \
+	    $(BIN)/python export/quantize.py runs/$$model-shipped/model.keras --data $(DATA) \
 	        --correct-bias -o edge_fer/models/$$model.tflite --force || exit; done
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
@@ -48,8 +48,8 @@ float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || [ "$$KERAS_BACKEND" = j
 train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
     $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-runs/accurate-averaged/model.keras runs/nano-averaged/model.keras: runs/%-averaged/model.keras: runs/%-asked/model.keras runs/%/model.keras
-	$(BIN)/python -m training average --of runs/$*-asked --and runs/$* --share 0.7 --data $(DATA) --run runs/$*-averaged
+runs/accurate-shipped/model.keras runs/nano-shipped/model.keras: runs/%-shipped/model.keras: runs/%-asked/model.keras runs/%/model.keras
+	$(BIN)/python -m training average --of runs/$*-asked --and runs/$* --share 0.7 --data $(DATA) --run runs/$*-shipped
 
 runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-asked/model.keras runs/accurate-asked/model.keras
 	$(call train,$*) $(float32) --teacher runs/accurate-asked --begin-with $<
