@@ -285,8 +285,8 @@ def _spread(tensors: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
 def _selftest_faces(size_hw: tuple[int, int]) -> NDArray[np.uint8]:
     """Faces of nobody, uint8 (n, height, width, 1): a bundle must not carry people from the data it was made with.
 
-    They get noise: a good network hardly notices when a smooth face is a pixel off, and the self-test has to. Eight grey
-    levels, because these are smaller in the bundle.
+    They get noise: a good network hardly notices when a smooth face is a pixel off, and the self-test has to. Eight
+    grey levels, because these are smaller in the bundle.
     """
     faces = average_faces()[:SELFTEST_FACES]
     tensors = np.stack([face_tensor(face, FaceBox(0, 0, *face.shape[::-1]), size_hw, margin=0.0) for face in faces])
