@@ -120,6 +120,7 @@ def test_the_command_prints_and_writes_figures(tmp_path: Path, capsys: pytest.Ca
     text = card.read_text()
     assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
     assert load_bundle(DEFAULT_MODEL).card.model_sha256 in text
+    assert "training/recipes/accurate.toml, seed 2; weights 70% of the way from where it began" in text
 
 
 @pytest.mark.parametrize(
