@@ -7,12 +7,13 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from faces_csv import write_csvs
 
 from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.core import Frame, Picture
@@ -33,6 +34,36 @@ def demo_frames() -> list[Frame]:
 def scene(demo_frames: list[Frame]) -> Picture:
     """A grey 640x480 picture with two faces."""
     return demo_frames[0].gray
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with fer2013.csv and fer2013new.csv: 140 Training and 42 PublicTest rows. Read it, do not change it."""
+    folder = tmp_path_factory.mktemp("data")
+    write_csvs(folder)
+    return folder
+
+
+class Called(NamedTuple):
+    """What a command did: its exit code, and what it wrote to stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., Called]:
+    """Runs a command in this process: ``call(main, "train", "--run", folder)``. Arguments become text."""
+
+    def act(main: Callable[[list[str]], int], *arguments: object) -> Called:
+        # As the real streams: bytes below, for what writes past the text layer.
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([str(argument) for argument in arguments])
+        return Called(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+
+    return act
 
 
 @pytest.fixture

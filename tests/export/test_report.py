@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faces_csv import write_csvs
 
 from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from evaluation import datasets, figures
@@ -19,26 +18,24 @@ from export.verify import compare
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return datasets.load(folder)["PublicTest"]
+def rows(data: Path) -> datasets.Dataset:
+    return datasets.load(data)["PublicTest"]
 
 
 @pytest.fixture(scope="module")
-def content(data: datasets.Dataset) -> dict[str, Any]:
+def content(rows: datasets.Dataset) -> dict[str, Any]:
     bundle = load_bundle(DEFAULT_MODEL)
     heads = bundle.card.heads
-    logits = np.random.default_rng(1).normal(0, 2, (len(data), 15)).astype(np.float32)
+    logits = np.random.default_rng(1).normal(0, 2, (len(rows), 15)).astype(np.float32)
     turned = logits.copy()
     turned[3, :8] = np.roll(turned[3, :8], 1)  # one face, and the first head alone
     both = {"Keras": logits, "int8": turned}
-    comparisons = [row for variant, rows in both.items() for row in compare(variant, rows, logits, data, heads)]
-    measured = {variant: figures.evaluate_logits(rows, data, heads) for variant, rows in both.items()}
+    comparisons = [row for variant, said in both.items() for row in compare(variant, said, logits, rows, heads)]
+    measured = {variant: figures.evaluate_logits(said, rows, heads) for variant, said in both.items()}
     layers = inspect_layers(bundle.model, bundle.model, bundle.selftest_inputs[:2])
     sizes = {"float32": 1000, "int8": len(bundle.model)}
     reasons = ["<b>too coarse</b>"]
-    return report.content(DEFAULT_MODEL.read_bytes(), sizes, heads, measured, comparisons, reasons, layers, both, data)
+    return report.content(DEFAULT_MODEL.read_bytes(), sizes, heads, measured, comparisons, reasons, layers, both, rows)
 
 
 def test_the_content_is_json_and_complete(content: dict[str, Any]) -> None:
@@ -55,9 +52,9 @@ def test_the_faces_that_turned_are_shown(content: dict[str, Any]) -> None:
 
 
 def test_the_page_needs_no_network_and_escapes_what_it_shows(
-    content: dict[str, Any], data: datasets.Dataset, tmp_path: Path
+    content: dict[str, Any], rows: datasets.Dataset, tmp_path: Path
 ) -> None:
-    page = report.page(content, data)
+    page = report.page(content, rows)
     assert not re.search(r"""(src|href)=["']?(https?:|//|file:)|@import|url\(http|<script|<link""", page)
     assert "<b>too coarse</b>" not in page
     assert "&lt;b&gt;too coarse" in page

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from faces_csv import write_csvs
 from rich.console import Console
 
 from edge_fer.errors import DataError
@@ -132,13 +131,6 @@ def test_weights_come_back_and_the_copy_can_be_saved(tmp_path: Path) -> None:
     wrapped[0].layer.kernel.assign(wrapped[0].layer.kernel + 1)
     copy_weights_back(again, model)
     np.testing.assert_allclose(model.layers[2].kernel, wrapped[0].layer.kernel)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from faces_csv import write_csvs
 from numpy.typing import NDArray
 
 from edge_fer.bundle import load_bundle
@@ -132,13 +131,6 @@ def test_edges_are_flat_borders_in_half_of_the_pictures() -> None:
 
 
 # Rare classes
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return folder
 
 
 def faces(fer2013: list[int], votes: list[int]) -> datasets.Dataset:

@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from faces_csv import write_csvs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,13 +91,6 @@ def test_a_student_who_copies_the_teacher_has_no_gradient() -> None:
     at = float(loss(with_teacher(labels, teacher), teacher))
     for change in np.random.default_rng(1).normal(0, 0.1, (5, 4, 15)).astype(np.float32):
         assert float(loss(with_teacher(labels, teacher), teacher + change)) > at
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

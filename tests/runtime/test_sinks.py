@@ -248,7 +248,7 @@ def test_a_service_does_not_load_rich() -> None:
         "for spec in 'terminal', 'jsonl:-', 'csv:-': open_sink(spec, RunInfo('', '', '', 10.0, True)).close()\n"
         "sys.exit('rich' in sys.modules)"
     )
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, check=False).returncode == 0
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from faces_csv import write_csvs
 
 from edge_fer.core import Expression
 from edge_fer.errors import ConfigError, InputMissingError
@@ -23,7 +22,7 @@ from training.losses import TwoHeadLoss, targets
 from training.recipe import Recipe, load_recipe
 from training.train import build
 
-RECIPES = Path(__file__).parent.parent / "training" / "recipes"
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 RECIPE = """
 name = "tiny"
 epochs = 6
@@ -40,13 +39,6 @@ shift = 0.02
 learning_rate = 0.01
 warmup_epochs = 1
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

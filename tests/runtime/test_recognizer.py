@@ -231,7 +231,7 @@ def test_quality_says_how_well_a_face_is_seen(recognizer: Recognizer, scene: Pic
 def test_the_example_in_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Picture
 ) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     cv2.imwrite(str(tmp_path / "photo.jpg"), scene)
     monkeypatch.chdir(tmp_path)

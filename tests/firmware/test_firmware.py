@@ -20,7 +20,7 @@ from edge_fer import errors
 from edge_fer.cli import build_parser
 from edge_fer.config import Settings, load_settings
 
-FOLDER = Path(__file__).parents[1] / "firmware_configs"
+FOLDER = Path(__file__).parents[2] / "firmware_configs"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 INSTALL = (FOLDER / "install.sh").read_text(encoding="utf-8")
 ON_THE_CARD = "/boot/firmware/edge-fer/"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
-from faces_csv import write_csvs
 from rich.console import Console
 
 from edge_fer.bundle import DEFAULT_MODEL, load_bundle
@@ -17,10 +18,8 @@ from training import models
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return datasets.load(folder)["Training"]
+def rows(data: Path) -> datasets.Dataset:
+    return datasets.load(data)["Training"]
 
 
 def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:

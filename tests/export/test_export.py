@@ -11,7 +11,6 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from faces_csv import write_csvs
 from rich.console import Console
 
 from edge_fer.bundle import Head, check_golden, golden_outputs, load_bundle
@@ -28,13 +27,6 @@ from training import models
 
 # The tiny networks here were never trained: their answers are near ties, which any rounding turns.
 UNGATED = ["--max-drop", "100", "--min-agreement", "0", "--calibration", "20"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_csvs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
