@@ -30,7 +30,7 @@ check: $(VENV)/dev
 model: runs/accurate-shipped/model.keras runs/nano-shipped/model.keras
 	for model in accurate nano; do \
 	    $(BIN)/python export/quantize.py runs/$$model-shipped/model.keras --data $(DATA) \
-	        --correct-bias -o edge_fer/models/$$model.tflite --force || exit; done
+	        --correct-bias -o edge_fer/bundles/$$model.tflite --force || exit; done
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
 

@@ -28,14 +28,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.bench import describe_machine
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.classifier import TfliteClassifier
-from edge_fer.core import FaceBox, Picture
-from edge_fer.detectors.haar import HaarDetector
+from edge_fer.cli.bench import describe_machine
+from edge_fer.core import FaceBox, Image
+from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import EdgeFerError
-from edge_fer.eyes import EyeTilt
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess.alignment import EyeTilt
+from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation import datasets, figures
 
 TILTS_DEG = (0, 5, 10, 15, 20, 30)
@@ -66,12 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(data: datasets.Dataset, model: Path, yunet: Path | None) -> None:
     """Print the table."""
     bundle = load_bundle(model)
-    classifier, detector = TfliteClassifier(bundle), HaarDetector()
+    classifier, detector = TfliteClassifier(bundle), CascadeDetector()
     eyes = EyeTilt()
     points = YuNetTilt(yunet) if yunet else None
     head = next(head.name for head in bundle.card.heads)
 
-    def logits(scene: Picture) -> np.ndarray:
+    def logits(scene: Image) -> np.ndarray:
         return classifier.logits(face_tensor(scene, FACE, classifier.size_hw, bundle.card.margin))
 
     def accuracy(rows: list[np.ndarray]) -> str:
@@ -134,7 +134,7 @@ class YuNetTilt:
     def __init__(self, model: Path) -> None:
         self._net = cv2.FaceDetectorYN.create(str(model), "", (SCENE_PX, SCENE_PX), 0.6)
 
-    def __call__(self, scene: Picture) -> float | None:
+    def __call__(self, scene: Image) -> float | None:
         _, found = self._net.detect(cv2.cvtColor(scene, cv2.COLOR_GRAY2BGR))
         if found is None:
             return None
@@ -142,14 +142,14 @@ class YuNetTilt:
         return math.degrees(math.atan2(left_y - right_y, left_x - right_x))
 
 
-def enlarged(image: Picture) -> Picture:
+def enlarged(image: Image) -> Image:
     """A face in the middle of a picture, its edges drawn out: uint8 (SCENE_PX, SCENE_PX)."""
     rim = image.shape[0] // 2
     padded = cv2.copyMakeBorder(image, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
     return cv2.resize(padded, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
-def turned(scene: Picture, angle_deg: float) -> Picture:
+def turned(scene: Image, angle_deg: float) -> Image:
     """The picture turned about its middle, clockwise as seen."""
     if angle_deg == 0:
         return scene

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_fer.config import CameraSettings, DetectorSettings
-from edge_fer.core import FaceBox, FaceDetector, Picture
-from edge_fer.detectors import open_detector
+from edge_fer.core import FaceBox, FaceDetector, Image
+from edge_fer.detection import open_detector
 from edge_fer.errors import EdgeFerError
 from edge_fer.sources import open_source
 
@@ -39,7 +39,7 @@ class Timed:
         self.cpu_s = 0.0
         self.calls = 0
 
-    def __call__(self, gray: Picture) -> list[FaceBox]:
+    def __call__(self, gray: Image) -> list[FaceBox]:
         since = time.process_time()
         boxes = self._detector.detect(gray, self._min_px)
         self.cpu_s += time.process_time() - since
@@ -50,7 +50,7 @@ class Timed:
         self.cpu_s, self.calls = 0.0, 0
 
 
-def photos_with_faces(folder: Path) -> Iterator[tuple[Picture, list[FaceBox], list[FaceBox]]]:
+def photos_with_faces(folder: Path) -> Iterator[tuple[Image, list[FaceBox], list[FaceBox]]]:
     """Doubled photos, with the faces to find and those to ignore."""
     table = json.loads((folder / "boxes.json").read_text(encoding="utf-8"))
     for name, rows in table["images"].items():

@@ -25,10 +25,10 @@ from rich.table import Table
 # So that `python benchmarks/bench_models.py` finds `evaluation` and `export`, which are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from edge_fer.bench import describe_machine
-from edge_fer.bundle import MODELS, load_bundle
-from edge_fer.classifier import TfliteClassifier
+from edge_fer.cli.bench import describe_machine
 from edge_fer.errors import EdgeFerError, InputMissingError
+from edge_fer.model.bundle import MODELS, load_bundle
+from edge_fer.model.classifier import TfliteClassifier
 from evaluation import datasets, figures
 from evaluation.datasets import Dataset
 from export.layers import inspect_layers

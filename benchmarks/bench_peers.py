@@ -32,12 +32,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.bench import describe_machine
-from edge_fer.classifier import TfliteClassifier, load_runtime
+from edge_fer.cli.bench import describe_machine
 from edge_fer.config import CameraSettings
-from edge_fer.core import FaceBox, Frame, Picture
+from edge_fer.core import FaceBox, Frame, Image
 from edge_fer.errors import EdgeFerError, InputMissingError, UnavailableError
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.classifier import TfliteClassifier, load_runtime
+from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources import open_source
 from evaluation import datasets, figures
@@ -69,7 +69,7 @@ class Peer:
     problem: str = ""
 
 
-Clips = dict[str, list[Picture]]
+Clips = dict[str, list[Image]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,7 +120,7 @@ def load_clips(folder: Path, count: int) -> Clips:
     return clips
 
 
-def timed(clips: Clips, recognize: Callable[[str, int, Picture], int]) -> tuple[tuple[float, float], float]:
+def timed(clips: Clips, recognize: Callable[[str, int, Image], int]) -> tuple[tuple[float, float], float]:
     """Median and mean CPU ms of a frame, and the share of frames with a face. ``recognize`` counts the faces."""
     times_ms, found = [], []
     for name, pictures in clips.items():
@@ -138,7 +138,7 @@ def measure_edge_fer(clips: Clips, public: Dataset | None) -> Peer:
     """edge-fer with what is in the package."""
     recognizer = Recognizer.load()
 
-    def recognize(name: str, seq: int, picture: Picture) -> int:
+    def recognize(name: str, seq: int, picture: Image) -> int:
         gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
         return len(recognizer.recognize(Frame(gray, seq, seq / 30, name)).faces)
 
@@ -169,13 +169,13 @@ def measure_fer(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
     (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
 
-    def classify(face: Picture) -> int:
+    def classify(face: Image) -> int:
         tensor = (cv2.resize(face, (64, 64)).astype(np.float32) / 255 - 0.5) * 2
         interpreter.set_tensor(given["index"], tensor[np.newaxis, ..., np.newaxis])
         interpreter.invoke()
         return int(interpreter.get_tensor(wanted["index"])[0].argmax())
 
-    def recognize(name: str, seq: int, picture: Picture) -> int:
+    def recognize(name: str, seq: int, picture: Image) -> int:
         gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         boxes = cascade.detectMultiScale(gray, 1.1, 5, flags=cv2.CASCADE_SCALE_IMAGE, minSize=(50, 50))
         padded = cv2.copyMakeBorder(gray, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=(cv2.mean(gray[-2:])[0],))

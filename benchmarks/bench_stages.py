@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.bench import describe_machine
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.classifier import TfliteClassifier, load_runtime, quiet
+from edge_fer.cli.bench import describe_machine
 from edge_fer.core import Frame, FrameResult
-from edge_fer.detectors.haar import HaarDetector
+from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.draw import annotate
 from edge_fer.events import RunInfo
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.classifier import TfliteClassifier, load_runtime, quiet
+from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources.demo import DemoSource
@@ -93,8 +93,8 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
         "320x240, faces from 40 px",
         lambda i: cascade.detectMultiScale(halves[i], 1.1, 5, minSize=(40, 40)),
     )
-    detector = HaarDetector()
-    stage("HaarDetector, whole frame", "640x480, faces from 40 px", lambda i: detector.detect(grays[i], 40))
+    detector = CascadeDetector()
+    stage("CascadeDetector, whole frame", "640x480, faces from 40 px", lambda i: detector.detect(grays[i], 40))
 
     bundle = load_bundle(DEFAULT_MODEL)
     classifier = TfliteClassifier(bundle)

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.bench import describe_machine
+from edge_fer.cli.bench import describe_machine
 from edge_fer.config import CameraSettings
-from edge_fer.core import Expression, FaceBox, Frame, FrameResult, Picture
+from edge_fer.core import Expression, FaceBox, Frame, FrameResult, Image
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources import open_source
@@ -233,7 +233,7 @@ def percent(share: float | None) -> float | None:
 class Portrait:
     """A person of the demo holding an expression: grey picture, and the face's box in it."""
 
-    picture: Picture
+    picture: Image
     face: FaceBox
 
 
@@ -252,7 +252,7 @@ def portraits() -> dict[Expression, Portrait]:
     return largest
 
 
-def backdrop(rng: np.random.Generator) -> Picture:
+def backdrop(rng: np.random.Generator) -> Image:
     """A wall with soft light and some structure, uint8 (480, 640)."""
     width, height = CANVAS_WH
     blots = cv2.GaussianBlur(rng.normal(0, 1, (height, width)), (0, 0), 12)
@@ -260,7 +260,7 @@ def backdrop(rng: np.random.Generator) -> Picture:
     return np.clip(wall, 0, 255).astype(np.uint8)
 
 
-def put(canvas: Picture, portrait: Portrait, box: FaceBox) -> None:
+def put(canvas: Image, portrait: Portrait, box: FaceBox) -> None:
     """Draw a portrait so that its face fills ``box``; what reaches over the edge is cut."""
     scale = box.w / portrait.face.w
     matrix = np.array([[scale, 0, box.x - scale * portrait.face.x], [0, scale, box.y - scale * portrait.face.y]])
@@ -277,14 +277,14 @@ class Noise:
         self._rng = rng
         self._fields = np.rint(rng.normal(0, sigma, (8, *shape))).astype(np.int16)
 
-    def __call__(self, gray: Picture | NDArray[np.float64]) -> Picture:
+    def __call__(self, gray: Image | NDArray[np.float64]) -> Image:
         field = self._fields[self._rng.integers(len(self._fields))]
         rows, columns = (int(self._rng.integers(side)) for side in gray.shape)
         shifted = np.roll(field, (rows, columns), (0, 1))
         return np.clip(np.rint(gray) + shifted, 0, 255).astype(np.uint8)
 
 
-def stream(pictures: Iterable[Picture], name: str) -> Iterator[Frame]:
+def stream(pictures: Iterable[Image], name: str) -> Iterator[Frame]:
     """Pictures as frames of a camera with ``FPS``."""
     for seq, gray in enumerate(pictures):
         yield Frame(gray, seq, seq / FPS, name)
@@ -293,7 +293,7 @@ def stream(pictures: Iterable[Picture], name: str) -> Iterator[Frame]:
 def four_faces_row() -> Row:
     """Four moving faces against one of them, on the same canvas."""
 
-    def scene(people: int) -> Iterator[Picture]:
+    def scene(people: int) -> Iterator[Image]:
         rng = np.random.default_rng(1)
         wall, noise, faces = backdrop(rng), Noise(rng, 2, CANVAS_WH[::-1]), list(portraits().values())
         for count in range(10 * FPS):
@@ -364,7 +364,7 @@ def change_row() -> Row:
     rng = np.random.default_rng(4)
     wall, noise = backdrop(rng), Noise(rng, 2, CANVAS_WH[::-1])
     recognizer = Recognizer.load()
-    held: list[tuple[Picture, Expression, Expression]] = []
+    held: list[tuple[Image, Expression, Expression]] = []
     for expression, portrait in portraits().items():
         canvas = wall.copy()
         put(canvas, portrait, FaceBox(240, 150, 150, 150))
@@ -417,7 +417,7 @@ def steady_row(clip: Sequence[Frame]) -> Row:
     return at_most("label changes in 10 s, worst", round(worst, 2), 1, "", note)
 
 
-def disturbed(gray: Picture, noise: Noise, rng: np.random.Generator) -> Picture:
+def disturbed(gray: Image, noise: Noise, rng: np.random.Generator) -> Image:
     """The picture as a poor camera sees it: exposure +-10 %, a shift of up to 1 px, a little blur, noise of sigma 4."""
     dx, dy = rng.uniform(-1, 1, 2)
     moved = cv2.warpAffine(gray, np.array([[1, 0, dx], [0, 1, dy]]), gray.shape[::-1], borderMode=cv2.BORDER_REPLICATE)

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.bundle import DEFAULT_MODEL, Bundle, load_bundle
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError, UnavailableError
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.sources.demo import DemoSource
 
 QEMU = "qemu-aarch64-static"

@@ -1,10 +1,10 @@
 """Facial-expression recognition for small boards: a face in, an expression out.
 
-import cv2
 from edge_fer import Recognizer
 
-for face in Recognizer.load().recognize(cv2.imread("photo.jpg")).faces:
-    print(face.box, face.expression, face.confidence)
+for result in Recognizer.load("nano").stream("0"):  # any --camera
+    for face in result.faces:
+        print(face.box, face.expression, face.confidence)
 """
 
 from importlib import import_module
@@ -13,40 +13,60 @@ from typing import TYPE_CHECKING, Any
 from edge_fer.version import __version__
 
 if TYPE_CHECKING:
-    from edge_fer.bundle import load_bundle
-    from edge_fer.classifier import TfliteClassifier
-    from edge_fer.core import Expression, Face, FaceBox, Frame, FrameResult, Prediction
-    from edge_fer.detectors.haar import HaarDetector
+    from edge_fer.core import Detection, Expression, Face, FaceBox, Frame, FrameResult, Landmarks, Prediction
+    from edge_fer.detection.cascade import CascadeDetector
+    from edge_fer.draw import annotate
     from edge_fer.errors import EdgeFerError
+    from edge_fer.events import Run, to_events
+    from edge_fer.model.bundle import Bundle, load_bundle
+    from edge_fer.model.classifier import TfliteClassifier
     from edge_fer.recognizer import Recognizer
+    from edge_fer.sinks import open_sink
+    from edge_fer.sources import open_source
 
 __all__ = [
+    "Bundle",
+    "CascadeDetector",
+    "Detection",
     "EdgeFerError",
     "Expression",
     "Face",
     "FaceBox",
     "Frame",
     "FrameResult",
-    "HaarDetector",
+    "Landmarks",
     "Prediction",
     "Recognizer",
+    "Run",
     "TfliteClassifier",
     "__version__",
+    "annotate",
     "load_bundle",
+    "open_sink",
+    "open_source",
+    "to_events",
 ]
 
 _HOMES = {
+    "Bundle": "model.bundle",
+    "CascadeDetector": "detection.cascade",
+    "Detection": "core",
     "EdgeFerError": "errors",
     "Expression": "core",
     "Face": "core",
     "FaceBox": "core",
     "Frame": "core",
     "FrameResult": "core",
-    "HaarDetector": "detectors.haar",
+    "Landmarks": "core",
     "Prediction": "core",
     "Recognizer": "recognizer",
-    "TfliteClassifier": "classifier",
-    "load_bundle": "bundle",
+    "Run": "events",
+    "TfliteClassifier": "model.classifier",
+    "annotate": "draw",
+    "load_bundle": "model.bundle",
+    "open_sink": "sinks",
+    "open_source": "sources",
+    "to_events": "events",
 }
 
 
@@ -55,3 +75,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"edge_fer.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'edge_fer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

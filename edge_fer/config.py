@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
-import shutil
 import tomllib
 import typing
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from edge_fer.errors import ConfigError, OutputError
-
-T = TypeVar("T")
-
-_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes", list: "a list"}
+from edge_fer.errors import ConfigError
+from edge_fer.files import make_folder, write_atomically
+from edge_fer.strict import from_table
 
 ENV_PREFIX = "EDGE_FER_"
+
+
+DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazeface"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class DetectorSettings:
         new_face_s: a new face is found within so many seconds; more costs less.
     """
 
-    kind: typing.Literal["haar", "lbp", "yunet", "blazeface"] = "haar"
+    kind: DetectorKind = "haar"
     model: str = ""
     min_face_px: int = 40
     new_face_s: float = 0.5
@@ -104,54 +102,6 @@ class Settings:
                 raise ConfigError(f"{name} must be from 1 to {most}, not {value}.")
         if not self.detector.new_face_s > 0:
             raise ConfigError(f"detector.new_face_s must be more than 0, not {self.detector.new_face_s}.")
-
-
-def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str = "") -> T:
-    """Make a dataclass of a TOML table, strictly: no unknown key, no value of another type, nothing missing.
-
-    Args:
-        kind: a dataclass whose fields are bool, int, float, str, Literal, list of these, or such dataclasses.
-        table: the parsed TOML.
-        origin: file name for messages.
-        prefix: dotted path of the table in its file, for messages.
-
-    Raises:
-        ConfigError: names the key and what is wrong with it.
-    """
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f" Did you mean '{prefix}{near[0]}'?" if near else f" Known here: {', '.join(hints)}."
-            raise ConfigError(f"{origin}: unknown key '{prefix}{key}'.{hint}")
-        values[key] = _checked(hints[key], value, origin, prefix + key)
-    missing = [f.name for f in dataclasses.fields(kind) if f.name not in values and _is_required(f)]  # type: ignore[arg-type]
-    if missing:
-        raise ConfigError(f"{origin}: '{prefix}{missing[0]}' is missing.")
-    return kind(**values)
-
-
-def _is_required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-
-
-def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_table(hint, value, origin, key + ".")  # type: ignore[arg-type]
-    kind = typing.get_origin(hint)
-    if kind is list and isinstance(value, list):
-        return [_checked(typing.get_args(hint)[0], item, origin, key) for item in value]
-    if kind is typing.Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {value!r}.")
-    if hint is float and type(value) is int:
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    wanted = "a table" if dataclasses.is_dataclass(hint) else _IN_WORDS[kind or hint]
-    raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {value!r}.")
 
 
 def default_files() -> list[Path]:
@@ -227,7 +177,8 @@ def update_file(path: Path, values: Mapping[str, int]) -> None:
     if not right:
         lines = ", ".join(f"{key} = {value}" for key, value in values.items())
         raise ConfigError(f"{path} is written in a way that cannot be edited here. Set by hand: {lines}.")
-    _replace_file(path, text)
+    make_folder(path.parent)
+    write_atomically(path, text.encode())
 
 
 def _with_key(text: str, dotted: str, value: str) -> str:
@@ -244,20 +195,6 @@ def _with_key(text: str, dotted: str, value: str) -> str:
         rf"^([ \t]*{key}[ \t]*=[ \t]*)[^#\s]+", rf"\g<1>{value}", text[begin:end], count=1, flags=re.MULTILINE
     )
     return text[:begin] + (body if found else f"\n{key} = {value}{body}") + text[end:]
-
-
-def _replace_file(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        if path.exists():
-            shutil.copymode(path, draft)
-        draft.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise OutputError(f"Cannot write {path}: {error.strerror}. Name another file with --config.") from None
 
 
 def _parsed(kind: Any, keys: list[str], text: str) -> Any:

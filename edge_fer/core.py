@@ -13,8 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture: TypeAlias = NDArray[np.uint8]
-"""uint8 pixels, 0-255: (height, width) when grey, (height, width, 3) in BGR order when coloured."""
+Image: TypeAlias = NDArray[np.uint8]
+"""uint8 pixels, 0-255: (height, width) when grey, (height, width, 3) in BGR order when colored."""
+
+Point: TypeAlias = tuple[float, float]
+"""x and y in pixels."""
 
 
 class Expression(StrEnum):
@@ -46,7 +49,81 @@ class FaceBox:
         if overlap_w <= 0 or overlap_h <= 0:
             return 0.0
         overlap = overlap_w * overlap_h
-        return overlap / (self.w * self.h + other.w * other.h - overlap)
+        return overlap / (self.area + other.area - overlap)
+
+    @property
+    def area(self) -> float:
+        """Square pixels."""
+        return self.w * self.h
+
+    @property
+    def center(self) -> Point:
+        """The point in its middle."""
+        return self.x + self.w / 2, self.y + self.h / 2
+
+    def scaled(self, factor: float, left: float = 0.0, top: float = 0.0) -> FaceBox:
+        """The box in another scale, after its origin was moved to (-left, -top): from a part of an image to the whole.
+
+        Args:
+            factor: pixels of the new scale in one of this.
+            left: of the part, in pixels of this scale.
+            top: likewise.
+        """
+        return FaceBox((self.x + left) * factor, (self.y + top) * factor, self.w * factor, self.h * factor)
+
+    def clipped(self, shape_hw: tuple[int, ...]) -> FaceBox:
+        """The part of it that lies in an image of that height and width; empty where none does."""
+        height, width = shape_hw[:2]
+        left, right = (min(max(x, 0.0), width) for x in (self.x, self.x + self.w))
+        top, bottom = (min(max(y, 0.0), height) for y in (self.y, self.y + self.h))
+        return FaceBox(left, top, right - left, bottom - top)
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Points of a face in pixels of its frame; right and left are the person's own.
+
+    Attributes:
+        right_eye: its middle.
+        left_eye: its middle.
+        nose: its tip.
+        mouth: its right and left corner, or its middle alone.
+    """
+
+    right_eye: Point
+    left_eye: Point
+    nose: Point
+    mouth: tuple[Point, ...]
+
+    def scaled(self, factor: float, left: float = 0.0, top: float = 0.0) -> Landmarks:
+        """See ``FaceBox.scaled``."""
+
+        def moved(point: Point) -> Point:
+            return (point[0] + left) * factor, (point[1] + top) * factor
+
+        return Landmarks(
+            moved(self.right_eye), moved(self.left_eye), moved(self.nose), tuple(moved(point) for point in self.mouth)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A face that a detector found.
+
+    Attributes:
+        box: framed tightly as FER2013 frames faces: brows to chin.
+        score: of the detector, 0-1; None where it gives none, as cascades do.
+        landmarks: None where the detector gives none.
+    """
+
+    box: FaceBox
+    score: float | None = None
+    landmarks: Landmarks | None = None
+
+    def scaled(self, factor: float, left: float = 0.0, top: float = 0.0) -> Detection:
+        """See ``FaceBox.scaled``."""
+        landmarks = self.landmarks and self.landmarks.scaled(factor, left, top)
+        return Detection(self.box.scaled(factor, left, top), self.score, landmarks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +136,28 @@ class TrueFace:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture on its way through the recognizer.
+    """One image on its way through the recognizer.
 
     Attributes:
         gray: uint8 (height, width). All that detector, tracker and classifier read.
         seq: number of the frame in its source, from 0. A live camera leaves gaps where frames were dropped.
         time_s: seconds since the source began: media time of a file, capture time of a camera.
-        stream: the camera, clip or picture it came from. Frames with the same stream follow one another in
+        stream: the camera, clip or image file it came from. Frames with the same stream follow one another in
             time; a change of stream ends all tracks.
-        still: a picture that stands alone, with nothing before or after it.
+        still: an image that stands alone, with nothing before or after it.
         truth: the faces that the source itself drew, empty where it does not know.
-        color: makes the BGR picture, uint8 (height, width, 3). None where there is only grey.
+        color: makes the BGR image, uint8 (height, width, 3). None where there is only grey.
     """
 
-    gray: Picture
+    gray: Image
     seq: int
     time_s: float
     stream: str
     still: bool = False
     truth: tuple[TrueFace, ...] = ()
-    color: Callable[[], Picture] | None = None
+    color: Callable[[], Image] | None = None
 
-    def picture(self) -> Picture:
+    def picture(self) -> Image:
         """The frame in BGR for people to look at, uint8 (height, width, 3): a new array, free to draw on."""
         if self.color is None:
             return cv2.cvtColor(self.gray, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
@@ -152,7 +229,7 @@ class Face:
         return self.prediction.probabilities[self.expression]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class FrameResult:
     """What was found in one frame.
 
@@ -186,10 +263,10 @@ class FrameSource(Protocol):
 
 
 class FaceDetector(Protocol):
-    """Finds faces in a grey picture.
+    """Finds faces in a grey image.
 
     Attributes:
-        slow_on_large: the time it takes grows with the picture, so that a search is worth cutting into slices.
+        slow_on_large: the time it takes grows with the image, so that a search is worth cutting into tiles.
         enough_px: width of a face that shows all that the detector uses; larger ones may be reduced to it.
     """
 
@@ -197,19 +274,19 @@ class FaceDetector(Protocol):
     enough_px: float
 
     def detect(
-        self, gray: Picture, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
-    ) -> list[FaceBox]:
-        """Find the faces of a picture, or of a part of one.
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
+    ) -> list[Detection]:
+        """Find the faces of an image, or of a part of one.
 
         Args:
             gray: uint8 (height, width); rows need not be contiguous.
             min_px: width of the smallest face to look for.
             max_px: width of the largest.
             expected: a face was just seen here: weaker evidence is enough.
-            rough: a second look follows: be quick, rather report too much than too little.
+            coarse: a second look follows: be quick, rather report too much than too little.
 
         Returns:
-            Largest first, framed tightly as FER2013 frames faces: brows to chin.
+            Largest first.
         """
         ...
 
@@ -217,8 +294,8 @@ class FaceDetector(Protocol):
 class Classifier(Protocol):
     """Tells the expression of faces."""
 
-    def classify(self, tensors: Sequence[Picture]) -> list[Prediction]:
-        """One prediction for each tensor that ``preprocess.face_tensor`` made."""
+    def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
+        """One prediction for each tensor that a ``preprocess.Preprocessor`` made."""
         ...
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.core import Expression, Face, FaceBox, Picture
+from edge_fer.core import Expression, Face, FaceBox, Image
 
 COLORS = {
     Expression.NEUTRAL: "#d0d0d0",
@@ -29,7 +29,7 @@ _SOFT = (196, 196, 196)
 _GROOVE = (90, 86, 82)
 
 
-def annotate(picture: Picture, faces: Sequence[Face]) -> None:
+def annotate(picture: Image, faces: Sequence[Face]) -> None:
     """Draw faces on a picture: box, number, expression and confidence, and bars where there is room for them.
 
     Args:
@@ -105,14 +105,14 @@ def _texts(face: Face) -> tuple[str, str]:
     return str(face.track), f"{face.expression} {face.confidence * 100:.0f} %"
 
 
-def _draw_outline(picture: Picture, face: Face, unit: float) -> None:
+def _draw_outline(picture: Image, face: Face, unit: float) -> None:
     thickness = max(2, round(2 * unit))
     corners = _rounded(face.box, 0.08 * min(face.box.w, face.box.h))
     cv2.polylines(picture, [corners], True, _DARK, thickness + max(2, round(2 * unit)), cv2.LINE_AA)
     cv2.polylines(picture, [corners], True, _bgr(face.expression), thickness, cv2.LINE_AA)
 
 
-def _draw_label(picture: Picture, face: Face, label: FaceBox, unit: float) -> None:
+def _draw_label(picture: Image, face: Face, label: FaceBox, unit: float) -> None:
     """Two chips: the number of the track, and what the face shows."""
     number, text = _texts(face)
     split = _text_w(number, unit) + 12 * unit
@@ -125,7 +125,7 @@ def _draw_label(picture: Picture, face: Face, label: FaceBox, unit: float) -> No
     _write(picture, text, chip.x + 7 * unit, baseline, 0.55 * unit, _DARK)
 
 
-def _draw_bars(picture: Picture, face: Face, panel: FaceBox, unit: float) -> None:
+def _draw_bars(picture: Image, face: Face, panel: FaceBox, unit: float) -> None:
     rows, columns = slice(int(panel.y), int(panel.y + panel.h) + 2), slice(int(panel.x), int(panel.x + panel.w) + 2)
     before = picture[rows, columns].copy()
     _fill(picture, panel, 6 * unit, _DARK)
@@ -142,7 +142,7 @@ def _draw_bars(picture: Picture, face: Face, panel: FaceBox, unit: float) -> Non
             _fill(picture, bar, 3 * unit, color)
 
 
-def _fill(picture: Picture, box: FaceBox, radius: float, color: tuple[int, int, int]) -> None:
+def _fill(picture: Image, box: FaceBox, radius: float, color: tuple[int, int, int]) -> None:
     cv2.fillPoly(picture, [_rounded(box, radius)], color, cv2.LINE_AA)
 
 
@@ -167,7 +167,7 @@ def _text_w(text: str, unit: float) -> int:
     return cv2.getTextSize(text, _FONT, 0.55 * unit, _weight(0.55 * unit))[0][0]
 
 
-def _write(picture: Picture, text: str, x: float, baseline: float, scale: float, color: tuple[int, int, int]) -> None:
+def _write(picture: Image, text: str, x: float, baseline: float, scale: float, color: tuple[int, int, int]) -> None:
     cv2.putText(picture, text, (round(x), round(baseline)), _FONT, scale, color, _weight(scale), cv2.LINE_AA)
 
 

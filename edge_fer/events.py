@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import platform
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
+from weakref import ReferenceType, ref
 
-from edge_fer.core import Face, FaceBox, FrameResult, Picture
-from edge_fer.temporal import intensity, valence_arousal
+from edge_fer.core import Face, FaceBox, FrameResult, Image
+from edge_fer.temporal.affect import intensity, valence_arousal
 
 Event: TypeAlias = dict[str, Any]
 """One face at one moment, ready for ``json.dumps``. It holds no picture and nothing that tells who somebody is."""
@@ -17,48 +18,66 @@ EVENT_VERSION = 1
 """Grows when a field goes away or changes its meaning."""
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """What stays the same during a run.
-
-    Attributes:
-        device: name of the board.
-        model: name of the model.
-        model_sha256: of its file, in hex.
-        fps: nominal frames per second of the source.
-        live: the source is a camera, not a file.
-    """
-
-    device: str
-    model: str
-    model_sha256: str
-    fps: float
-    live: bool
-
-
 def utc_now() -> str:
     """The time of day in UTC, ISO 8601 with milliseconds and Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class EventStream:
-    """Turns results into events and knows which faces are still to be ended.
+class Run:
+    """One run of a source through a model: names itself in events, and makes each result's events once for all sinks.
 
     A face's life is ``start``, any number of ``update``, ``end``. The ``end`` repeats the last event of the face,
-    with the time of day at which it was missed. The faces of still pictures only ``start``.
+    with the time of day at which it was missed. The faces of still images only ``start``.
 
     Args:
-        run: named in every event.
+        device: name of the board; "" for the host name.
+        model: name of the model.
+        model_sha256: of its FlatBuffer, in hex.
+        fps: nominal frames per second of the source.
+        live: the source is a camera, not a file.
         now: gives the time of day, as ``utc_now`` does.
     """
 
-    def __init__(self, run: RunInfo, now: Callable[[], str] = utc_now) -> None:
-        self._run = run
+    def __init__(
+        self,
+        device: str = "",
+        model: str = "",
+        model_sha256: str = "",
+        *,
+        fps: float = 30.0,
+        live: bool = False,
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self.device = device or platform.node()
+        self.model = model
+        self.model_sha256 = model_sha256
+        self.fps = fps
+        self.live = live
         self._now = now
         self._open: dict[int, Event] = {}
+        # A weak reference: the frame of the last result must not outlive the loop's.
+        self._latest: ReferenceType[FrameResult] | None = None
+        self._events: list[Event] = []
+        self._ends: list[Event] | None = None
 
-    def events(self, result: FrameResult) -> list[Event]:
-        """The ends of the faces that left before this frame, then one event for each face in it, largest first."""
+    def to_events(self, result: FrameResult) -> list[Event]:
+        """The ends of the faces that left before this frame, then one event for each face in it, largest first.
+
+        The same list for every sink that asks about the latest result; an older one is not asked about again.
+        """
+        if self._latest is None or self._latest() is not result:
+            self._latest = ref(result)
+            self._events = self._made(result)
+        return self._events
+
+    def to_ends(self) -> list[Event]:
+        """The ends of all faces that are still there when the run stops, the same for every sink."""
+        if self._ends is None:
+            ts = self._now()
+            self._ends = [self._end(track, ts) for track in list(self._open)]
+        return self._ends
+
+    def _made(self, result: FrameResult) -> list[Event]:
         ts = self._now()
         events = [self._end(face.track, ts) for face in result.ended if face.track in self._open]
         for face in result.faces:
@@ -67,11 +86,6 @@ class EventStream:
             if not result.frame.still:
                 self._open[face.track] = event
         return events
-
-    def closing(self) -> list[Event]:
-        """The ends of all faces that are still there when the stream stops. A second call gives none."""
-        ts = self._now()
-        return [self._end(track, ts) for track in list(self._open)]
 
     def _end(self, track: int, ts: str) -> Event:
         return {**self._open.pop(track), "phase": "end", "ts": ts}
@@ -84,12 +98,12 @@ class EventStream:
             "type": "expression",
             "phase": face.phase,
             "ts": ts,
-            "device": self._run.device,
+            "device": self.device,
             "camera": frame.stream,
             "seq": frame.seq,
             "time_s": round(frame.time_s, 3),
             "track": face.track,
-            "box": _share(face.box, frame.gray),
+            "box": _relative(face.box, frame.gray),
             "expression": face.expression.value,
             "confidence": round(face.confidence, 4),
             "uncertain": face.uncertain,
@@ -105,12 +119,25 @@ class EventStream:
                 "brightness": round(quality.brightness, 4),
             },
             "latency_ms": {stage: round(ms, 1) for stage, ms in result.latency_ms.items()},
-            "model": {"name": self._run.model, "sha256": self._run.model_sha256},
+            "model": {"name": self.model, "sha256": self.model_sha256},
         }
 
 
-def _share(box: FaceBox, gray: Picture) -> list[float]:
-    """The part of the box that lies in the picture, [x, y, w, h] as shares of its width and height."""
+def to_events(results: Iterable[FrameResult], run: Run | None = None) -> Iterator[Event]:
+    """The events of a stream of results, the ends of its last faces included.
+
+    Args:
+        results: as ``Recognizer.stream`` gives them.
+        run: what they say of the run; None names the device alone.
+    """
+    run = run or Run()
+    for result in results:
+        yield from run.to_events(result)
+    yield from run.to_ends()
+
+
+def _relative(box: FaceBox, gray: Image) -> list[float]:
+    """The part of the box that lies in the image, [x, y, w, h] as fractions of its width and height."""
     height, width = gray.shape
     # The edges are rounded, not the sizes, so that x + w never passes 1.
     left, right = (round(min(max(x / width, 0.0), 1.0), 4) for x in (box.x, box.x + box.w))

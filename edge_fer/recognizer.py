@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.bundle import DEFAULT_MODEL, Bundle, load_bundle
-from edge_fer.classifier import TfliteClassifier
-from edge_fer.core import Face, FaceDetector, Frame, FrameResult, Picture, Quality
-from edge_fer.detectors.haar import HaarDetector
+from edge_fer.config import CameraSettings, DetectorKind, DetectorSettings
+from edge_fer.core import Detection, Face, FaceDetector, Frame, FrameResult, Image
+from edge_fer.detection import open_detector
+from edge_fer.detection.schedule import FaceSearch
 from edge_fer.errors import DataError
-from edge_fer.eyes import EyeTilt
-from edge_fer.preprocess import face_tensor
-from edge_fer.search import FaceSearch
-from edge_fer.temporal import ExpressionFilter, doubt
+from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess import Preprocessor
+from edge_fer.preprocess.quality import measure_quality
+from edge_fer.sources import open_source
+from edge_fer.temporal.smoothing import ExpressionFilter, uncertainty
+from edge_fer.threads import OneThread
 from edge_fer.tracking import Track, Tracker
 
 SAME_CROP = 3.0
@@ -44,57 +50,92 @@ class Recognizer:
         self, detector: FaceDetector, classifier: TfliteClassifier, *, min_face_px: int = 40, new_face_s: float = 0.5
     ) -> None:
         self._classifier = classifier
-        self._tilt = EyeTilt() if classifier.bundle.card.align == "eyes" else None
+        self._preprocessor = Preprocessor(classifier.bundle.metadata.preprocess, classifier.size_hw)
         self._search = FaceSearch(detector, min_face_px, new_face_s)
-        self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.card.smoothing))
+        self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing))
         self._stream: tuple[str, tuple[int, ...]] | None = None
+        self._thread = OneThread("A Recognizer")
 
     @classmethod
-    def load(cls, model: Path | str = DEFAULT_MODEL, *, device: str = "cpu", threads: int = 1) -> Recognizer:
-        """A recognizer with the Haar detector and a model; by default the one in the package.
+    def load(
+        cls,
+        model: Path | str = DEFAULT_MODEL,
+        *,
+        detector: DetectorKind | FaceDetector = "haar",
+        min_face_px: int = 40,
+        new_face_s: float = 0.5,
+        device: Literal["cpu", "edgetpu"] = "cpu",
+        threads: int = 1,
+    ) -> Recognizer:
+        """A recognizer with a model and a detector; by default those in the package.
+
+        Args:
+            model: path of a bundle, or the name of a model in the package: "nano".
+            detector: "haar" or "lbp", or a detector that is open already: the networks need a file of yours, as in
+                ``YuNetDetector(Path("face_detection_yunet_2023mar.onnx"))``.
+            min_face_px: smallest face to look for, in pixels of the frame.
+            new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.
+            device: where the model runs; "edgetpu" is a Coral.
+            threads: CPU threads of the model.
 
         Raises:
-            EdgeFerError: the model, the runtime or OpenCV is not as it should be.
+            EdgeFerError: the model, the detector, the runtime or OpenCV is not as it should be.
         """
-        return cls(HaarDetector(), TfliteClassifier(load_bundle(Path(model)), threads, device))
+        if isinstance(detector, str):
+            detector = open_detector(DetectorSettings(kind=detector))
+        classifier = TfliteClassifier(Bundle.load(model), threads, device)
+        return cls(detector, classifier, min_face_px=min_face_px, new_face_s=new_face_s)
 
     @property
     def bundle(self) -> Bundle:
         """The model in use."""
         return self._classifier.bundle
 
-    def recognize(self, frame: Frame | Picture) -> FrameResult:
+    def stream(self, camera: str) -> Iterator[FrameResult]:
+        """The results of a camera, file or folder, frame by frame, until it ends.
+
+        Args:
+            camera: what ``--camera`` takes: "0", "picamera:0", "rtsp://...", a video, a picture, a folder, "demo".
+
+        Raises:
+            EdgeFerError: it cannot be opened, or broke on the way.
+        """
+        with closing(open_source(CameraSettings(source=camera))) as source:
+            for frame in source:
+                yield self.recognize(frame)
+
+    def recognize(self, frame: Frame | Image) -> FrameResult:
         """Find the faces of a frame and tell what they express.
 
         Args:
-            frame: a ``Frame``, or a picture that stands alone: uint8 (height, width) grey or (height, width, 3) BGR,
-                as ``cv2.imread`` gives it.
+            frame: a ``Frame``, or an image that stands alone: uint8 (height, width) grey or (height, width, 3) BGR,
+                as ``cv2.imread`` gives it. An array is never continued: for a stream give ``Frame`` with times, or use
+                ``stream``.
 
         Returns:
             The faces, largest first. In a stream they are followed and their predictions smoothed over time.
 
         Raises:
-            DataError: it is no such picture. The next frame is taken as if this one had not been.
+            DataError: it is no such image. The next frame is taken as if this one had not been.
+            UsageError: another thread calls than the one that called first. A recognizer belongs to one thread.
         """
-        if isinstance(frame, np.ndarray):
-            frame = _still_frame(frame)
-        elif frame.gray.ndim != 2 or frame.gray.dtype != np.uint8 or frame.gray.size == 0:
-            raise DataError(f"Frame.gray is {_named(frame.gray)}; it must be uint8 (height, width).")
+        self._thread.check()
+        frame = _frame_of(frame)
         clock = _Stages()
         ended = self._begin(frame)
         if frame.still:
-            boxes = self._search.still(frame.gray)
+            found: list[tuple[int | None, Detection]] = [(None, face) for face in self._search.still(frame.gray)]
         else:
-            boxes = self._search.find(frame.gray, frame.time_s, self._tracker.known())
+            found = self._search.find(frame.gray, frame.time_s, self._tracker.known())
         clock.stop("detect")
-        tracks, lost = self._tracker.update(boxes, frame.time_s)
+        tracks, lost = self._tracker.update(found, frame.time_s)
         ended += lost
         clock.stop("track")
         pace_s = CLASSIFY_S * max(2, len(tracks)) / 2
         faces = [self._face(track, frame, pace_s, clock) for track in tracks]
         if frame.still:
-            self._tracker.end_all()  # a picture has no after: its faces have nothing to end
-        faces.sort(key=lambda face: (-face.box.w * face.box.h, face.track))
+            self._tracker.end_all()  # an image has no after: its faces have nothing to end
+        faces.sort(key=lambda face: (-face.box.area, face.track))
         return FrameResult(frame, tuple(faces), tuple(track.face for track in ended if track.face), clock.ms)
 
     def _begin(self, frame: Frame) -> list[Track]:
@@ -107,19 +148,20 @@ class Recognizer:
         return self._tracker.end_all()
 
     def _face(self, track: Track, frame: Frame, pace_s: float, clock: _Stages) -> Face:
-        card = self.bundle.card
-        if self._tilt and not 0 <= frame.time_s - track.tilted_s < pace_s:
-            track.tilt_deg, track.tilted_s = self._tilt(frame.gray, track.box), frame.time_s
-        tensor = face_tensor(frame.gray, track.box, self._classifier.size_hw, card.margin, track.tilt_deg)
-        quality = _quality(tensor, min(track.box.w, track.box.h))
+        where = replace(track.detection, box=track.box)
+        if not 0 <= frame.time_s - track.tilted_s < pace_s:
+            track.tilt_deg, track.tilted_s = self._preprocessor.tilt_deg(frame.gray, where), frame.time_s
+        tensor = self._preprocessor(frame.gray, where, track.tilt_deg)
+        quality = measure_quality(tensor, min(track.box.w, track.box.h))
         clock.stop("preprocess")
-        if track.raw is None or _news(track, tensor, frame.time_s, pace_s):
+        if track.raw is None or _is_new(track, tensor, frame.time_s, pace_s):
             (track.raw,) = self._classifier.classify([tensor])
             track.tensor, track.classified_s = tensor, frame.time_s
         clock.stop("classify")
         track.expression.update(track.raw, frame.time_s)
         expression, prediction = track.expression.expression, track.expression.prediction
         assert expression is not None and prediction is not None
+        smoothing = self.bundle.metadata.smoothing
         track.face = Face(
             track=track.number,
             phase="start" if track.face is None else "update",
@@ -129,7 +171,7 @@ class Recognizer:
             raw=track.raw,
             stable_ms=track.expression.stable_ms,
             quality=quality,
-            uncertain=doubt(prediction.probabilities[expression], quality, card.smoothing),
+            uncertain=uncertainty(prediction.probabilities[expression], quality, smoothing),
         )
         clock.stop("track")
         return track.face
@@ -149,29 +191,40 @@ class _Stages:
         self._since = now
 
 
-def _still_frame(picture: Picture) -> Frame:
-    if picture.dtype != np.uint8 or picture.size == 0 or picture.ndim < 2 or picture.shape[2:] not in ((), (3,)):
-        raise DataError(f"The picture is {_named(picture)}; it must be uint8 (height, width) or (height, width, 3).")
-    if picture.ndim == 2:
-        return Frame(picture, seq=0, time_s=0.0, stream="", still=True)
-    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
-    return Frame(gray, seq=0, time_s=0.0, stream="", still=True, color=lambda: picture)
+def _frame_of(frame: Any) -> Frame:
+    """A frame as it is, an image as a frame that stands alone.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(frame, Frame):
+        if frame.gray.ndim != 2 or frame.gray.dtype != np.uint8 or frame.gray.size == 0:
+            raise DataError(f"Frame.gray is {_named(frame.gray)}; it must be uint8 (height, width).")
+        return frame
+    if frame is None:
+        raise DataError(
+            "None is no image: cv2.imread gives it for a file that it cannot read. Check the path."
+        )
+    if isinstance(frame, str | Path):
+        raise DataError(f"A path is no image: read it with cv2.imread({str(frame)!r}), or use stream({str(frame)!r}).")
+    if not isinstance(frame, np.ndarray):
+        raise DataError(f"A {type(frame).__name__} is no image; give a uint8 array, as cv2.imread does, or a Frame.")
+    if frame.dtype != np.uint8 or frame.size == 0 or frame.ndim < 2 or frame.shape[2:] not in ((), (3,)):
+        raise DataError(f"The image is {_named(frame)}; it must be uint8 (height, width) or (height, width, 3).")
+    if frame.ndim == 2:
+        return Frame(frame, seq=0, time_s=0.0, stream="", still=True)
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    return Frame(gray, seq=0, time_s=0.0, stream="", still=True, color=lambda: frame)
 
 
 def _named(array: NDArray[Any]) -> str:
     return f"{array.dtype.name} {array.shape}"
 
 
-def _news(track: Track, tensor: Picture, time_s: float, pace_s: float) -> bool:
-    """Whether a crop has to be classified: cheaper than the network, and the same picture has the same answer."""
+def _is_new(track: Track, tensor: Image, time_s: float, pace_s: float) -> bool:
+    """Whether a crop has to be classified: cheaper than the network, and the same crop has the same answer."""
     if track.tensor is None:
         return True
     changed = cv2.norm(tensor, track.tensor, cv2.NORM_L1) / tensor.size
     recent = 0 <= time_s - track.classified_s < pace_s
     return changed > (OTHER_CROP if recent else SAME_CROP)
-
-
-def _quality(tensor: Picture, size_px: float) -> Quality:
-    # In 16 bits, where it is exact: the Laplacian of 8 bits is within +-1020. OpenCV's mean is quicker than NumPy's.
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(tensor, cv2.CV_16S))
-    return Quality(round(size_px), float(deviation[0, 0]) ** 2, cv2.mean(tensor)[0] / 255)

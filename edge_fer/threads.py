@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 from edge_fer.core import Frame, FrameSource
+from edge_fer.errors import UsageError
 
 JOIN_S = 2.0
 """How long ``close`` waits for a thread that is inside a driver."""
@@ -86,3 +87,30 @@ class LatestFrame:
         self._source.close()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
+
+
+class OneThread:
+    """Holds an object to the thread that used it first.
+
+    Args:
+        name: what the object is called in the message.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._owner: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Called by every use.
+
+        Raises:
+            UsageError: by another thread than the first.
+        """
+        current = threading.current_thread()
+        if self._owner is None:
+            self._owner = current
+        elif self._owner is not current:
+            raise UsageError(
+                f"{self._name} belongs to the thread that used it first ({self._owner.name!r}), and {current.name!r} "
+                "calls it now. Make one for each thread."
+            )

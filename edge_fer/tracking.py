@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge_fer.core import Face, FaceBox, Picture, Prediction
-from edge_fer.search import KnownFace
-from edge_fer.temporal import ExpressionFilter
+from edge_fer.core import Detection, Face, FaceBox, Image, Prediction
+from edge_fer.detection.schedule import MIN_IOU, KnownFace
+from edge_fer.temporal.smoothing import ExpressionFilter
 
-MIN_IOU = 0.2
-"""Overlap with where a face was expected that makes a box the same face."""
 MAX_GAP_S = 0.5
 """A face that was not seen for longer has left. Shorter gaps are blinks of the detector, or hands before the face."""
 
@@ -42,44 +40,43 @@ class BoxFilter:
         else:
             speeds, state = [], []
             for old, fresh, speed in zip(self._state, new, self._speed, strict=True):
-                speed += _share(self.speed_hz, step_s) * ((fresh - old) / (step_s * box.w) - speed)
+                speed += _weight(self.speed_hz, step_s) * ((fresh - old) / (step_s * box.w) - speed)
                 speeds.append(speed)
-                state.append(old + _share(self.still_hz + self.rise_hz * abs(speed), step_s) * (fresh - old))
+                state.append(old + _weight(self.still_hz + self.rise_hz * abs(speed), step_s) * (fresh - old))
             self._state, self._speed = tuple(state), tuple(speeds)
         x, y, width = self._state
         height = width * box.h / box.w
         return FaceBox(x - width / 2, y - height / 2, width, height)
 
 
-def _share(cutoff_hz: float, step_s: float) -> float:
+def _weight(cutoff_hz: float, step_s: float) -> float:
     """How much of the new value a low-pass takes over in a step (Casiez et al., eq. 4 and 5)."""
     return 1 / (1 + 1 / (2 * math.pi * cutoff_hz * step_s))
 
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """One face over time.
+    """One face over time: all that is remembered of it from frame to frame.
 
     Attributes:
-        number: of the track.
+        known: what the search needs to find it again: its number, where it was last seen, steadied, its template.
         expression: what it showed over time.
-        box: where it was last seen, steadied.
-        seen_s: when.
-        misses: in how many frames it was not found since.
+        detection: as last found; its box is not steadied.
+        seen_s: when it was last seen.
         tensor: the crop that was last classified, None before the first.
         classified_s: when that was.
         tilt_deg: of the face when it was last measured, where the model wants it upright.
         tilted_s: when that was.
         raw: its prediction.
         face: as last reported, None before the first.
+        filter: steadies its box.
     """
 
-    number: int
+    known: KnownFace
     expression: ExpressionFilter
-    box: FaceBox
+    detection: Detection
     seen_s: float
-    misses: int = 0
-    tensor: Picture | None = None
+    tensor: Image | None = None
     classified_s: float = 0.0
     tilt_deg: float = 0.0
     tilted_s: float = -math.inf
@@ -87,9 +84,19 @@ class Track:
     face: Face | None = None
     filter: BoxFilter = field(default_factory=BoxFilter)
 
+    @property
+    def number(self) -> int:
+        """Of the track; never used again for another."""
+        return self.known.key
+
+    @property
+    def box(self) -> FaceBox:
+        """Where it was last seen, steadied."""
+        return self.known.box
+
 
 class Tracker:
-    """Links the boxes of successive frames. Numbers start at 1 and are never used again.
+    """Links the detections of successive frames. Numbers start at 1 and are never used again.
 
     Args:
         new_filter: makes the expression filter of a new track.
@@ -102,30 +109,29 @@ class Tracker:
 
     def known(self) -> list[KnownFace]:
         """The faces to look for in the next frame, longest known first."""
-        return [KnownFace(track.number, track.box, track.misses) for track in self._tracks]
+        return [track.known for track in self._tracks]
 
-    def update(self, boxes: Sequence[FaceBox], time_s: float) -> tuple[list[Track], list[Track]]:
-        """Take the boxes of one frame.
+    def update(self, found: Sequence[tuple[int | None, Detection]], time_s: float) -> tuple[list[Track], list[Track]]:
+        """Take the faces of one frame.
 
         Args:
-            boxes: the faces found, no two of one face.
+            found: the faces, no two of one face, each with the number of its track where the search knows it.
             time_s: time of the frame.
 
         Returns:
-            The track of each box, in the same order, and the tracks that ended.
+            The track of each face, in the same order, and the tracks that ended.
         """
-        matches = assign(boxes, [track.box for track in self._tracks])
+        by_number = {track.number: track for track in self._tracks}
+        matches = {place: by_number.pop(key) for place, (key, _) in enumerate(found) if key is not None}
+        rest = {place: detection.box for place, (key, detection) in enumerate(found) if key is None}
+        matches |= _matched(rest, list(by_number.values()))
         for track in self._tracks:
-            track.misses += 1
+            track.known.misses += 1
         current = []
-        for index, box in enumerate(boxes):
-            if index in matches:
-                track = self._tracks[matches[index]]
-            else:
-                track = Track(self._next_number, self._new_filter(), box, time_s)
-                self._next_number += 1
-                self._tracks.append(track)
-            track.box, track.seen_s, track.misses = track.filter.update(box, time_s), time_s, 0
+        for place, (_, detection) in enumerate(found):
+            track = matches.get(place) or self._new_track(detection, time_s)
+            track.known.box = track.filter.update(detection.box, time_s)
+            track.detection, track.seen_s, track.known.misses = detection, time_s, 0
             current.append(track)
         # abs: should time run backwards by more than a gap, the old faces are as gone as after one.
         ended = [track for track in self._tracks if abs(time_s - track.seen_s) > MAX_GAP_S]
@@ -137,52 +143,25 @@ class Tracker:
         ended, self._tracks = self._tracks, []
         return ended
 
+    def _new_track(self, detection: Detection, time_s: float) -> Track:
+        track = Track(KnownFace(self._next_number, detection.box), self._new_filter(), detection, time_s)
+        self._next_number += 1
+        self._tracks.append(track)
+        return track
 
-def assign(boxes: Sequence[FaceBox], tracks: Sequence[FaceBox]) -> dict[int, int]:
-    """Pair boxes with tracks so that the sum of overlaps is largest; pairs below ``MIN_IOU`` stay apart.
 
-    The Hungarian method with potentials (Kuhn 1955; Jonker & Volgenant 1987), O(n^3): a millisecond for ten faces.
+def _matched(boxes: Mapping[int, FaceBox], tracks: Sequence[Track]) -> dict[int, Track]:
+    """Boxes of which the search knew no track, paired greedily with the tracks that are left, best overlap first.
+
+    Greedy as in SORT's successors (norfair): faces that stand apart have one choice, and those that do not came with
+    a key.
 
     Returns:
-        Index of the track by index of the box.
+        The track by the key of the box; pairs that overlap by less than ``MIN_IOU`` stay apart.
     """
-    if not boxes or not tracks:
-        return {}
-    size = max(len(boxes), len(tracks))
-    cost = [[0.0] * size for _ in range(size)]  # rows and columns that stand for nobody cost nothing
-    for row, box in enumerate(boxes):
-        for column, track in enumerate(tracks):
-            overlap = box.iou(track)
-            cost[row][column] = -overlap if overlap >= MIN_IOU else 0.0
-    row_potential, column_potential = [0.0] * size, [0.0] * (size + 1)
-    row_of = [-1] * (size + 1)  # the row that each column is paired with; the last column is where a new row waits
-    for new_row in range(size):
-        row_of[size] = new_row
-        column = size
-        shortest, came_from, done = [math.inf] * size, [size] * size, [False] * (size + 1)
-        while row_of[column] != -1:
-            done[column] = True
-            row = row_of[column]
-            step, nearest = math.inf, size
-            for other in range(size):
-                if not done[other]:
-                    slack = cost[row][other] - row_potential[row] - column_potential[other]
-                    if slack < shortest[other]:
-                        shortest[other], came_from[other] = slack, column
-                    if shortest[other] < step:
-                        step, nearest = shortest[other], other
-            for other in range(size + 1):
-                if done[other]:
-                    row_potential[row_of[other]] += step
-                    column_potential[other] -= step
-                elif other < size:
-                    shortest[other] -= step
-            column = nearest
-        while column != size:
-            row_of[column] = row_of[came_from[column]]
-            column = came_from[column]
-    return {
-        row_of[column]: column
-        for column in range(len(tracks))
-        if row_of[column] < len(boxes) and cost[row_of[column]][column] < 0
-    }
+    pairs = [(box.iou(track.box), place, track) for place, box in boxes.items() for track in tracks]
+    matches: dict[int, Track] = {}
+    for overlap, place, track in sorted(pairs, key=lambda pair: -pair[0]):
+        if overlap >= MIN_IOU and place not in matches and track not in matches.values():
+            matches[place] = track
+    return matches

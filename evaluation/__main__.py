@@ -1,6 +1,6 @@
 """``python -m evaluation``: what a bundle is worth, on clean faces, on changed ones, and through the detector.
 
-python -m evaluation --model edge_fer/models/accurate.tflite --data ~/fer2013
+python -m evaluation --model edge_fer/bundles/accurate.tflite --data ~/fer2013
 python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
 """
 
@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.classifier import TfliteClassifier
 from edge_fer.core import Expression
-from edge_fer.detectors.haar import HaarDetector
+from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import EdgeFerError, InputMissingError, UsageError
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.classifier import TfliteClassifier
 from evaluation import datasets, figures, robustness
 from evaluation.datasets import Dataset
 from evaluation.model_card import model_card
@@ -115,7 +115,7 @@ def _through_detector(
     crops = np.stack([classifier.logits(face) for face in datasets.aligned(part.images, card.align, card.margin)])
     columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
     table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
-    detector = HaarDetector()
+    detector = CascadeDetector()
     kinds = [(side, tilt) for side in robustness.FACE_SIDES_PX for tilt in robustness.TILTS_DEG]
     rows_of_all, logits_of_all = [], []
     results["through_detector"] = {}

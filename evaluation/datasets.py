@@ -23,8 +23,8 @@ from rich.progress import track
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError, InputMissingError
-from edge_fer.eyes import Alignment, EyeTilt
-from edge_fer.preprocess import face_tensor
+from edge_fer.preprocess.alignment import Alignment, EyeTilt
+from edge_fer.preprocess.face_tensor import face_tensor
 
 SIDE = 48
 FER2013_LABELS = (E.ANGER, E.DISGUST, E.FEAR, E.HAPPINESS, E.SADNESS, E.SURPRISE, E.NEUTRAL)

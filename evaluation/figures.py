@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 
-from edge_fer.bundle import Head
 from edge_fer.core import Expression
+from edge_fer.model.bundle import Head
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, Dataset
 
 

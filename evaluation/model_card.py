@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edge_fer.bundle import Bundle
+from edge_fer.model.bundle import Bundle
 
 LICENCE = """\
 FER2013 was collected from the web for a Kaggle challenge; its pictures are for research, and the rights of the

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.core import FaceBox, FaceDetector, Picture
-from edge_fer.eyes import Alignment, EyeTilt
-from edge_fer.preprocess import face_tensor
+from edge_fer.core import FaceBox, FaceDetector, Image
+from edge_fer.preprocess.alignment import Alignment, EyeTilt
+from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation.datasets import SIDE
 
 Faces = NDArray[np.uint8]
@@ -24,7 +24,7 @@ SAME_FACE = 0.4
 """IoU from which a box that was found is the face that was drawn."""
 
 
-def _each(change: Callable[[Picture], NDArray[np.generic]]) -> Callable[[Faces], Faces]:
+def _each(change: Callable[[Image], NDArray[np.generic]]) -> Callable[[Faces], Faces]:
     def changed(faces: Faces) -> Faces:
         return np.stack([change(face[..., 0]) for face in faces]).astype(np.uint8)[..., np.newaxis]
 
@@ -54,7 +54,7 @@ def _gamma(exponent: float) -> Callable[[Faces], Faces]:
 
 
 def _jpeg(quality: int) -> Callable[[Faces], Faces]:
-    def change(face: Picture) -> NDArray[np.generic]:
+    def change(face: Image) -> NDArray[np.generic]:
         _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
         return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
 
@@ -71,7 +71,7 @@ def _covered(first_row: int, last_row: int) -> Callable[[Faces], Faces]:
 
 
 def _smaller(side_px: int) -> Callable[[Faces], Faces]:
-    def change(face: Picture) -> NDArray[np.generic]:
+    def change(face: Image) -> NDArray[np.generic]:
         small = cv2.resize(face, (side_px, side_px), interpolation=cv2.INTER_AREA)
         return cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
@@ -112,7 +112,7 @@ class Scene:
         box: where the face is.
     """
 
-    gray: Picture
+    gray: Image
     box: FaceBox
 
 
@@ -153,7 +153,7 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
 
 def found_tensors(
     detector: FaceDetector, drawn: Iterator[Scene], margin: float, align: Alignment
-) -> list[Picture | None]:
+) -> list[Image | None]:
     """What the model gets to see of each scene through a detector; None where the face was not found.
 
     Args:
@@ -163,7 +163,7 @@ def found_tensors(
         align: of the model's card.
     """
     tilt_of = EyeTilt() if align == "eyes" else None
-    tensors: list[Picture | None] = []
+    tensors: list[Image | None] = []
     for scene in drawn:
         boxes = detector.detect(scene.gray, 40.0)
         best = max(boxes, key=lambda box: box.iou(scene.box), default=None)

@@ -18,18 +18,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from edge_fer.bundle import Head
 from edge_fer.core import FaceBox
 from edge_fer.errors import BundleError, DataError, InputMissingError
-from edge_fer.eyes import Alignment
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import Head
+from edge_fer.preprocess.alignment import Alignment
+from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation import figures
 from evaluation.datasets import Dataset
 
 
 @dataclass(frozen=True)
 class HeadDescription:
-    """One ``[[heads]]`` of the model's TOML file: see ``edge_fer.bundle.Head``."""
+    """One ``[[heads]]`` of the model's TOML file: see ``edge_fer.model.bundle.Head``."""
 
     name: str
     labels: list[str]
@@ -40,9 +40,9 @@ class ModelDescription:
     """The TOML file beside a model: what the network cannot say of itself.
 
     Attributes:
-        name: see ``edge_fer.bundle.Card``.
-        margin: see ``edge_fer.bundle.Card``.
-        align: see ``edge_fer.bundle.Card``.
+        name: see ``edge_fer.model.bundle.Card``.
+        margin: see ``edge_fer.model.bundle.Card``.
+        align: see ``edge_fer.model.bundle.Card``.
         heads: in the order of the logits.
         normalise: [scale, offset] of pixels in front of a network that does not do it itself: ``pixel * scale +
             offset``; empty when its first layer is a Rescaling or Normalization.
@@ -245,7 +245,7 @@ def to_int8(
     """
     import tensorflow as tf
 
-    from edge_fer.classifier import load_runtime
+    from edge_fer.model.classifier import load_runtime
 
     extremes = [np.zeros_like(tensors[0]), np.full_like(tensors[0], 255)]
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_fer.bundle import Bundle, bundle_bytes, load_bundle, write_whole
 from edge_fer.errors import DataError, EdgeFerError, OutputError, UnavailableError
+from edge_fer.model.bundle import Bundle, bundle_bytes, load_bundle, write_whole
 from export.flatbuffer import Operator, Tensor, read_operators
 
 COMPILER = "edgetpu_compiler"

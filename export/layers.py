@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from edge_fer.classifier import load_runtime
+from edge_fer.model.classifier import load_runtime
 from export.verify import as_input
 
 CLEAN_DB = 60.0

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_fer.bundle import Bundle, load_bundle, write_whole
 from edge_fer.errors import DataError, EdgeFerError, OutputError
+from edge_fer.model.bundle import Bundle, load_bundle, write_whole
 from export.flatbuffer import Operator, read_operators
 
 BYTES_A_LINE = 16

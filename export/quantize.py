@@ -30,12 +30,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge_fer.bundle import Head, Smoothing, bundle_bytes, golden_outputs, load_bundle, measured_tolerance, write_whole
-from edge_fer.classifier import TfliteClassifier
 from edge_fer.config import from_table
 from edge_fer.core import Expression, FaceBox
 from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingError, OutputError
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import (
+    Head,
+    Smoothing,
+    bundle_bytes,
+    golden_outputs,
+    load_bundle,
+    measured_tolerance,
+    write_whole,
+)
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.sources.demo import average_faces
 from evaluation import datasets, figures
 from export import microcontroller, report

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from edge_fer.bundle import Head
-from edge_fer.classifier import load_runtime, softmax
 from edge_fer.errors import EdgeFerError
+from edge_fer.model.bundle import Head
+from edge_fer.model.classifier import load_runtime, softmax
 from evaluation import figures
 from evaluation.datasets import Dataset
 
@@ -54,7 +54,7 @@ class Comparison:
 
 TRIAL = """
 import sys
-from edge_fer.classifier import load_runtime
+from edge_fer.model.classifier import load_runtime
 interpreter = load_runtime().Interpreter(model_path=sys.argv[1])
 interpreter.allocate_tensors()
 interpreter.invoke()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from faces_csv import write_csvs
 
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.sources.demo import DemoSource
 
 # oneDNN in TensorFlow 2.21 corrupted the heap in trainings of tiny networks on a processor with AVX-512 ("Fatal Python
@@ -31,7 +31,7 @@ def demo_frames() -> list[Frame]:
 
 
 @pytest.fixture(scope="session")
-def scene(demo_frames: list[Frame]) -> Picture:
+def scene(demo_frames: list[Frame]) -> Image:
     """A grey 640x480 picture with two faces."""
     return demo_frames[0].gray
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from edge_fer.core import Expression, Picture
+from edge_fer.core import Expression, Image
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from edge_fer.sources.demo import EXPRESSIONS
 from evaluation import datasets
@@ -47,7 +47,7 @@ def chosen_rows(data: Dataset, expression: Expression) -> NDArray[np.bool_]:
     return data.votes[:, FERPLUS_LABELS.index(expression)] >= votes
 
 
-def average_face(images: NDArray[np.uint8]) -> Picture:
+def average_face(images: NDArray[np.uint8]) -> Image:
     """The mean of the most typical of some faces and their mirror images.
 
     Each picture counts with the same contrast, however dark or flat it is. All means are brought to the same amount of

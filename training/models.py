@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from edge_fer.bundle import Head
 from edge_fer.errors import ConfigError, DataError, InputMissingError
-from edge_fer.eyes import Alignment
+from edge_fer.model.bundle import Head
+from edge_fer.preprocess.alignment import Alignment
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
 from training.recipe import ModelRecipe, Precision
 

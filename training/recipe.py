@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from edge_fer.config import from_table
 from edge_fer.errors import ConfigError, InputMissingError
-from edge_fer.eyes import Alignment
+from edge_fer.preprocess.alignment import Alignment
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_fer.core import Sink
 from edge_fer.errors import UsageError
-from edge_fer.events import RunInfo
+from edge_fer.events import Run
 
 EXAMPLES = {
     "terminal": "terminal",
@@ -20,18 +20,19 @@ EXAMPLES = {
 """One example of each output that ``open_sink`` knows."""
 
 
-def open_sink(spec: str, run: RunInfo) -> Sink:
+def open_sink(spec: str, run: Run | None = None) -> Sink:
     """Open an output.
 
     Args:
         spec: ``terminal``, ``jsonl:PATH``, ``csv:PATH``, ``video:PATH`` or ``pictures:DIR``. The PATH of ``jsonl``
             and ``csv`` may be ``-`` for stdout. Folders that do not exist are made.
-        run: what the output says about the run.
+        run: what the output says about the run, the same for all its sinks; None for a run of its own.
 
     Raises:
         UsageError: there is no such output, or it lacks a path.
         OutputError: the place cannot be written.
     """
+    run = run or Run()
     kind, _, path = spec.partition(":")
     if kind not in EXAMPLES:
         near = difflib.get_close_matches(kind, EXAMPLES, n=1)

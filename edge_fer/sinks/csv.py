@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 
 from edge_fer.core import Expression, FrameResult
-from edge_fer.events import RunInfo, utc_now
-from edge_fer.sinks.files import LineFile
+from edge_fer.events import Run
+from edge_fer.files import LineFile
 
 COLUMNS = (
     *("ts", "time_s", "camera", "seq", "track", "phase", "x", "y", "w", "h", "expression", "confidence", "raw"),
@@ -25,26 +25,27 @@ class CsvSink:
 
     Args:
         path: the file, or "-" for stdout.
-        run: whether it is live.
+        run: makes the events, whose time the rows have.
 
     Raises:
         OutputError: the file cannot be written.
     """
 
-    def __init__(self, path: str, run: RunInfo) -> None:
+    def __init__(self, path: str, run: Run) -> None:
+        self._run = run
         self._file = LineFile(path, append=run.live)
         if self._file.is_new:
             self._send([COLUMNS])
 
     def write(self, result: FrameResult) -> None:
         """Write the rows of a frame. Raises OutputError or BrokenPipeError."""
-        ts, frame = utc_now(), result.frame
-        rows = []
-        for face in result.faces:
+        frame, rows = result.frame, []
+        events = [event for event in self._run.to_events(result) if event["phase"] != "end"]
+        for face, event in zip(result.faces, events, strict=True):
             box, known = face.box, face.prediction.probabilities
             rows.append(
                 (
-                    *(ts, round(frame.time_s, 3), frame.stream, frame.seq, face.track, face.phase),
+                    *(event["ts"], round(frame.time_s, 3), frame.stream, frame.seq, face.track, face.phase),
                     *(round(length, 1) for length in (box.x, box.y, box.w, box.h)),
                     *(face.expression.value, round(face.confidence, 4), face.raw.expression.value),
                     *(round(known[label], 4) if label in known else "" for label in Expression),

@@ -6,8 +6,8 @@ import json
 from contextlib import suppress
 
 from edge_fer.core import FrameResult
-from edge_fer.events import Event, EventStream, RunInfo
-from edge_fer.sinks.files import LineFile
+from edge_fer.events import Event, Run
+from edge_fer.files import LineFile
 
 
 class JsonlSink:
@@ -18,27 +18,30 @@ class JsonlSink:
 
     Args:
         path: the file, or "-" for stdout.
-        run: named in the events.
+        run: makes the events.
 
     Raises:
         OutputError: the file cannot be written.
     """
 
-    def __init__(self, path: str, run: RunInfo) -> None:
-        self._events = EventStream(run)
+    def __init__(self, path: str, run: Run) -> None:
+        self._run = run
         self._file = LineFile(path, append=run.live)
+        self._closed = False
 
     def write(self, result: FrameResult) -> None:
         """Write the events of a frame. Raises OutputError or BrokenPipeError."""
-        self._send(self._events.events(result))
+        self._send(self._run.to_events(result))
 
     def close(self) -> None:
         """End the faces that are still there. Raises OutputError, but not again after ``write`` did."""
-        ends = self._events.closing()
+        if self._closed:
+            return
+        self._closed = True
         try:
             if not self._file.failed:
                 with suppress(BrokenPipeError):
-                    self._send(ends)
+                    self._send(self._run.to_ends())
         finally:
             self._file.close()
 

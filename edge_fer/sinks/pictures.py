@@ -9,7 +9,7 @@ import cv2
 from edge_fer.core import FrameResult
 from edge_fer.draw import annotate
 from edge_fer.errors import OutputError
-from edge_fer.sinks.files import make_folder, output_error
+from edge_fer.files import make_folder, output_error
 
 _QUALITY = 90
 

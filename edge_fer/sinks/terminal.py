@@ -14,7 +14,7 @@ from typing import Protocol
 
 from edge_fer.core import Expression, Face, FrameResult
 from edge_fer.draw import COLORS
-from edge_fer.sinks.files import LineFile, output_error
+from edge_fer.files import LineFile, output_error
 
 _REFRESH_S = 0.1
 _FPS_WINDOW_S = 1.0

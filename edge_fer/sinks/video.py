@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_fer.core import FrameResult, Picture
+from edge_fer.core import FrameResult, Image
 from edge_fer.draw import annotate
 from edge_fer.errors import OutputError, UsageError
-from edge_fer.events import RunInfo
-from edge_fer.sinks.files import make_folder, output_error
+from edge_fer.events import Run
+from edge_fer.files import make_folder, output_error
 
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 _LONGEST_HOLD_S = 2.0
@@ -34,7 +34,7 @@ class VideoSink:
         OutputError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, run: RunInfo) -> None:
+    def __init__(self, path: Path, run: Run) -> None:
         if path.suffix.lower() not in _CODECS:
             raise UsageError(f"A video ends in .mp4 or .avi, and '{path}' does not: write video:annotated.mp4.")
         make_folder(path.parent)
@@ -48,7 +48,7 @@ class VideoSink:
         self._fps = round(run.fps, 2)
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
-        self._shown: Picture | None = None
+        self._shown: Image | None = None
         self._stream: str | None = None
         self._start_s = 0.0
         self._count = 0
@@ -117,7 +117,7 @@ class VideoSink:
             clip.release()
 
 
-def _fitted(picture: Picture, size_wh: tuple[int, int]) -> Picture:
+def _fitted(picture: Image, size_wh: tuple[int, int]) -> Image:
     """The picture, uint8 (height, width, 3), centred on a black one of another size and made as large as it can be."""
     height, width = picture.shape[:2]
     if (width, height) == size_wh:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import struct
 from pathlib import Path
 
 import cv2
@@ -13,8 +11,6 @@ import cv2
 from edge_fer.config import CameraSettings
 from edge_fer.core import FrameSource
 from edge_fer.errors import DataError, InputMissingError, UsageError
-
-__all__ = ["list_cameras", "open_source"]
 
 
 def open_source(settings: CameraSettings) -> FrameSource:
@@ -55,12 +51,12 @@ def open_source(settings: CameraSettings) -> FrameSource:
             raise UsageError(f"{name} is not a Pi camera. Write picamera:0 for the first one, picamera:1 for the next.")
         return LatestFrame(PicameraSource(int(number), settings))
     if name.isdecimal() or name.startswith("/dev/"):
-        from edge_fer.sources.camera import v4l2_source
+        from edge_fer.sources.v4l2 import v4l2_source
         from edge_fer.threads import LatestFrame
 
         return LatestFrame(v4l2_source(settings))
     if name.startswith(("rtsp://", "rtsps://", "http://", "https://")):
-        from edge_fer.sources.camera import network_source
+        from edge_fer.sources.network import network_source
         from edge_fer.threads import LatestFrame
 
         return LatestFrame(network_source(settings))
@@ -68,7 +64,7 @@ def open_source(settings: CameraSettings) -> FrameSource:
 
 
 def _open_path(path: Path) -> FrameSource:
-    from edge_fer.sources.pictures import PictureSource
+    from edge_fer.sources.pictures import ImageSource
     from edge_fer.sources.video import VideoSource
 
     try:
@@ -82,41 +78,11 @@ def _open_path(path: Path) -> FrameSource:
     except OSError as error:
         raise InputMissingError(f"{path} cannot be read: {error.strerror}.") from None
     if stat.S_ISDIR(mode):
-        return PictureSource(path)
+        return ImageSource(path)
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is neither a file nor a folder.")
     # FFmpeg would read a picture as a video of one frame, so pictures are asked for first. A GIF is a video that
     # OpenCV can read as a picture as well, its first.
     if path.suffix.lower() != ".gif" and cv2.haveImageReader(str(path)):
-        return PictureSource(path)
+        return ImageSource(path)
     return VideoSource(path)
-
-
-# Nodes of the Pi's own camera pipeline: picamera2 drives them, nobody can read a picture from one alone.
-_PI_PIPELINE = ("bcm2835-", "unicam", "rp1-", "pispbe", "rpivid", "rpi-")
-
-
-def list_cameras(sysfs: Path = Path("/sys/class/video4linux")) -> list[tuple[str, str]]:
-    """Device path and name of every V4L2 camera, by number.
-
-    Args:
-        sysfs: where the kernel lists them.
-    """
-    nodes = sorted(sysfs.glob("video[0-9]*"), key=lambda node: int(node.name.removeprefix("video")))
-    cameras = [(f"/dev/{node.name}", (node / "name").read_text(encoding="utf-8").strip()) for node in nodes]
-    return [(device, name) for device, name in cameras if not name.startswith(_PI_PIPELINE) and _captures(device)]
-
-
-def _captures(device: str) -> bool:
-    """Whether a node delivers pictures; a webcam has a second one that does not. True where it cannot be asked."""
-    answer = bytearray(104)  # struct v4l2_capability
-    try:
-        node = os.open(device, os.O_RDWR | os.O_NONBLOCK)
-        try:
-            fcntl.ioctl(node, 0x80685600, answer)  # VIDIOC_QUERYCAP
-        finally:
-            os.close(node)
-    except OSError:
-        return True
-    (capabilities,) = struct.unpack_from("<I", answer, 88)
-    return bool(capabilities & 0x1001)  # V4L2_CAP_VIDEO_CAPTURE, single- or multi-planar

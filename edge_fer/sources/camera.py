@@ -1,28 +1,20 @@
-"""Cameras that OpenCV reads: V4L2 devices (USB webcams) and network streams."""
+"""Frames of a live capture of OpenCV, which is opened again when it is lost."""
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
-from edge_fer.config import CameraSettings
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
 from edge_fer.errors import UnavailableError
-from edge_fer.sources import list_cameras
 
-NETWORK_TIMEOUT_MS = 10_000
 LONGEST_PAUSE_S = 30.0
-YUYV_PIXELS = 640 * 480
-"""Up to this size uncompressed pictures pass through USB 2 at 30 Hz."""
 
 # YUYV carries 16-235 for black to white. Models are trained on 0-255, which is also what OpenCV makes of it in colour.
 _FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
@@ -134,7 +126,7 @@ class CameraSource:
                 return
 
 
-def _frame(raw: Picture, seq: int, time_s: float, stream: str) -> Frame | None:
+def _frame(raw: Image, seq: int, time_s: float, stream: str) -> Frame | None:
     """A frame of what a capture read; None where that is a damaged JPEG, which webcams send now and then."""
     color: Any = None  # cv2's types are wider than what comes
     if raw.ndim == 3 and raw.shape[2] == 3:  # BGR
@@ -152,86 +144,3 @@ def _frame(raw: Picture, seq: int, time_s: float, stream: str) -> Frame | None:
     else:  # a grey camera
         gray = raw
     return Frame(gray.astype(np.uint8, copy=False), seq, time_s, stream, color=color)
-
-
-def v4l2_source(
-    settings: CameraSettings, video_capture: Callable[[str, int], Capture] = cv2.VideoCapture
-) -> CameraSource:
-    """A V4L2 camera, by number or by device path.
-
-    Raises:
-        UnavailableError: there is no such camera, or it is not to be had.
-    """
-    device = f"/dev/video{settings.source}" if settings.source.isdecimal() else settings.source
-    return CameraSource(device, functools.partial(_open_v4l2, device, settings, video_capture), float(settings.fps))
-
-
-def _open_v4l2(device: str, settings: CameraSettings, video_capture: Callable[[str, int], Capture]) -> Capture:
-    try:
-        os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))  # OpenCV would not tell why it cannot
-    except OSError as error:
-        raise UnavailableError(_cure(device, settings.source, error)) from None
-    capture = video_capture(device, cv2.CAP_V4L2)
-    if not capture.isOpened():
-        raise UnavailableError(
-            f"{device} cannot be used as a camera: another program holds it (`fuser -v {device}` shows which), or it "
-            f"is not one. {_found()}"
-        )
-    small = settings.width * settings.height <= YUYV_PIXELS
-    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*("YUYV" if small else "MJPG")))
-    capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.width)
-    capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.height)
-    capture.set(cv2.CAP_PROP_FPS, settings.fps)
-    # A driver may have chosen another format. Only of these two do we know how the unconverted bytes are laid out.
-    chosen = int(capture.get(cv2.CAP_PROP_FOURCC))
-    if chosen in (cv2.VideoWriter.fourcc(*"YUYV"), cv2.VideoWriter.fourcc(*"MJPG")):
-        capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
-    return capture
-
-
-def _cure(device: str, source: str, error: OSError) -> str:
-    if error.errno == errno.EACCES:
-        return (
-            f"No permission to open {device}. Run `sudo usermod -aG video $USER`, then log out and in again; "
-            "a service needs SupplementaryGroups=video."
-        )
-    if error.errno == errno.EBUSY:
-        return f"{device} is in use by another program: `fuser -v {device}` shows which. Stop it, or take another."
-    name = f"camera {source} ({device})" if source.isdecimal() else f"camera {device}"
-    if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return f"No {name}. {_found()}"
-    return f"The {name} cannot be opened: {error.strerror}. {_found()}"
-
-
-def _found() -> str:
-    cameras = list_cameras()
-    if not cameras:
-        return "No camera was found: plug one in. A Raspberry Pi camera module is --camera picamera:0."
-    there = ", ".join(f"{device} ({name})" for device, name in cameras)
-    return f"Found: {there}. A Raspberry Pi camera module is --camera picamera:0."
-
-
-def network_source(
-    settings: CameraSettings, video_capture: Callable[[str, int, list[int]], Capture] = cv2.VideoCapture
-) -> CameraSource:
-    """A stream from the network, by URL. Its name leaves out what may be secret: user, password and query.
-
-    Raises:
-        UnavailableError: nothing comes from there within ten seconds.
-    """
-    url = urlsplit(settings.source)
-    stream = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    timeouts = [
-        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
-        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
-    ]
-
-    def open_capture() -> Capture:
-        capture = video_capture(settings.source, cv2.CAP_FFMPEG, timeouts)
-        if not capture.isOpened():
-            raise UnavailableError(
-                f"No video comes from {stream}. Check the address, the network, and that user and password are right."
-            )
-        return capture
-
-    return CameraSource(stream, open_capture, float(settings.fps))

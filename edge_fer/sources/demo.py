@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.core import Expression, FaceBox, Frame, Picture, TrueFace
+from edge_fer.core import Expression, FaceBox, Frame, Image, TrueFace
 from edge_fer.errors import DataError
 
 EXPRESSIONS = (
@@ -43,7 +43,7 @@ _FACE_LEFT, _FACE_TOP = (_PORTRAIT_WH[0] - _FACE_PX) // 2, round(0.3 * _FACE_PX)
 _FACE_ROWS, _FACE_COLUMNS = slice(_FACE_TOP, _FACE_TOP + _FACE_PX), slice(_FACE_LEFT, _FACE_LEFT + _FACE_PX)
 
 
-def average_faces() -> list[Picture]:
+def average_faces() -> list[Image]:
     """One face for each of ``EXPRESSIONS``, uint8 (48, 48).
 
     Raises:
@@ -97,8 +97,8 @@ class _Portrait:
         face_alpha: float32 (_FACE_PX, _FACE_PX), 1 where the face hides the bare skin.
     """
 
-    luma: Picture
-    chroma: Picture
+    luma: Image
+    chroma: Image
     alpha: NDArray[np.float32]
     face_alpha: NDArray[np.float32]
 
@@ -145,7 +145,7 @@ class DemoSource:
         """End the iteration."""
         self._closed = True
 
-    def _color(self, gray: Picture, poses: Sequence[_Pose]) -> Picture:
+    def _color(self, gray: Image, poses: Sequence[_Pose]) -> Image:
         chroma = self._backdrop_chroma.copy()
         for index in _far_to_near(poses):
             _paste(self._portraits[index].chroma, self._portraits[index].alpha, poses[index], chroma)
@@ -175,7 +175,7 @@ def _far_to_near(poses: Sequence[_Pose]) -> list[int]:
     return sorted(range(len(poses)), key=lambda index: poses[index].size_px)
 
 
-def _with_face(portrait: _Portrait, face: NDArray[np.float32]) -> Picture:
+def _with_face(portrait: _Portrait, face: NDArray[np.float32]) -> Image:
     large = cv2.resize(face, (_FACE_PX, _FACE_PX), interpolation=cv2.INTER_CUBIC)
     luma = portrait.luma.copy()
     spot = luma[_FACE_ROWS, _FACE_COLUMNS]
@@ -183,7 +183,7 @@ def _with_face(portrait: _Portrait, face: NDArray[np.float32]) -> Picture:
     return luma
 
 
-def _paste(picture: Picture, alpha: NDArray[np.float32], pose: _Pose, canvas: Picture) -> None:
+def _paste(picture: Image, alpha: NDArray[np.float32], pose: _Pose, canvas: Image) -> None:
     """Blend a portrait into the canvas, which has as many channels; touch only where the portrait can reach."""
     scale = pose.size_px / _FACE_PX
     # OpenCV counts from the centre of the first pixel, boxes from its edge: hence the halves.
@@ -201,7 +201,7 @@ def _paste(picture: Picture, alpha: NDArray[np.float32], pose: _Pose, canvas: Pi
     region[:] = cv2.blendLinear(front, region, opacity, 1 - opacity)
 
 
-def _backdrop() -> tuple[Picture, Picture]:
+def _backdrop() -> tuple[Image, Image]:
     """A plastered wall in soft light: luma uint8 (480, 640), chroma uint8 (480, 640, 2)."""
     width, height = _SCENE_WH
     x = np.linspace(-1, 1, width)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge_fer.config import CameraSettings
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
 from edge_fer.errors import UnavailableError
 
 STALL_S = 5.0
@@ -90,7 +90,7 @@ class PicameraSource:
         while not self._closed:
             try:
                 with self._camera.captured_request(wait=STALL_S) as request:
-                    yuv: Picture = request.make_array("main")  # a copy: the buffer goes back to the camera
+                    yuv: Image = request.make_array("main")  # a copy: the buffer goes back to the camera
                     time_ns = request.get_metadata().get("SensorTimestamp") or time.monotonic_ns()
             except Exception as error:
                 # close() may pull the camera away from under a waiting thread; what that raises depends on where.
@@ -120,7 +120,7 @@ class PicameraSource:
             self._camera.close()
 
 
-def _color(yuv: Picture, width: int, height: int) -> Picture:
+def _color(yuv: Image, width: int, height: int) -> Image:
     """BGR, uint8 (height, width, 3), of a full-range YUV420 array, uint8 (height * 3 / 2, stride).
 
     ``cv2.COLOR_YUV2BGR_I420`` will not do: it takes the padding of wide rows for picture, and the range for 16-235.

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
 from edge_fer.errors import DataError, InputMissingError
 
 SUFFIXES = (
@@ -24,7 +24,7 @@ SUFFIXES = (
 log = logging.getLogger("edge_fer")
 
 
-class PictureSource:
+class ImageSource:
     """A picture, or all pictures of a folder and the folders in it, sorted by path; implements ``core.FrameSource``.
 
     Every frame is ``still``; its ``stream`` is the path. A picture in a folder that cannot be decoded is named in the
@@ -59,7 +59,7 @@ class PictureSource:
             if self._closed:
                 return
             try:
-                picture = read_picture(file)
+                picture = read_image(file)
             except DataError as error:
                 if file == self._path:
                     raise
@@ -75,14 +75,14 @@ class PictureSource:
         self._closed = True
 
 
-def _frame(picture: Picture, seq: int, stream: str) -> Frame:
+def _frame(picture: Image, seq: int, stream: str) -> Frame:
     if picture.ndim == 2:
         return Frame(picture, seq, float(seq), stream, still=True)
     gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     return Frame(gray, seq, float(seq), stream, still=True, color=lambda: picture)
 
 
-def read_picture(path: Path) -> Picture:
+def read_image(path: Path) -> Image:
     """Decode a picture file as people see it: turned as its EXIF data say, what is transparent on white.
 
     Returns:

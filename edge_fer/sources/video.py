@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
 from edge_fer.errors import DataError
 
 
@@ -76,6 +76,6 @@ class VideoSource:
         self._capture.release()
 
 
-def _frame(picture: Picture, seq: int, time_s: float, stream: str) -> Frame:
+def _frame(picture: Image, seq: int, time_s: float, stream: str) -> Frame:
     gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     return Frame(gray, seq, time_s, stream, color=lambda: picture)

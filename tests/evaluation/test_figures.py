@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from faces_csv import write_csvs
 
-from edge_fer.bundle import Head
 from edge_fer.core import Expression as E
+from edge_fer.model.bundle import Head
 from evaluation import datasets, figures
 from evaluation.datasets import FERPLUS_LABELS
 

@@ -11,11 +11,11 @@ import pytest
 from faces_csv import write_csvs
 
 import edge_fer
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.core import FaceBox
-from edge_fer.detectors.haar import HaarDetector
-from edge_fer.eyes import EyeTilt
-from edge_fer.preprocess import face_tensor
+from edge_fer.detection.cascade import CascadeDetector
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.preprocess.alignment import EyeTilt
+from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation import datasets, robustness
 from evaluation.__main__ import main
 from evaluation.model_card import wilson
@@ -68,11 +68,11 @@ def test_the_whole_crop_is_in_the_scene_up_to_its_corners(side_px: int, tilt_deg
 
 
 def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
-    found = robustness.found_tensors(HaarDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0, "none")
+    found = robustness.found_tensors(CascadeDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0, "none")
     assert sum(tensor is not None for tensor in found) >= len(FACES) - 1
     assert all(tensor is None or tensor.shape == (48, 48, 1) for tensor in found)
 
-    class Elsewhere(HaarDetector):
+    class Elsewhere(CascadeDetector):
         def detect(self, *_: object, **__: object) -> list[FaceBox]:
             return [FaceBox(0, 0, 5, 5)]
 
@@ -83,8 +83,8 @@ def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
 
 def test_evaluation_turns_what_the_detector_found() -> None:
     scenes = list(robustness.scenes(FACES, 160, 10.0, seed=4))
-    turned = robustness.found_tensors(HaarDetector(), iter(scenes), 0.0, "eyes")
-    plain = robustness.found_tensors(HaarDetector(), iter(scenes), 0.0, "none")
+    turned = robustness.found_tensors(CascadeDetector(), iter(scenes), 0.0, "eyes")
+    plain = robustness.found_tensors(CascadeDetector(), iter(scenes), 0.0, "none")
     pairs = [(a, b) for a, b in zip(plain, turned, strict=True) if a is not None and b is not None]
     assert pairs
     assert any(not np.array_equal(a, b) for a, b in pairs)

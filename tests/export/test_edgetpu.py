@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("ai_edge_litert", reason="the schema comes with ai-edge-litert")
 
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.errors import DataError
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from export import edgetpu
 from export.flatbuffer import Operator, Tensor, read_operators
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edge_fer.bundle import Head, check_golden, golden_outputs, load_bundle
-from edge_fer.classifier import TfliteClassifier, softmax
 from edge_fer.core import Expression, FaceBox
 from edge_fer.errors import BundleError, DataError
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import Head, check_golden, golden_outputs, load_bundle
+from edge_fer.model.classifier import TfliteClassifier, softmax
+from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.sources.demo import average_faces
 from evaluation import datasets, figures
 from export.convert import HeadDescription, ModelDescription, as_tensors, calibration_faces, load_model, to_int8

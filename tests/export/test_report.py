@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from evaluation import datasets, figures
 from export import report
 from export.layers import inspect_layers

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from evaluation import datasets
 from export.convert import to_float, to_int8
 from export.layers import inspect_layers, noise_table

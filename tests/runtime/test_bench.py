@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_fer import bench, config
-from edge_fer.bench import BoardFiles, describe_machine, measure, read_health
 from edge_fer.cli import main
+from edge_fer.cli.bench import BoardFiles, describe_machine, measure, read_health
 from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Settings, update_file
 from edge_fer.core import Frame, FrameResult
 from edge_fer.errors import ConfigError, DataError, OutputError

@@ -20,7 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edge_fer
-from edge_fer.bundle import (
+from edge_fer.cli import main
+from edge_fer.core import Expression, Prediction
+from edge_fer.errors import BundleError, EdgeFerError, InputMissingError, OutputError
+from edge_fer.model.bundle import (
     CARD_VERSION,
     DEFAULT_MODEL,
     MODELS,
@@ -34,11 +37,8 @@ from edge_fer.bundle import (
     load_bundle,
     measured_tolerance,
 )
-from edge_fer.classifier import TfliteClassifier
-from edge_fer.cli import main
-from edge_fer.core import Expression, Prediction
-from edge_fer.errors import BundleError, EdgeFerError, InputMissingError, OutputError
-from edge_fer.preprocess import PREPROCESS_VERSION
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess.face_tensor import PREPROCESS_VERSION
 
 HEADS = (Head("pair", (Expression.ANGER, Expression.FEAR), 1.5),)
 FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(200))

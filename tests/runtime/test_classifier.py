@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edge_fer import classifier as module
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.classifier import TfliteClassifier, load_runtime, softmax
 from edge_fer.errors import BundleError, UnavailableError
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.classifier import TfliteClassifier, load_runtime, softmax
 
 
 def test_softmax_of_known_logits() -> None:

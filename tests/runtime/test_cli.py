@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from edge_fer import cli
-from edge_fer.bundle import DEFAULT_MODEL
 from edge_fer.cli import main
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
+from edge_fer.model.bundle import DEFAULT_MODEL
 
 EDGE_FER = [sys.executable, "-m", "edge_fer"]
 
@@ -39,7 +39,7 @@ def _signals_as_before() -> Any:
 
 
 @pytest.fixture
-def photo(tmp_path: Path, scene: Picture) -> Path:
+def photo(tmp_path: Path, scene: Image) -> Path:
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), scene)
     return path
@@ -170,7 +170,7 @@ def test_a_wrong_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("kind", ["one pixel", "20 megapixels", "grey", "rgba", "16 bit"])
-def test_any_picture_will_do(kind: str, tmp_path: Path, scene: Picture, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_picture_will_do(kind: str, tmp_path: Path, scene: Image, capsys: pytest.CaptureFixture[str]) -> None:
     picture: Any = {
         "one pixel": np.zeros((1, 1, 3), np.uint8),
         "20 megapixels": cv2.resize(scene, (5200, 3900)),

@@ -21,11 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.bundle import DEFAULT_MODEL
 from edge_fer.config import DetectorSettings
-from edge_fer.core import FaceBox, FaceDetector, Frame, Picture
-from edge_fer.detectors import LBP_CASCADE, blazeface, open_detector
-from edge_fer.detectors.blazeface import (
+from edge_fer.core import FaceBox, FaceDetector, Frame, Image
+from edge_fer.detection import LBP_CASCADE, blazeface, open_detector
+from edge_fer.detection.blazeface import (
     LAYOUTS,
     BlazeFaceDetector,
     anchors_px,
@@ -34,16 +33,17 @@ from edge_fer.detectors.blazeface import (
     sigmoid,
     windows,
 )
-from edge_fer.detectors.haar import HaarDetector
-from edge_fer.detectors.yunet import YuNetDetector
+from edge_fer.detection.cascade import CascadeDetector
+from edge_fer.detection.yunet import YuNetDetector
 from edge_fer.errors import ConfigError, DataError, InputMissingError, UnavailableError
+from edge_fer.model.bundle import DEFAULT_MODEL
 
 SHORT_RANGE, FULL_RANGE = 896, 2304
 SIZES = {SHORT_RANGE: 128, FULL_RANGE: 192}
 """Side of the input by number of anchors."""
 
 
-def seen_by_the_fake(gray: Picture, enlarged: int) -> list[tuple[float, float, float]]:
+def seen_by_the_fake(gray: Image, enlarged: int) -> list[tuple[float, float, float]]:
     """Centre x, y and width of the faces in a network's input."""
     large = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
@@ -72,7 +72,7 @@ class FakeYuNet:
     def setScoreThreshold(self, threshold: float) -> None:
         self._threshold = threshold
 
-    def detect(self, picture: Picture) -> tuple[int, np.ndarray | None]:
+    def detect(self, picture: Image) -> tuple[int, np.ndarray | None]:
         if picture.shape != (self._size_wh[1], self._size_wh[0], 3):
             raise cv2.error("Size does not match. Call setInputSize(size) if input size does not match the preset size")
         rows = self.rows
@@ -184,7 +184,7 @@ def test_both_faces_of_the_demo_are_found_and_framed_alike(detector: FaceDetecto
             assert max(box.iou(face.box) for box in boxes) > 0.6
 
 
-def test_largest_first(detector: FaceDetector, scene: Picture) -> None:
+def test_largest_first(detector: FaceDetector, scene: Image) -> None:
     areas = [box.w * box.h for box in detector.detect(scene, 60)]
     assert len(areas) >= 2
     assert areas == sorted(areas, reverse=True)
@@ -227,7 +227,7 @@ def test_a_part_of_a_picture_is_a_picture_and_is_left_as_it_was(
     assert np.array_equal(part, before)
 
 
-def test_every_call_stands_alone(detector: FaceDetector, scene: Picture) -> None:
+def test_every_call_stands_alone(detector: FaceDetector, scene: Image) -> None:
     first = detector.detect(scene, 60)
     detector.detect(scene[:200, :300], 40, 80, expected=True)
     detector.detect(scene, 60, rough=True)
@@ -271,10 +271,10 @@ def test_an_opencv_without_cascades_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as patch:
         patch.delattr(cv2, "CascadeClassifier")
         with pytest.raises(UnavailableError, match="pip install 'opencv-python-headless"):
-            HaarDetector()
+            CascadeDetector()
     monkeypatch.setattr(cv2.data, "haarcascades", "/nowhere/")
     with pytest.raises(UnavailableError, match="pip install 'opencv-python-headless"):
-        HaarDetector()
+        CascadeDetector()
 
 
 @pytest.mark.parametrize("content", ["", "no XML", "<?xml version='1.0'?><opencv_storage><a>1</a></opencv_storage>"])
@@ -282,11 +282,11 @@ def test_a_file_that_is_no_cascade_is_refused(tmp_path: Path, content: str) -> N
     path = tmp_path / "cascade.xml"
     path.write_text(content)
     with pytest.raises(DataError, match=r"^\S+cascade.xml is not a cascade of OpenCV\. Get "):
-        HaarDetector(path)
+        CascadeDetector(path)
 
 
 def test_lbp_without_its_cascade_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edge_fer.detectors.LBP_CASCADE", tmp_path / "none.xml")
+    monkeypatch.setattr("edge_fer.detection.LBP_CASCADE", tmp_path / "none.xml")
     with pytest.raises(UnavailableError, match="sudo apt install opencv-data"):
         open_detector(DetectorSettings(kind="lbp"))
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import edge_fer
-from edge_fer.bundle import load_bundle
-from edge_fer.classifier import TfliteClassifier
-from edge_fer.core import FaceBox, Frame, Picture
-from edge_fer.detectors.haar import HaarDetector
+from edge_fer.core import FaceBox, Frame, Image
+from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import UnavailableError
-from edge_fer.eyes import EyeTilt, _tilt_of
-from edge_fer.preprocess import face_tensor
+from edge_fer.model.bundle import load_bundle
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess.alignment import EyeTilt, _tilt_of
+from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.recognizer import Recognizer
 
 STRIP = cv2.imread(str(Path(edge_fer.__file__).parent / "data" / "average_faces.png"), cv2.IMREAD_GRAYSCALE)
@@ -26,7 +26,7 @@ FACES = np.stack(np.hsplit(STRIP, 7))[..., np.newaxis]
 BOX = FaceBox(60, 60, 120, 120)
 
 
-def tilted(face: Picture, clockwise_deg: float) -> Picture:
+def tilted(face: Image, clockwise_deg: float) -> Image:
     """A 48x48 face, 120 pixels wide in the middle of a picture."""
     large = cv2.resize(cv2.copyMakeBorder(face, 24, 24, 24, 24, cv2.BORDER_REPLICATE), (240, 240))
     warp = cv2.getRotationMatrix2D((119.5, 119.5), -clockwise_deg, 1.0)
@@ -99,7 +99,7 @@ def test_the_card_has_the_device_turn_faces(bundle_with: Callable[..., Path]) ->
     bundle = load_bundle(bundle_with(card=eyes))
     assert bundle.card.align == "eyes"
     classifier = TfliteClassifier(bundle)
-    (face,) = Recognizer(HaarDetector(), classifier).recognize(scene).faces
+    (face,) = Recognizer(CascadeDetector(), classifier).recognize(scene).faces
     tensor = face_tensor(scene, face.box, (48, 48), 0.0, EyeTilt()(scene, face.box))
     assert classifier.classify([tensor]) == [face.raw]
     assert classifier.classify([face_tensor(scene, face.box, (48, 48), 0.0)]) != [face.raw]
@@ -111,13 +111,13 @@ def test_in_a_stream_the_tilt_is_measured_in_every_other_frame_at_most(
     looks: list[FaceBox] = []
 
     class Counted(EyeTilt):
-        def __call__(self, gray: Picture, box: FaceBox) -> float:
+        def __call__(self, gray: Image, box: FaceBox) -> float:
             looks.append(box)
             return super().__call__(gray, box)
 
     monkeypatch.setattr("edge_fer.recognizer.EyeTilt", Counted)
     path = bundle_with(card=lambda card: card["preprocess"].update(align="eyes"))
-    recognizer = Recognizer(HaarDetector(), TfliteClassifier(load_bundle(path)))
+    recognizer = Recognizer(CascadeDetector(), TfliteClassifier(load_bundle(path)))
     scene = cv2.resize(tilted(FACES[3, ..., 0], 12), (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     for seq in range(30):
         recognizer.recognize(Frame(scene, seq, seq / 30, "clip"))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_fer.core import FaceBox, Picture
-from edge_fer.likeness import Likeness, Pyramid
+from edge_fer.core import FaceBox, Image
+from edge_fer.detection.template import Likeness, Pyramid
 
 CHANCE = np.random.default_rng(4)
 TEXTURE = cv2.GaussianBlur(CHANCE.integers(0, 256, (400, 500)).astype(np.uint8), (0, 0), 6)
@@ -17,7 +17,7 @@ TEXTURE = cv2.normalize(TEXTURE, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 BOX = FaceBox(200, 150, 90, 90)
 
 
-def moved(dx: float, dy: float) -> Picture:
+def moved(dx: float, dy: float) -> Image:
     return cv2.warpAffine(TEXTURE, np.float32([[1, 0, dx], [0, 1, dy]]), (500, 400)).astype(np.uint8)
 
 

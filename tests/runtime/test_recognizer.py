@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_fer.core import Frame, Picture
+from edge_fer.core import Frame, Image
 from edge_fer.errors import DataError
 from edge_fer.recognizer import Recognizer
 
@@ -42,14 +42,14 @@ def test_tracks_follow_the_two_faces(demo_frames: list[Frame]) -> None:
     assert all(result.latency_ms.keys() == {"detect", "preprocess", "classify", "track"} for result in results)
 
 
-def test_a_picture_may_be_grey_or_bgr(recognizer: Recognizer, scene: Picture) -> None:
+def test_a_picture_may_be_grey_or_bgr(recognizer: Recognizer, scene: Image) -> None:
     gray = recognizer.recognize(scene).faces
     bgr = recognizer.recognize(cv2.cvtColor(scene, cv2.COLOR_GRAY2BGR).astype(np.uint8)).faces
     assert [face.box for face in gray] == [face.box for face in bgr]
     assert len(gray) == 2
 
 
-def test_pictures_are_not_smoothed_over(recognizer: Recognizer, scene: Picture) -> None:
+def test_pictures_are_not_smoothed_over(recognizer: Recognizer, scene: Image) -> None:
     first = recognizer.recognize(scene)
     second = recognizer.recognize(scene)
     assert {face.phase for face in (*first.faces, *second.faces)} == {"start"}
@@ -57,7 +57,7 @@ def test_pictures_are_not_smoothed_over(recognizer: Recognizer, scene: Picture) 
     assert not {face.track for face in first.faces} & {face.track for face in second.faces}
 
 
-def test_a_new_stream_ends_the_tracks_of_the_old(scene: Picture) -> None:
+def test_a_new_stream_ends_the_tracks_of_the_old(scene: Image) -> None:
     recognizer = Recognizer.load()
     first = recognizer.recognize(Frame(scene, 0, 0.0, "one"))
     second = recognizer.recognize(Frame(scene, 1, 0.1, "two"))
@@ -220,7 +220,7 @@ def test_pictures_without_a_face(recognizer: Recognizer, shape: tuple[int, int],
     assert recognizer.recognize(np.full(shape, value, np.uint8)).faces == ()
 
 
-def test_quality_says_how_well_a_face_is_seen(recognizer: Recognizer, scene: Picture) -> None:
+def test_quality_says_how_well_a_face_is_seen(recognizer: Recognizer, scene: Image) -> None:
     (sharp, *_) = recognizer.recognize(scene).faces
     (blurred, *_) = recognizer.recognize(cv2.GaussianBlur(scene, (0, 0), 5)).faces
     assert blurred.quality.blur < 0.7 * sharp.quality.blur
@@ -229,7 +229,7 @@ def test_quality_says_how_well_a_face_is_seen(recognizer: Recognizer, scene: Pic
 
 
 def test_the_example_in_the_readme(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Picture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Image
 ) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_fer.core import FaceBox, Frame, Picture
-from edge_fer.detectors.haar import HaarDetector
-from edge_fer.search import RECHECK_S, FaceSearch, KnownFace
+from edge_fer.core import FaceBox, Frame, Image
+from edge_fer.detection.cascade import CascadeDetector
+from edge_fer.detection.schedule import RECHECK_S, FaceSearch, KnownFace
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Brightest:
     calls: list[tuple[tuple[int, ...], bool]] = field(default_factory=list)
 
     def detect(
-        self, gray: Picture, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
     ) -> list[FaceBox]:
         self.calls.append((gray.shape, expected))
         rows, columns = np.flatnonzero((gray > 200).any(axis=1)), np.flatnonzero((gray > 200).any(axis=0))
@@ -35,7 +35,7 @@ class Brightest:
         return [box] if min_px * 0.95 <= box.w <= max_px and abs(box.w - box.h) < 0.2 * box.w else []
 
 
-def picture(x: int | None, y: int = 100, width: int = 60) -> Picture:
+def picture(x: int | None, y: int = 100, width: int = 60) -> Image:
     """A black frame of 640x480 with a white square that has some texture inside."""
     gray = np.zeros((480, 640), np.uint8)
     if x is not None:
@@ -109,7 +109,7 @@ def test_a_known_face_is_followed_and_confirmed_now_and_then() -> None:
     assert all(max(shape) < 150 for shape in near)
 
 
-def test_a_face_that_the_detector_loses_is_followed_for_a_while(scene: Picture) -> None:
+def test_a_face_that_the_detector_loses_is_followed_for_a_while(scene: Image) -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
     (box,) = search.find(picture(100), 0.0, [])
@@ -132,7 +132,7 @@ def test_a_face_that_jumped_is_looked_for_in_a_wider_window() -> None:
 
 
 def test_two_known_faces_do_not_become_one(demo_frames: list[Frame]) -> None:
-    search = FaceSearch(HaarDetector(), 40, 0.5)
+    search = FaceSearch(CascadeDetector(), 40, 0.5)
     boxes = search.find(demo_frames[0].gray, 0.0, [])
     assert len(boxes) == 2
     # Both tracks claim the same place: it is one face, and the other is found where it is.
@@ -150,7 +150,7 @@ def test_a_detector_whose_cost_is_fixed_sees_the_whole_frame() -> None:
 
 def test_the_same_frames_give_the_same_boxes(demo_frames: list[Frame]) -> None:
     def boxes() -> list[list[FaceBox]]:
-        search = FaceSearch(HaarDetector(), 40, 0.5)
+        search = FaceSearch(CascadeDetector(), 40, 0.5)
         return [search.find(frame.gray, frame.time_s, []) for frame in demo_frames[:20]]
 
     assert boxes() == boxes()
@@ -162,13 +162,13 @@ shapes = st.tuples(st.integers(1, 90), st.integers(1, 90))
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.lists(st.floats(-10, 100), min_size=1, max_size=6), st.integers(0, 255))
 def test_any_frame_and_any_time_are_taken(shape: tuple[int, int], times: list[float], value: int) -> None:
-    search = FaceSearch(HaarDetector(), 20, 0.5)
+    search = FaceSearch(CascadeDetector(), 20, 0.5)
     known = KnownFace(1, FaceBox(-30, 5, 40, 40), 1)
     for time_s in times:
         assert search.find(np.full(shape, value, np.uint8), time_s, [known]) == []
 
 
-def sprinkled(gray: Picture, blocks: list[tuple[int, int]]) -> Picture:
+def sprinkled(gray: Image, blocks: list[tuple[int, int]]) -> Image:
     """The picture with some blocks of 16x16 pixels brighter."""
     changed = gray.copy()
     for row, column in blocks:
@@ -176,7 +176,7 @@ def sprinkled(gray: Picture, blocks: list[tuple[int, int]]) -> Picture:
     return changed
 
 
-def searched_sizes(before: Picture, after: Picture) -> list[tuple[int, ...]]:
+def searched_sizes(before: Image, after: Image) -> list[tuple[int, ...]]:
     """What the detector is shown within the half second after a picture has given way to another."""
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)

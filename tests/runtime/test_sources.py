@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from edge_fer.config import CameraSettings
-from edge_fer.core import Frame, FrameSource, Picture
+from edge_fer.core import Frame, FrameSource, Image
 from edge_fer.errors import DataError, InputMissingError, UnavailableError, UsageError
 from edge_fer.sources import camera, list_cameras, open_source
 from edge_fer.sources.camera import CameraSource, network_source, v4l2_source
@@ -30,7 +30,7 @@ W, H = 64, 48
 LONG_S = 20.0  # only reached when the code under test hangs
 
 
-def scene(n: int) -> Picture:
+def scene(n: int) -> Image:
     """Smooth, coloured, and brighter with n, so that every codec keeps it apart from its neighbours."""
     y, x = np.mgrid[0:H, 0:W]
     return (np.stack([10 + 0 * x, 10 + x // 2, 20 + y], axis=-1) + 6 * n).clip(0, 255).astype(np.uint8)
@@ -49,15 +49,15 @@ def source_of(path: Path | str) -> FrameSource:
     return open_source(CameraSettings(source=str(path)))
 
 
-def grays(source: FrameSource) -> list[Picture]:
+def grays(source: FrameSource) -> list[Image]:
     return [frame.gray for frame in source]
 
 
 class FakeCapture:
     """Has the calls of ``cv2.VideoCapture`` that a camera needs; delivers what the test has queued."""
 
-    def __init__(self, *pictures: Picture | None, accepts: tuple[str, ...] = ("YUYV", "MJPG")) -> None:
-        self.pictures: queue.Queue[Picture | None] = queue.Queue()
+    def __init__(self, *pictures: Image | None, accepts: tuple[str, ...] = ("YUYV", "MJPG")) -> None:
+        self.pictures: queue.Queue[Image | None] = queue.Queue()
         for picture in pictures:
             self.pictures.put(picture)
         self.accepts = [cv2.VideoWriter.fourcc(*name) for name in accepts]
@@ -67,7 +67,7 @@ class FakeCapture:
     def isOpened(self) -> bool:
         return self.opened
 
-    def read(self) -> tuple[bool, Picture | None]:
+    def read(self) -> tuple[bool, Image | None]:
         if not self.opened:
             return False, None
         picture = self.pictures.get(timeout=LONG_S)
@@ -86,27 +86,27 @@ class FakeCapture:
         self.opened = False
 
 
-def yuyv(bgr: Picture) -> Picture:
+def yuyv(bgr: Image) -> Image:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_YUYV).astype(np.uint8, copy=False)
 
 
-def mjpg(bgr: Picture) -> Picture:
+def mjpg(bgr: Image) -> Image:
     return cv2.imencode(".jpg", bgr)[1].reshape(1, -1)
 
 
 class EndlessCapture(FakeCapture):
     """Always has another picture."""
 
-    def __init__(self, encode: Callable[[Picture], Picture]) -> None:
+    def __init__(self, encode: Callable[[Image], Image]) -> None:
         super().__init__()
         self.number = itertools.count()
         self.encode = encode
 
-    def read(self) -> tuple[bool, Picture | None]:
+    def read(self) -> tuple[bool, Image | None]:
         return self.opened, self.encode(scene(next(self.number) % 30))
 
 
-def fake_camera(encode: Callable[[Picture], Picture]) -> CameraSource:
+def fake_camera(encode: Callable[[Image], Image]) -> CameraSource:
     capture = EndlessCapture(encode)
     return CameraSource("/dev/video0", lambda: capture, fps=30.0)
 
@@ -401,7 +401,7 @@ class FakeVideo(FakeCapture):
             return True
         return False
 
-    def retrieve(self) -> tuple[bool, Picture]:
+    def retrieve(self) -> tuple[bool, Image]:
         return True, scene(0)
 
 
@@ -666,7 +666,7 @@ def test_close_ends_the_pauses_of_a_lost_camera() -> None:
 
 def test_close_in_a_read_leaves_the_release_to_the_reader() -> None:
     class ClosedWhileReading(FakeCapture):
-        def read(self) -> tuple[bool, Picture | None]:
+        def read(self) -> tuple[bool, Image | None]:
             result = super().read()
             if self.pictures.empty():
                 reader.close()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.bundle import Smoothing
 from edge_fer.core import Expression, Prediction, Quality
-from edge_fer.temporal import ExpressionFilter, doubt, intensity, valence_arousal
+from edge_fer.model.bundle import Smoothing
+from edge_fer.temporal.smoothing import ExpressionFilter, doubt, intensity, valence_arousal
 
 CALM = Prediction({Expression.NEUTRAL: 0.9, Expression.HAPPINESS: 0.1})
 GLAD = Prediction({Expression.NEUTRAL: 0.1, Expression.HAPPINESS: 0.9})

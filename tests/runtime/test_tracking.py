@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.bundle import Smoothing
 from edge_fer.core import FaceBox
-from edge_fer.temporal import ExpressionFilter
+from edge_fer.model.bundle import Smoothing
+from edge_fer.temporal.smoothing import ExpressionFilter
 from edge_fer.tracking import MAX_GAP_S, MIN_IOU, BoxFilter, Tracker, assign
 
 

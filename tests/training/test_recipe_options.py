@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_fer.bundle import load_bundle
 from edge_fer.errors import ConfigError, DataError
-from edge_fer.eyes import Alignment
+from edge_fer.model.bundle import load_bundle
+from edge_fer.preprocess.alignment import Alignment
 from evaluation import datasets
 from export import edgetpu, quantize
 from export.flatbuffer import in_float, read_operators

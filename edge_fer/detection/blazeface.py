@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.classifier import load_runtime, quiet
-from edge_fer.core import FaceBox, Picture
-from edge_fer.errors import DataError, InputMissingError
+from edge_fer.core import Detection, FaceBox, Image, Landmarks
+from edge_fer.errors import BundleError, DataError, InputMissingError
+from edge_fer.model.litert import Network
 
 Floats = NDArray[np.float32]
 
+POINTS = 6
+"""Of a face: right eye, left eye, nose, mouth, right and left ear."""
 MAX_LOGIT = 80.0
 """Scores are clipped here: beyond, float32 overflows in the sigmoid."""
 
@@ -67,7 +69,6 @@ class BlazeFaceDetector:
     min_iou = 0.3
 
     def __init__(self, model: Path) -> None:
-        runtime = load_runtime()
         try:
             content = model.read_bytes()
         except OSError as error:
@@ -75,48 +76,50 @@ class BlazeFaceDetector:
                 f"Cannot read the face detector {model}: {error.strerror}. Check --detector-model."
             ) from None
         try:
-            with quiet():
-                self._interpreter = runtime.Interpreter(model_content=content, num_threads=1)
-                self._interpreter.allocate_tensors()
-            (source,) = self._interpreter.get_input_details()
-            boxes, scores = sorted(self._interpreter.get_output_details(), key=lambda one: -int(one["shape"][-1]))
-            self._layout = LAYOUTS[int(boxes["shape"][1])]
-            self._size = int(source["shape"][1])
-            shapes = [tuple(int(side) for side in one["shape"]) for one in (source, boxes, scores)]
-            anchors = int(boxes["shape"][1])
+            self._network = Network(content)
+            (source,) = self._network.inputs
+            outputs = self._network.outputs
+            # The boxes have sixteen values an anchor, the scores one.
+            self._boxes, self._scores = sorted(range(2), key=lambda index: -outputs[index].shape[-1])
+            anchors, self._size = outputs[self._boxes].shape[1], source.shape[1]
+            self._layout = LAYOUTS[anchors]
+            shapes = [source.shape, outputs[self._boxes].shape, outputs[self._scores].shape]
             usable = shapes == [(1, self._size, self._size, 3), (1, anchors, 16), (1, anchors, 1)]
-        except (ValueError, RuntimeError, KeyError, IndexError):
+        except (BundleError, ValueError, KeyError, IndexError):
             usable = False
-        if not usable or source["dtype"] != np.float32:
+        if not usable or source.dtype != np.float32:
             raise DataError(
                 f"{model} is not a BlazeFace model. Get MediaPipe's face_detection_short_range.tflite or "
                 "face_detection_full_range.tflite."
             )
-        self._input, self._boxes, self._scores = source["index"], boxes["index"], scores["index"]
         self._anchors = anchors_px(self._size, self._layout.grids)
 
     def detect(
-        self, gray: Picture, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
-    ) -> list[FaceBox]:
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
+    ) -> list[Detection]:
         """See ``core.FaceDetector``."""
         if min(gray.shape) < min_px:
             return []
-        min_score = self.min_score_weak if expected or rough else self.min_score
+        min_score = self.min_score_weak if expected or coarse else self.min_score
         boxes, scores = [], []
         for left, top, side, largest_px in windows(gray.shape, self._size, self._layout.smallest_px, min_px):
             found, score = self._run(gray[top : top + side, left : left + side], side)
-            kept = (score > min_score) & (found[:, 2:].min(axis=1) > 0) & (found[:, 2] < largest_px)
-            boxes.append(found[kept] + np.array([left, top, 0, 0], np.float32))
+            kept = (score > min_score) & (found[:, 2:4].min(axis=1) > 0) & (found[:, 2] < largest_px)
+            origin = np.array([left, top, 0, 0, *[left, top] * POINTS], np.float32)
+            boxes.append(found[kept] + origin)
             scores.append(score[kept])
-        faces = []
-        for x, y, w, _ in merged(np.concatenate(boxes), np.concatenate(scores), self.min_iou).tolist():
+        detections = []
+        rows, best_scores = merged(np.concatenate(boxes), np.concatenate(scores), self.min_iou)
+        for (x, y, w, _, *points), score in zip(rows.tolist(), best_scores.tolist(), strict=True):
             side = self._layout.side * w
             if min_px <= side <= max_px:
-                faces.append(FaceBox(x - side / 2, y + self._layout.shift * w - side / 2, side, side))
-        return sorted(faces, key=lambda box: (-box.w * box.h, box.x, box.y))
+                box = FaceBox(x - side / 2, y + self._layout.shift * w - side / 2, side, side)
+                right_eye, left_eye, nose, mouth = zip(points[:8:2], points[1:8:2], strict=True)
+                detections.append(Detection(box, score, Landmarks(right_eye, left_eye, nose, (mouth,))))
+        return sorted(detections, key=lambda one: (-one.box.area, one.box.x, one.box.y))
 
-    def _run(self, part: Picture, side: int) -> tuple[Floats, Floats]:
-        """Boxes (n, 4) of centre x, y, width, height in pixels of the part, and scores (n,), of all anchors.
+    def _run(self, part: Image, side: int) -> tuple[Floats, Floats]:
+        """Rows (n, 16) of ``decoded`` in pixels of the part, and scores (n,), of all anchors.
 
         The part is at most ``side`` high and wide, and stands in the upper left corner of the input.
         """
@@ -126,10 +129,9 @@ class BlazeFaceDetector:
         tensor[: wh[1], : wh[0]] = cv2.resize(part, wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         tensor[: wh[1], : wh[0]] *= 1 / 127.5
         tensor[: wh[1], : wh[0]] -= 1
-        self._interpreter.set_tensor(self._input, np.repeat(tensor[np.newaxis, :, :, np.newaxis], 3, axis=3))
-        self._interpreter.invoke()
-        boxes, scores = (self._interpreter.get_tensor(index)[0] for index in (self._boxes, self._scores))
-        return decoded(boxes, self._anchors) / np.float32(scale), sigmoid(scores[:, 0])
+        outputs = self._network.run(np.repeat(tensor[np.newaxis, :, :, np.newaxis], 3, axis=3))
+        rows = decoded(outputs[self._boxes][0], self._anchors)
+        return rows / np.float32(scale), sigmoid(outputs[self._scores][0, :, 0])
 
 
 def anchors_px(size: int, grids: tuple[tuple[int, int], ...]) -> Floats:
@@ -143,15 +145,17 @@ def anchors_px(size: int, grids: tuple[tuple[int, int], ...]) -> Floats:
 
 
 def decoded(raw: Floats, anchors: Floats) -> Floats:
-    """Boxes, float32 (n, 4) of centre x, y, width, height in pixels of the input.
+    """Boxes and points, float32 (n, 16), in pixels of the input.
 
     Args:
-        raw: (n, 16): centre relative to the anchor, width, height, and six points that are not used here.
+        raw: (n, 16): center of the box relative to the anchor, its width and height, and six points relative to the
+            anchor: right eye, left eye, nose, mouth, right and left ear.
         anchors: (n, 2).
     """
-    boxes = raw[:, :4].copy()
-    boxes[:, :2] += anchors
-    return boxes
+    rows = raw.copy()
+    rows[:, :2] += anchors
+    rows[:, 4:] += np.tile(anchors, POINTS)
+    return rows
 
 
 def sigmoid(logits: Floats) -> Floats:
@@ -160,29 +164,31 @@ def sigmoid(logits: Floats) -> Floats:
     return np.float32(1) / (np.float32(1) + np.exp(-clipped))
 
 
-def merged(boxes: Floats, scores: Floats, min_iou: float) -> Floats:
-    """Weighted non-maximum suppression: each face's boxes become their mean, weighted by score (arXiv 1907.05047, 3.4).
+def merged(rows: Floats, scores: Floats, min_iou: float) -> tuple[Floats, Floats]:
+    """Weighted non-maximum suppression: each face's rows become their mean, weighted by score (arXiv 1907.05047, 3.4).
 
     Args:
-        boxes: (n, 4) of centre x, y, width, height.
+        rows: (n, k) of center x, y, width, height, and anything else that can be averaged.
         scores: (n,).
         min_iou: boxes that overlap the best one by more are of the same face.
 
     Returns:
-        (faces, 4), the face with the best score first.
+        Rows (faces, k), the face with the best score first, and these scores (faces,).
     """
-    low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
-    areas = boxes[:, 2:].prod(axis=1)
+    centers, sizes = rows[:, :2], rows[:, 2:4]
+    low, high = centers - sizes / 2, centers + sizes / 2
+    areas = sizes.prod(axis=1)
     left = np.argsort(-scores, kind="stable")
-    means = []
+    means, best_scores = [], []
     while left.size:
         best = left[0]
         overlap = (np.minimum(high[left], high[best]) - np.maximum(low[left], low[best])).clip(min=0).prod(axis=1)
         same = overlap > min_iou * (areas[left] + areas[best] - overlap)
         same[0] = True
-        means.append(np.average(boxes[left[same]], axis=0, weights=scores[left[same]]))
+        means.append(np.average(rows[left[same]], axis=0, weights=scores[left[same]]))
+        best_scores.append(scores[best])
         left = left[~same]
-    return np.array(means, np.float32).reshape(-1, 4)
+    return np.array(means, np.float32).reshape(-1, rows.shape[1]), np.array(best_scores, np.float32)
 
 
 def windows(

@@ -1,34 +1,28 @@
-"""How fast edge-fer is on this board: ``edge-fer bench``. Figures of one board are one line of JSON."""
+"""How fast edge-fer is on this board, and which settings suit it: what ``edge-fer bench`` prints."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from edge_fer.classifier import load_runtime
-from edge_fer.cli import build_recognizer
+from edge_fer.board import describe_machine, read_health
 from edge_fer.config import Settings
 from edge_fer.core import Frame, Sink
 from edge_fer.errors import DataError
-from edge_fer.events import RunInfo
+from edge_fer.events import Run
+from edge_fer.pipeline import build_recognizer, process
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
-from edge_fer.version import __version__
 
 WARM_UP = 5
 """Frames at the start that are not counted: caches fill, the first search covers the whole frame."""
@@ -40,71 +34,6 @@ TUNE_NEW_FACE_S = 1.0
 """How late a new face may be found where even large ones alone keep a board too busy."""
 THREAD_GAIN = 0.9
 """Another thread has to bring the network's time below this share of what it was. A core kept free is worth more."""
-
-_THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
-_SINCE_BOOT = 16  # the same four, shifted: has happened since boot
-
-
-@dataclass(frozen=True)
-class BoardFiles:
-    """Where a board tells about itself. Linux everywhere; the model and the throttling on a Raspberry Pi alone."""
-
-    model: Path = Path("/proc/device-tree/model")
-    cpuinfo: Path = Path("/proc/cpuinfo")
-    status: Path = Path("/proc/self/status")
-    temperature: Path = Path("/sys/class/thermal/thermal_zone0/temp")
-    throttled: Path = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
-
-
-BOARD = BoardFiles()
-
-
-def describe_machine(files: BoardFiles = BOARD) -> dict[str, Any]:
-    """Board, processor and versions, for people who compare figures."""
-    processor = [line.partition(":")[2].strip() for line in _read(files.cpuinfo).splitlines() if "model name" in line]
-    runtime = load_runtime().__name__.partition(".")[0].replace("_", "-")
-    try:
-        version = metadata.version(runtime)
-    except metadata.PackageNotFoundError:  # tensorflow-cpu and the like
-        version = "of unknown version"
-    return {
-        "board": _read(files.model).rstrip("\0\n") or platform.machine(),
-        "cpu": processor[0] if processor else platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "opencv": cv2.__version__,
-        "runtime": f"{runtime} {version}",
-        "edge_fer": __version__,
-    }
-
-
-def read_health(files: BoardFiles = BOARD) -> dict[str, Any]:
-    """Heat, throttling and memory now; None where the board does not tell.
-
-    Returns:
-        ``temperature_c``; ``throttled``: what slows the board down now, and with "since boot" what did before;
-        ``rss_peak_mb``: the most memory that this process has held, in MB of a million bytes.
-    """
-    temperature, bits = _read(files.temperature).strip(), _read(files.throttled).strip()
-    peak = [line.split()[1] for line in _read(files.status).splitlines() if line.startswith("VmHWM:")]
-    return {
-        "temperature_c": round(int(temperature) / 1000, 1) if temperature else None,
-        "throttled": _throttling(int(bits, 16)) if bits else None,
-        "rss_peak_mb": round(int(peak[0]) * 1024 / 1e6, 1) if peak else None,
-    }
-
-
-def _read(path: Path) -> str:
-    # A sensor that is missing or refuses is not worth an error.
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _throttling(bits: int) -> list[str]:
-    now = [text for bit, text in _THROTTLE_BITS.items() if bits >> bit & 1]
-    return now + [f"{text} since boot" for bit, text in _THROTTLE_BITS.items() if bits >> bit + _SINCE_BOOT & 1]
 
 
 def summary(times_ms: Sequence[float]) -> dict[str, float]:
@@ -137,24 +66,13 @@ def measure(
     stages: dict[str, list[float]] = defaultdict(list)
     totals, cpus = [], []
     started, cpu = time.perf_counter(), time.process_time()
-    since = started
-    for frame in frames:
-        read = time.perf_counter()
-        result = recognizer.recognize(frame)
-        recognized = time.perf_counter()
-        sink.write(result)
-        written = time.perf_counter()
-        for stage, ms in (
-            ("decode", (read - since) * 1000),
-            *result.latency_ms.items(),
-            ("sinks", (written - recognized) * 1000),
-        ):
+    for step in process(frames, recognizer, [sink]):
+        for stage, ms in step.stages_ms.items():
             stages[stage].append(ms)
-        totals.append((written - read) * 1000)
+        totals.append(step.frame_ms)
         cpu_before, cpu = cpu, time.process_time()
         cpus.append((cpu - cpu_before) * 1000)
-        since = time.perf_counter()
-        if since - started > limit_s:
+        if time.perf_counter() - started > limit_s:
             break
     if not totals:
         raise DataError("The source gave no frame: nothing to measure.")
@@ -169,7 +87,7 @@ def measure(
     }
 
 
-def bench(settings: Settings, frames: int) -> dict[str, Any]:
+def measure_settings(settings: Settings, frames: int) -> dict[str, Any]:
     """Measure at most so many frames of ``settings.camera``, with events written to nowhere.
 
     Returns:
@@ -186,7 +104,7 @@ def bench(settings: Settings, frames: int) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         **describe_machine(),
         "source": settings.camera.source,
-        "model": recognizer.bundle.card.name,
+        "model": recognizer.bundle.metadata.name,
         "threads": settings.model.threads,
         "min_face_px": settings.detector.min_face_px,
         **figures,
@@ -223,7 +141,7 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     best = trial(1, TUNE_MIN_FACE_PX[0])
     for threads in range(2, cores + 1):
         more = trial(threads, TUNE_MIN_FACE_PX[0])
-        if _network_ms(more) < THREAD_GAIN ** (threads - best["threads"]) * _network_ms(best):
+        if network_ms(more) < THREAD_GAIN ** (threads - best["threads"]) * network_ms(best):
             best = more
     sizes = [best, *(trial(best["threads"], min_px) for min_px in TUNE_MIN_FACE_PX[1:])]
     in_time = [one for one in sizes if _tail_ms(one) <= 1000 / settings.camera.fps]
@@ -237,7 +155,8 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return trials, {key: best[name] for key, name in keys.items()}
 
 
-def _network_ms(trial: Mapping[str, Any]) -> float:
+def network_ms(trial: Mapping[str, Any]) -> float:
+    """Mean time of the network in a trial, milliseconds."""
     # The mean: most frames are so like the last that the network is not asked, so their median says nothing.
     return float(trial["stages_ms"]["classify"]["mean"])
 
@@ -247,44 +166,5 @@ def _tail_ms(trial: Mapping[str, Any]) -> float:
 
 
 def _nowhere(recognizer: Recognizer) -> Sink:
-    card = recognizer.bundle.card
-    return open_sink(f"jsonl:{os.devnull}", RunInfo("bench", card.name, card.model_sha256, fps=30.0, live=False))
-
-
-def print_figures(figures: Mapping[str, Any]) -> None:
-    """What ``bench`` found, for people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("stage", *(f"{name} ms" for name in ("mean", "p50", "p95", "p99")))
-    rows = {**figures["stages_ms"], "frame, without decode": figures["frame_ms"]}
-    for stage, row in rows.items():
-        table.add_row(stage, *(f"{value:.2f}" for value in row.values()))
-    console = Console()
-    console.print(f"{figures['board']}, {figures['cpu']}, {figures['cores']} cores; {figures['date']}", highlight=False)
-    console.print(
-        f"edge-fer {figures['edge_fer']}, Python {figures['python']}, OpenCV {figures['opencv']}, {figures['runtime']}",
-        highlight=False,
-    )
-    console.print(table)
-    heat = "temperature not told" if figures["temperature_c"] is None else f"at {figures['temperature_c']} °C"
-    throttled = "not told" if figures["throttled"] is None else ", ".join(figures["throttled"]) or "none"
-    console.print(
-        f"{figures['frames']} frames of {figures['source']} at {figures['fps']} fps, {figures['cpu_ms']:.2f} ms CPU "
-        f"each; peak RSS {figures['rss_peak_mb']} MB; CPU {heat}; throttling {throttled}",
-        highlight=False,
-    )
-
-
-def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
-    """What ``tune`` tried, for people."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("threads", "min face px", "new face s", "network ms", "frame p50 ms", "p95 ms", "frames")
-    for one in trials:
-        figures = (_network_ms(one), one["frame_ms"]["p50"], one["frame_ms"]["p95"])
-        cells = (f"{value:.2f}" for value in figures)
-        settings = (str(one[name]) for name in ("threads", "min_face_px", "new_face_s"))
-        table.add_row(*settings, *cells, str(one["frames"]))
-    Console().print(table)
+    metadata = recognizer.bundle.metadata
+    return open_sink(f"jsonl:{os.devnull}", Run("bench", metadata.name, metadata.model_sha256))

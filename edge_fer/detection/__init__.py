@@ -25,24 +25,24 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
     model = Path(settings.model).expanduser() if settings.model else None
     match settings.kind:
         case "haar":
-            from edge_fer.detectors.haar import HaarDetector
+            from edge_fer.detection.cascade import CascadeDetector
 
-            return HaarDetector(model)
+            return CascadeDetector(model)
         case "lbp":
-            from edge_fer.detectors.haar import HaarDetector
+            from edge_fer.detection.cascade import CascadeDetector
 
             if model is None and not LBP_CASCADE.is_file():
                 raise UnavailableError(
                     f"There is no {LBP_CASCADE}: run `sudo apt install opencv-data`, or name a cascade with "
                     "--detector-model."
                 )
-            return HaarDetector(model or LBP_CASCADE)
+            return CascadeDetector(model or LBP_CASCADE)
         case "yunet":
-            from edge_fer.detectors.yunet import YuNetDetector
+            from edge_fer.detection.yunet import YuNetDetector
 
             return YuNetDetector(model or _no_model("yunet", "face_detection_yunet_2023mar.onnx of OpenCV's model zoo"))
         case "blazeface":
-            from edge_fer.detectors.blazeface import BlazeFaceDetector
+            from edge_fer.detection.blazeface import BlazeFaceDetector
 
             wanted = "MediaPipe's face_detection_full_range.tflite"
             return BlazeFaceDetector(model or _no_model("blazeface", wanted))

@@ -1,7 +1,4 @@
-"""The one definition of how a face in a picture becomes the tensor that a model sees.
-
-Training, export, benchmarks and the runtime all call ``face_tensor``; nobody else crops or resizes a face.
-"""
+"""A box of a grey image, brought to the size of a model's input."""
 
 from __future__ import annotations
 
@@ -10,17 +7,14 @@ import math
 import cv2
 import numpy as np
 
-from edge_fer.core import FaceBox, Picture
-
-PREPROCESS_VERSION = 1
-"""Grows whenever ``face_tensor`` gives other pixels than before. A model's card states the one it was made with."""
+from edge_fer.core import FaceBox, Image
 
 
-def face_tensor(gray: Picture, box: FaceBox, size_hw: tuple[int, int], margin: float, tilt_deg: float = 0.0) -> Picture:
-    """Cut a face out of a grey picture and bring it to the model's size.
+def face_tensor(gray: Image, box: FaceBox, size_hw: tuple[int, int], margin: float, tilt_deg: float = 0.0) -> Image:
+    """Cut a face out of a grey image and bring it to the model's size.
 
     Pixels are not normalised: that is the first layer of the model. Where the box reaches over the edge of the
-    picture, the edge pixels are repeated. Shrinking averages areas (every pixel counts, no aliasing), enlarging is
+    image, the edge pixels are repeated. Shrinking averages areas (every pixel counts, no aliasing), enlarging is
     bilinear in integer arithmetic (the same on every processor); a face that has the right size already passes
     unchanged.
 
@@ -28,8 +22,8 @@ def face_tensor(gray: Picture, box: FaceBox, size_hw: tuple[int, int], margin: f
         gray: uint8 (height, width).
         box: the face, in pixels of ``gray``.
         size_hw: height and width of the tensor.
-        margin: widens the box by this fraction of its width and height on every side; from the model's card.
-        tilt_deg: of the face, clockwise as seen, see ``eyes.EyeTilt``; it is turned back by it about its middle.
+        margin: widens the box by this fraction of its width and height on every side.
+        tilt_deg: of the face, clockwise as seen; it is turned back by it about its middle.
 
     Returns:
         uint8 (height, width, 1), 0-255.

@@ -1,9 +1,10 @@
-"""What the sinks that write files share: folders, whole lines, and errors that name the cure."""
+"""Files that are written: whole or not at all, line by line, and with errors that name the cure."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from contextlib import suppress
 from io import FileIO
@@ -37,6 +38,25 @@ def make_folder(folder: Path) -> None:
         raise output_error(folder, error) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: what was there before stays until all is written, and keeps its permissions.
+
+    Raises:
+        OutputError: the folder is not there, not writable or full.
+    """
+    draft = path.with_name(path.name + ".part")
+    try:
+        draft.write_bytes(content)
+        if path.exists():
+            shutil.copymode(path, draft)
+        draft.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 class LineFile:

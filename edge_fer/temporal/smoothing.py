@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from edge_fer.bundle import Smoothing
 from edge_fer.core import Expression, Prediction, Quality
-
-_CIRCUMPLEX = {
-    Expression.NEUTRAL: (0.0, 0.0),
-    Expression.HAPPINESS: (0.9, 0.4),
-    Expression.SURPRISE: (0.2, 0.8),
-    Expression.SADNESS: (-0.8, -0.4),
-    Expression.ANGER: (-0.6, 0.7),
-    Expression.DISGUST: (-0.7, 0.3),
-    Expression.FEAR: (-0.6, 0.8),
-    Expression.CONTEMPT: (-0.6, 0.2),
-}
-"""Valence and arousal of each expression, -1 to 1: its place on Russell's circumplex (J. Pers. Soc. Psychol. 39, 1980),
-read off by eye. A convention, not a measurement."""
 
 LEAST = 1e-6
 """Against rounding of times, and against a hysteresis of 0."""
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A part of a model's metadata: how predictions of a track become one steady answer; see ``ExpressionFilter``.
+
+    Attributes:
+        time_constant_s: of the exponential mean of the probabilities.
+        hysteresis: how much more probable than the reported expression another one must be to replace it
+        dwell_s: after this time; with a smaller lead it takes longer, in proportion.
+        min_confidence: below it the answer is marked uncertain.
+        min_size_px: so is that of a smaller face,
+        min_blur: of one with a smaller variance of the Laplacian,
+        min_brightness: and of a darker one, 0-1.
+    """
+
+    time_constant_s: float = 0.17
+    hysteresis: float = 0.2
+    dwell_s: float = 0.1
+    min_confidence: float = 0.4
+    min_size_px: float = 24.0
+    min_blur: float = 5.0
+    min_brightness: float = 0.08
 
 
 class ExpressionFilter:
@@ -29,12 +39,12 @@ class ExpressionFilter:
 
     Frame aggregation at decision level (Li & Deng, arXiv 1804.08348, section 4.2.1): an exponential mean of the
     probabilities over time, so that it does not depend on the frame rate. The reported expression changes when another
-    has been more probable for a while, by the card's hysteresis for its dwell; by less, for longer in proportion, so
-    that of two expressions that are nearly tied the more probable one is reported in the end. This is a cumulative sum
-    test (Page, Biometrika 41, 1954) whose steps are capped.
+    has been more probable for a while, by the hysteresis for the dwell; by less, for longer in proportion, so that of
+    two expressions that are nearly tied the more probable one is reported in the end. This is a cumulative sum test
+    (Page, Biometrika 41, 1954) whose steps are capped.
 
     Args:
-        smoothing: from the model's card.
+        smoothing: from the model's metadata.
     """
 
     def __init__(self, smoothing: Smoothing) -> None:
@@ -72,7 +82,7 @@ class ExpressionFilter:
         return (self._time_s - self._since_s) * 1000
 
 
-def doubt(confidence: float, quality: Quality, smoothing: Smoothing) -> str | None:
+def uncertainty(confidence: float, quality: Quality, smoothing: Smoothing) -> str | None:
     """Why an answer is uncertain: "small", "blurred", "dark" or "ambiguous"; None if it is not."""
     if quality.size_px < smoothing.min_size_px:
         return "small"
@@ -81,24 +91,3 @@ def doubt(confidence: float, quality: Quality, smoothing: Smoothing) -> str | No
     if quality.blur < smoothing.min_blur:
         return "blurred"
     return "ambiguous" if confidence < smoothing.min_confidence else None
-
-
-def intensity(prediction: Prediction, expression: Expression) -> float:
-    """How strongly a face shows an expression, 0-1: its probability over its own and neutral's.
-
-    A proxy: a model that is unsure between faint and strong says so by putting some probability on neutral.
-    Neutral itself has no intensity.
-    """
-    if expression is Expression.NEUTRAL:
-        return 0.0
-    own, neutral = prediction.probabilities[expression], prediction.probabilities.get(Expression.NEUTRAL, 0.0)
-    return own / (own + neutral) if own + neutral > 0 else 0.0
-
-
-def valence_arousal(prediction: Prediction) -> tuple[float, float]:
-    """Expected place on the circumplex, -1 to 1 each: the mean of the expressions' places by their probabilities.
-
-    A proxy: no annotated valence or arousal was ever seen in training.
-    """
-    places = [(p, _CIRCUMPLEX[label]) for label, p in prediction.probabilities.items()]
-    return sum(p * valence for p, (valence, _) in places), sum(p * arousal for p, (_, arousal) in places)

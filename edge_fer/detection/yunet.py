@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_fer.core import FaceBox, Picture
+from edge_fer.core import Detection, FaceBox, Image, Landmarks
 from edge_fer.errors import DataError, InputMissingError
 
 
 class YuNetDetector:
     """YuNet (Wu et al., Machine Intelligence Research 2023) in ``cv2``; implements ``core.FaceDetector``.
 
-    The picture is first reduced until the smallest wanted face has 24 pixels: the time goes with the area.
+    The image is first reduced until the smallest wanted face has 24 pixels: the time goes with the area.
 
     YuNet frames faces from hairline to chin and ear to ear. A square about the same centre, with ``side`` times the
     geometric mean of the sides, frames them as the Haar cascade does: 1.08-1.11 on photos, clips, FER2013 and the demo
@@ -48,8 +48,8 @@ class YuNetDetector:
             ) from None
 
     def detect(
-        self, gray: Picture, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
-    ) -> list[FaceBox]:
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
+    ) -> list[Detection]:
         """See ``core.FaceDetector``."""
         height, width = gray.shape
         if min(height, width) < min_px:
@@ -58,14 +58,20 @@ class YuNetDetector:
         size_wh = (round(width / reduction), round(height / reduction))
         reduced = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA) if reduction > 1 else gray
         self._net.setInputSize(size_wh)
-        self._net.setScoreThreshold(self.min_score_weak if expected or rough else self.min_score)
+        self._net.setScoreThreshold(self.min_score_weak if expected or coarse else self.min_score)
         _, found = self._net.detect(cv2.cvtColor(reduced, cv2.COLOR_GRAY2BGR))
         if found is None:
             return []
         scale = np.array([width / size_wh[0], height / size_wh[1]])
         corners, sizes = found[:, :2] * scale, found[:, 2:4] * scale
-        boxes = []
-        for (x, y), side in zip(corners + sizes / 2, self.side * np.sqrt(sizes.prod(axis=1)), strict=True):
+        # Right eye, left eye, nose, right and left corner of the mouth; the score comes last.
+        points = (found[:, 4:14].reshape(-1, 5, 2) * scale).tolist()
+        detections = []
+        for (x, y), side, (right_eye, left_eye, nose, *mouth), score in zip(
+            corners + sizes / 2, self.side * np.sqrt(sizes.prod(axis=1)), points, found[:, 14].tolist(), strict=True
+        ):
             if min_px <= side <= max_px:
-                boxes.append(FaceBox(float(x - side / 2), float(y - side / 2), float(side), float(side)))
-        return sorted(boxes, key=lambda box: (-box.w * box.h, box.x, box.y))
+                box = FaceBox(float(x - side / 2), float(y - side / 2), float(side), float(side))
+                landmarks = Landmarks(tuple(right_eye), tuple(left_eye), tuple(nose), tuple(map(tuple, mouth)))
+                detections.append(Detection(box, score, landmarks))
+        return sorted(detections, key=lambda one: (-one.box.area, one.box.x, one.box.y))

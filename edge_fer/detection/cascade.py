@@ -8,16 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_fer.core import FaceBox, Picture
+from edge_fer.core import Detection, FaceBox, Image
 from edge_fer.errors import DataError, InputMissingError, UnavailableError
 
 _CASCADE = "haarcascade_frontalface_default.xml"
 
 
-class HaarDetector:
+class CascadeDetector:
     """OpenCV's cascade of Haar features (Viola & Jones, CVPR 2001); implements ``core.FaceDetector``.
 
-    The picture is first reduced until the smallest wanted face has 28 pixels. The cascade's window has 24, but right
+    The image is first reduced until the smallest wanted face has 28 pixels. The cascade's window has 24, but right
     at that size it misses many. Searching is where most of the time goes, so it counts.
 
     Args:
@@ -31,8 +31,8 @@ class HaarDetector:
     """
 
     slow_on_large = True
-    scale_factor, scale_factor_rough = 1.1, 1.2
-    min_neighbors, min_neighbors_expected, min_neighbors_rough = 5, 2, 1
+    scale_factor, scale_factor_coarse = 1.1, 1.2
+    min_neighbors, min_neighbors_expected, min_neighbors_coarse = 5, 2, 1
 
     def __init__(self, cascade: Path | None = None) -> None:
         if cascade and not cascade.is_file():
@@ -53,8 +53,8 @@ class HaarDetector:
         self.enough_px = self._cascade.getOriginalWindowSize()[0] * 7 / 6
 
     def detect(
-        self, gray: Picture, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
-    ) -> list[FaceBox]:
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
+    ) -> list[Detection]:
         """See ``core.FaceDetector``."""
         height, width = gray.shape
         reduction = max(1.0, min_px / self.enough_px)
@@ -66,11 +66,11 @@ class HaarDetector:
         method = cv2.INTER_AREA if reduction > 2 else cv2.INTER_LINEAR
         reduced = cv2.resize(gray, size_wh, interpolation=method) if reduction > 1 else gray
         neighbors = self.min_neighbors_expected if expected else self.min_neighbors
-        if rough:
-            neighbors = self.min_neighbors_rough
+        if coarse:
+            neighbors = self.min_neighbors_coarse
         found = self._cascade.detectMultiScale(
             reduced,
-            self.scale_factor_rough if rough else self.scale_factor,
+            self.scale_factor_coarse if coarse else self.scale_factor,
             neighbors,
             minSize=(smallest, smallest),
             maxSize=(largest, largest),
@@ -78,4 +78,4 @@ class HaarDetector:
         x_scale, y_scale = width / size_wh[0], height / size_wh[1]
         # Lists of Python's numbers: with those of NumPy, all that is reckoned from the boxes would be slower.
         boxes = [FaceBox(x * x_scale, y * y_scale, w * x_scale, h * y_scale) for x, y, w, h in np.array(found).tolist()]
-        return sorted(boxes, key=lambda box: (-box.w * box.h, box.x, box.y))
+        return [Detection(box) for box in sorted(boxes, key=lambda box: (-box.w * box.h, box.x, box.y))]

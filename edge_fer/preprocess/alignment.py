@@ -1,4 +1,4 @@
-"""How far a face is tilted, by its eyes: for models that were trained on faces turned upright."""
+"""How far a face is tilted, by its eyes: for a model that wants faces upright and a detector without landmarks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal, TypeAlias
 
 import cv2
 
-from edge_fer.core import FaceBox, Picture
+from edge_fer.core import FaceBox, Image
 from edge_fer.errors import UnavailableError
 
 Alignment: TypeAlias = Literal["none", "eyes"]
-"""How faces are turned before they are cut out: not at all, or upright by their eyes. A model's card says which."""
+"""How faces are turned before they are cut out: not at all, or upright by their eyes. A model's metadata says which."""
 
 
-class EyeTilt:
-    """Tilt of a face by OpenCV's Haar cascade for eyes.
+class EyeFinder:
+    """Finds the eyes of a face by OpenCV's Haar cascade for eyes.
 
     Raises:
         UnavailableError: this OpenCV has no such cascade.
@@ -24,7 +24,7 @@ class EyeTilt:
 
     face_px = 120
     """A face is brought to this width first: the cascade's window is 20 pixels, and an eye is a sixth of a face. The
-    cost is the same for all faces then, and a training picture is looked at as a frame is."""
+    cost is the same for all faces then, and a training image is looked at as a frame is."""
     max_tilt_deg = 35.0
     """A pair of eyes that is tilted by more is no pair; nor does the face detector find such faces."""
 
@@ -41,7 +41,7 @@ class EyeTilt:
                 "'opencv-python-headless>=4.13,<5'`, or use a model without alignment."
             )
 
-    def __call__(self, gray: Picture, box: FaceBox) -> float:
+    def tilt_deg(self, gray: Image, box: FaceBox) -> float:
         """Degrees by which a face is tilted, clockwise as seen; 0 where no two eyes make a pair.
 
         Args:

@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.core import FaceBox, Picture
+from edge_fer.core import Detection, Image
 
 FOLLOW_PX = 20
 """Width to which a face is reduced at most twofold more than needed; small is cheap, and averages noise."""
 REACH = 0.3
 """How far a face may move from one frame to the next, in its widths."""
 RIM = 0.1
-"""Share of the box at each side that is left out: there the background shows, and it does not move with the face."""
+"""Fraction of the box at each side that is left out: there the background shows, and it does not move with the face."""
 
 
 class Pyramid:
     """A grey frame, uint8 (height, width), and its halves, made when they are asked for."""
 
-    def __init__(self, gray: Picture) -> None:
+    def __init__(self, gray: Image) -> None:
         self._levels = [gray]
 
-    def level(self, number: int) -> Picture:
+    def level(self, number: int) -> Image:
         """The frame, halved so many times. A pixel of it is 2 ** number pixels of the frame wide."""
         while len(self._levels) <= number:
             finer = self._levels[-1]
@@ -34,48 +34,52 @@ class Pyramid:
         return self._levels[number]
 
 
-class Likeness:
-    """The picture of a face in one frame, to find it by in the next.
+class Template:
+    """A face as it looked in one frame, to find it by in the next.
 
     Args:
         frame: the frame.
-        box: the face in it.
+        detection: the face in it.
     """
 
-    def __init__(self, frame: Pyramid, box: FaceBox) -> None:
+    def __init__(self, frame: Pyramid, detection: Detection) -> None:
+        box = detection.box
         self._level = max(0, int(math.log2(max(1.0, box.w / FOLLOW_PX))))
         self._scale = 2.0**self._level
-        self._box = self._box_now = box
+        self._detection = detection
+        self._moved_x = self._moved_y = 0.0
         self._left = max(0, int((box.x + RIM * box.w) / self._scale))
         self._top = max(0, int((box.y + RIM * box.h) / self._scale))
         right, bottom = int((box.x + (1 - RIM) * box.w) / self._scale), int((box.y + (1 - RIM) * box.h) / self._scale)
         self._pixels = frame.level(self._level)[self._top : max(0, bottom), self._left : max(0, right)].copy()
 
-    def find(self, frame: Pyramid, alike: float) -> FaceBox | None:
-        """Where the face is now, near where it was last; None where nothing is alike.
+    def find(self, frame: Pyramid, min_correlation: float) -> Detection | None:
+        """Where the face is now, near where it was last; None where nothing is like it.
 
-        Normalised cross-correlation (``TM_CCOEFF_NORMED``), so that the brightness may change.
+        Normalized cross-correlation (``TM_CCOEFF_NORMED``), so that the brightness may change.
 
         Args:
             frame: the next frame.
-            alike: smallest correlation that counts, 0-1.
+            min_correlation: smallest correlation that counts, 0-1.
+
+        Returns:
+            The detection that the template was made of, with box and landmarks moved.
         """
-        picture, pixels, scale = frame.level(self._level), self._pixels, self._scale
+        image, pixels, scale = frame.level(self._level), self._pixels, self._scale
         height, width = pixels.shape
-        reach = max(2, round(REACH * self._box.w / scale))
-        left = max(0, self._left + round((self._box_now.x - self._box.x) / scale) - reach)
-        top = max(0, self._top + round((self._box_now.y - self._box.y) / scale) - reach)
-        window = picture[top : top + height + 2 * reach, left : left + width + 2 * reach]
+        reach = max(2, round(REACH * self._detection.box.w / scale))
+        left = max(0, self._left + round(self._moved_x / scale) - reach)
+        top = max(0, self._top + round(self._moved_y / scale) - reach)
+        window = image[top : top + height + 2 * reach, left : left + width + 2 * reach]
         if min(height, width) < 4 or window.shape[0] < height or window.shape[1] < width:
             return None
         fit = cv2.matchTemplate(window, pixels, cv2.TM_CCOEFF_NORMED)
         _, best, _, (x, y) = cv2.minMaxLoc(fit)
-        if not best >= alike:
+        if not best >= min_correlation:
             return None
-        moved_x = (left + x + _peak(fit[y], x) - self._left) * scale
-        moved_y = (top + y + _peak(fit[:, x], y) - self._top) * scale
-        self._box_now = FaceBox(self._box.x + moved_x, self._box.y + moved_y, self._box.w, self._box.h)
-        return self._box_now
+        self._moved_x = (left + x + _peak(fit[y], x) - self._left) * scale
+        self._moved_y = (top + y + _peak(fit[:, x], y) - self._top) * scale
+        return self._detection.scaled(1.0, self._moved_x, self._moved_y)
 
 
 def _peak(values: NDArray[Any], place: int) -> float:

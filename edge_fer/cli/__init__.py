@@ -1,0 +1,86 @@
+"""The command line: verbs -> settings -> objects -> the loop. One file a verb."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from edge_fer.cli.bench import add_bench
+from edge_fer.cli.cameras import add_cameras
+from edge_fer.cli.models import add_models
+from edge_fer.cli.run import add_run
+from edge_fer.cli.verbs import Parser
+from edge_fer.errors import EdgeFerError, OutputError, UsageError
+from edge_fer.version import __version__
+
+# Heavy imports (OpenCV, LiteRT, rich) wait until a verb needs them: --help and errors answer at once.
+
+
+def build_parser() -> Parser:
+    """The parser of all verbs; ``firmware_configs`` is tested against it."""
+    parser = Parser(
+        prog="edge-fer",
+        description="Facial-expression recognition for small boards.",
+        epilog="`edge-fer VERB --help` shows the options of a verb, with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"edge-fer {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (add_run, add_models, add_cameras, add_bench):
+        add(verbs)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    _open_closed_streams()
+    verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
+    logging.basicConfig(format="edge-fer: %(message)s", level=logging.INFO if verbose else logging.WARNING)
+    try:
+        parser = build_parser()
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            raise UsageError(_about_unknown(parser, args.verb, unknown[0]))
+        act: Callable[[argparse.Namespace], None] = args.act
+        act(args)
+        sys.stdout.flush()
+    except EdgeFerError as error:
+        print(f"edge-fer: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our stdout has left, as `head` does. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # Sinks say so themselves; this is what a table or a list on stdout has met.
+            print(f"edge-fer: Cannot write to stdout: {error.strerror}. Make room on the disk.", file=sys.stderr)
+            return OutputError.exit_code
+        if verbose:
+            raise
+        print(f"edge-fer: internal error: {error!r}. --verbose shows where; please report it.", file=sys.stderr)
+        return 70
+    return 0
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null where stdout or stderr is closed, else the next file that is opened would take its number."""
+    # In this order: the lowest free number is taken, and stdout's is 1.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it stays open
+
+
+def _about_unknown(parser: argparse.ArgumentParser, verb: str, argument: str) -> str:
+    if not argument.startswith("-"):
+        hint = f" Did you mean --camera {argument}?" if verb == "run" else ""
+        return f"Unexpected argument {argument}.{hint} See `edge-fer {verb} --help`."
+    (verbs,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+    near = difflib.get_close_matches(argument.split("=")[0], verbs[verb]._option_string_actions, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Unknown option {argument}.{hint} See `edge-fer {verb} --help`."

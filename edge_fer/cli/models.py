@@ -1,0 +1,121 @@
+"""``edge-fer models``: list, show, verify and extract bundles."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from edge_fer.cli.verbs import Verbs, add_verb
+
+EXAMPLES = """examples:
+  edge-fer models                  the models in the package
+  edge-fer models show             the metadata of the default model
+  edge-fer models show my.tflite   the metadata of a file
+  edge-fer models verify my.tflite is the file whole, and does it compute the same here as where it was made?
+  edge-fer models extract my.tflite -o parts/   model, metadata, self-test and labels as files
+  edge-fer models --json           for programs
+"""
+
+
+def add_models(verbs: Verbs) -> None:
+    """Add the verb."""
+    models = add_verb(verbs, "models", "list models; show, verify or extract one", EXAMPLES)
+    models.add_argument("--json", action="store_true", help="print JSON")
+    models.set_defaults(act=_list_models)
+    of_one = models.add_subparsers(metavar="show|verify|extract")
+    show = of_one.add_parser("show", help="the metadata of one model")
+    show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    show.set_defaults(act=_show_model)
+    verify = of_one.add_parser("verify", help="check a model's metadata, hash and self-test on this machine")
+    verify.set_defaults(act=_verify_model)
+    extract = of_one.add_parser("extract", help="write the parts of a bundle as files")
+    extract.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default: the model's name)")
+    extract.set_defaults(act=_extract_model)
+    for verb in (show, verify, extract):
+        verb.add_argument(
+            "file",
+            nargs="?",
+            default="accurate",
+            metavar="NAME",
+            help="a model of the package, or a bundle's file (default: accurate)",
+        )
+
+
+def _list_models(args: argparse.Namespace) -> None:
+    from edge_fer.model.bundle import BUNDLES
+
+    models = [_described(path) for path in sorted(BUNDLES.glob("*.tflite"))]
+    if args.json:
+        print(json.dumps(models, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "kB", "reports", "accuracy on PublicTest", "")
+    for model in models:
+        metrics = model["facts"].get("public_test", {})
+        known = [head["name"] for head in model["heads"] if head["name"] in metrics]
+        accuracy = "\n".join(f"{name} {metrics[name]['accuracy']:.1%}, N = {metrics[name]['n']:,}" for name in known)
+        reports = f"{len(model['heads'][0]['labels'])} expressions"
+        default = "default" if model["default"] else ""
+        table.add_row(model["name"], f"{model['bytes'] / 1000:.0f}", reports, accuracy, default)
+    Console().print(table)
+
+
+def _show_model(args: argparse.Namespace) -> None:
+    model = _described(args.file)
+    if args.json:
+        print(json.dumps(model, indent=2))
+    else:
+        _print_model(model)
+
+
+def _verify_model(args: argparse.Namespace) -> None:
+    from edge_fer.model.bundle import Bundle
+    from edge_fer.model.classifier import TfliteClassifier
+
+    bundle = Bundle.load(args.file)
+    TfliteClassifier(bundle)
+    most_lsb = bundle.selftest.check_golden(bundle.model, str(bundle))
+    exactly = f"within {most_lsb} LSB" if most_lsb else "to the bit"
+    vectors = len(bundle.selftest.inputs)
+    print(f"{bundle} is good: metadata, hash, self-test, and {vectors} golden vectors {exactly}.")
+
+
+def _extract_model(args: argparse.Namespace) -> None:
+    from edge_fer.model.bundle import Bundle, extract
+
+    for written in extract(Bundle.load(args.file), args.output or Path(Path(args.file).stem)):
+        print(written)
+
+
+def _described(name: Path | str) -> dict[str, Any]:
+    """All that a bundle says of itself, for people and for ``--json``."""
+    from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
+
+    bundle = Bundle.load(name)
+    assert bundle.path
+    place = {"file": str(bundle.path), "bytes": bundle.path.stat().st_size, "default": bundle.path == DEFAULT_MODEL}
+    return {**place, **bundle.metadata.to_table()}
+
+
+def _print_model(model: dict[str, Any]) -> None:
+    preprocess = model["preprocess"]
+    print(f"{model['name']}  {model['file']}  {model['bytes'] / 1000:.0f} kB")
+    print(
+        f"crop margin {preprocess['margin']}, alignment {preprocess['alignment']}, "
+        f"preprocessing version {preprocess['version']}"
+    )
+    metrics = model["facts"].get("public_test", {})
+    for place, head in enumerate(model["heads"]):
+        print(f"\nhead {head['name']}{' (reported)' if place == 0 else ''}, temperature {head['temperature']}")
+        print(f"  labels    {', '.join(head['labels'])}")
+        row = metrics.get(head["name"])
+        if row:
+            print(f"  accuracy  {row['accuracy']:.2%} of N = {row['n']:,} (float model: {row['accuracy_float']:.2%})")
+            print(f"  macro F1  {row['macro_f1']:.3f}")
+            recall = (f"{label} {value:.0%}" for label, value in row["recall"].items() if value is not None)
+            print(f"  recall    {', '.join(recall)}")
+    print(f"\nsha256 {model['model_sha256']}")

@@ -1,0 +1,1 @@
+"""The model on the device: its file, what it says of itself, and how it is run."""

@@ -1,0 +1,214 @@
+"""The model bundle: one file that holds a model and all that makes it right.
+
+A bundle is a ``.tflite`` FlatBuffer with a ZIP archive behind it. LiteRT reads the front and ignores the rest; ZIP
+tools read the back and ignore the front (``unzip -p model.tflite metadata.json`` works). The archive holds
+
+* ``metadata.json``: what the graph cannot say (see ``spec.Metadata``; as JSON: ``metadata.schema.json``);
+* ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
+* ``labels.txt``: the first head's labels, a line each, for other programs.
+
+Shape, dtype, scale and zero point are read from the graph, never from the metadata. This file alone reads and writes
+the format.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_fer.errors import BundleError, ConfigError, InputMissingError, OutputError
+from edge_fer.files import make_folder, write_atomically
+from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
+from edge_fer.model.spec import METADATA_VERSION, Metadata
+from edge_fer.preprocess import PREPROCESS_VERSION
+
+BUNDLES = Path(__file__).parent.parent / "bundles"
+DEFAULT_MODEL = BUNDLES / "accurate.tflite"
+
+_FLATBUFFER_ID = b"TFL3"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes, whenever it is exported
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model with its metadata and self-test.
+
+    Attributes:
+        model: the FlatBuffer.
+        metadata: see ``spec.Metadata``.
+        selftest: see ``selftest.SelfTest``.
+        path: where it was read from; None for one that is not in a file yet.
+    """
+
+    model: bytes
+    metadata: Metadata
+    selftest: SelfTest
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, name: Path | str = DEFAULT_MODEL) -> Bundle:
+        """Read a bundle and check all that can be checked without running it.
+
+        Args:
+            name: path of a file, or the name of a model in the package: "nano".
+
+        Raises:
+            InputMissingError: no such file, and no such name.
+            BundleError: it is not a bundle, it is damaged, or it was made for another version of edge-fer.
+        """
+        path = Path(name)
+        if path.name == str(name) and not path.exists() and (packaged := BUNDLES / f"{name}.tflite").is_file():
+            path = packaged
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise InputMissingError(f"No model {path}; `edge-fer models` lists those in the package.") from None
+        except OSError as error:
+            raise BundleError(f"Cannot read {path}: {error.strerror}.") from None
+        model, table, selftest = _parts(content, path)
+        metadata = _checked(table, path)
+        if sha256(model) != metadata.model_sha256:
+            raise BundleError(f"{path} is damaged: the model does not match its metadata. Copy or export it again.")
+        inputs, outputs = selftest.inputs, selftest.outputs
+        usable = inputs.ndim == 4 and outputs.ndim == 2 and 0 < len(inputs) == len(outputs)
+        if not usable or not 0 <= selftest.tolerance_lsb <= 64:
+            raise BundleError(f"{path} has no usable self-test. Export it again.")
+        return cls(model, metadata, selftest, path)
+
+    @classmethod
+    def new(cls, model: bytes, metadata: Metadata, selftest: SelfTest) -> Bundle:
+        """A bundle around a bare FlatBuffer, after the last tool that changes it (the Edge TPU compiler) has run.
+
+        Raises:
+            BundleError: the model is no bare FlatBuffer.
+        """
+        if model[4:8] != _FLATBUFFER_ID:
+            raise BundleError("This is not a .tflite model.")
+        if zipfile.is_zipfile(io.BytesIO(model)):
+            raise BundleError("This model has metadata already; attach it to the bare .tflite file.")
+        preprocess = dataclasses.replace(metadata.preprocess, version=PREPROCESS_VERSION)
+        return cls(model, dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess), selftest)
+
+    def __str__(self) -> str:
+        """What it is called in messages: its path, else the model's name."""
+        return str(self.path or self.metadata.name)
+
+    def with_metadata(self, **changes: Any) -> Bundle:
+        """The same model with other metadata, by field of ``spec.Metadata``."""
+        return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, **changes), path=None)
+
+    def members(self) -> dict[str, bytes]:
+        """The members of the archive, by name."""
+        arrays = io.BytesIO()
+        tolerance = self.selftest.tolerance_lsb
+        unusual: dict[str, Any] = {} if tolerance == TOLERANCE_LSB else {"tolerance": np.float64(tolerance)}
+        np.savez_compressed(arrays, inputs=self.selftest.inputs, outputs=self.selftest.outputs, **unusual)
+        return {
+            "metadata.json": json.dumps(self.metadata.to_table(), indent=1).encode(),
+            "selftest.npz": arrays.getvalue(),
+            "labels.txt": "".join(f"{label}\n" for label in self.metadata.heads[0].labels).encode(),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The file. The same bundle gives the same bytes."""
+        file = io.BytesIO()
+        file.write(self.model)
+        with zipfile.ZipFile(file, "a") as archive:
+            for name, content in self.members().items():
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, compress_type=zipfile.ZIP_DEFLATED)
+        return file.getvalue()
+
+    def write(self, path: Path) -> Bundle:
+        """Write the file, whole or not at all; returns the bundle with its path.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_atomically(path, self.to_bytes())
+        return dataclasses.replace(self, path=path)
+
+
+load_bundle = Bundle.load
+"""The public name of it."""
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest. ``hashlib`` loads OpenSSL, 3.5 MB for one digest; Python has its own code, as ``random`` uses it."""
+    for name in ("_sha2", "_sha256"):  # from 3.12 on, and 3.11
+        try:
+            return str(import_module(name).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    return str(import_module("hashlib").sha256(data).hexdigest())  # a Python that was built to have OpenSSL's alone
+
+
+def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
+    """FlatBuffer, metadata and self-test of a file's content."""
+    if content[4:8] != _FLATBUFFER_ID:
+        raise BundleError(f"{path} is not a .tflite model.")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            if (broken := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {broken!r} is wrong")
+            model = content[: min(info.header_offset for info in archive.infolist())]
+            table = json.loads(archive.read("metadata.json"))
+            with np.load(io.BytesIO(archive.read("selftest.npz")), allow_pickle=False) as arrays:
+                inputs, outputs = np.asarray(arrays["inputs"]), np.asarray(arrays["outputs"])
+                tolerance = float(arrays["tolerance"]) if "tolerance" in arrays else TOLERANCE_LSB
+    except zipfile.BadZipFile:
+        raise BundleError(
+            f"{path} has no metadata: it is a bare .tflite file, or it was cut short. Export it with "
+            "export/quantize.py."
+        ) from None
+    except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
+        raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
+    if len(names) != len(set(names)):
+        raise BundleError(f"{path} has a member twice. Export it again.")
+    return model, table, SelfTest(inputs, outputs, tolerance)
+
+
+def _checked(table: Any, path: Path) -> Metadata:
+    try:
+        versions = int(table["metadata_version"]), int(table["preprocess"]["version"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BundleError(f"{path} has metadata that cannot be read ({error!r}). Export it again.") from None
+    if versions != (METADATA_VERSION, PREPROCESS_VERSION):
+        raise BundleError(
+            f"{path} was exported for metadata version {versions[0]} and preprocessing version {versions[1]}; this "
+            f"edge-fer has {METADATA_VERSION} and {PREPROCESS_VERSION}. Export it again with this version's "
+            "export/quantize.py."
+        )
+    try:
+        return Metadata.from_table(table, str(path))
+    except ConfigError as error:
+        raise BundleError(f"{error} Export it again.") from None
+
+
+def extract(bundle: Bundle, folder: Path) -> list[Path]:
+    """Write the parts of a bundle into a folder: ``model.tflite`` alone, and the members of the archive.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: a file is there already, or the folder cannot be written.
+    """
+    parts: Mapping[str, bytes] = {"model.tflite": bundle.model, **bundle.members()}
+    for name in parts:
+        if (folder / name).exists():
+            raise OutputError(f"{folder / name} exists; choose another folder.")
+    make_folder(folder)
+    for name, content in parts.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in parts]

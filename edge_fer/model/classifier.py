@@ -1,0 +1,114 @@
+"""The expression network: logits, probabilities, and the self-test that guards them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.core import Image, Prediction
+from edge_fer.errors import BundleError, UnavailableError
+from edge_fer.model.bundle import Bundle
+from edge_fer.model.litert import Network, probe_edgetpu
+from edge_fer.model.spec import Head
+
+log = logging.getLogger(__name__)
+
+
+class TfliteClassifier:
+    """Runs the model of a bundle; implements ``core.Classifier``.
+
+    Args:
+        bundle: the model with its metadata.
+        threads: CPU threads of the interpreter.
+        device: "cpu", or "edgetpu" for a Coral. Without a working Edge TPU the CPU does the work, and the log says so.
+
+    Attributes:
+        bundle: as given.
+        size_hw: height and width of the tensors that the model takes.
+        device: what really does the work.
+
+    Raises:
+        BundleError: the model cannot be loaded, does not fit its metadata, or fails its self-test.
+        UnavailableError: no runtime is installed, or the model needs an Edge TPU and there is none.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
+        self.bundle = bundle
+        if device == "edgetpu" and (problem := probe_edgetpu()) is not None:
+            device = "cpu"
+            log.warning("The Edge TPU cannot be used (%s). The CPU does the work instead.", problem)
+        self.device = device
+        try:
+            self._network = Network(bundle.model, threads, edgetpu=device == "edgetpu")
+            (self._input,), (self._output,) = self._network.inputs, self._network.outputs
+        except BundleError as error:
+            if b"edgetpu-custom-op" in bundle.model and device == "cpu":
+                raise UnavailableError(
+                    f"{bundle} is compiled for the Edge TPU, and there is none. Use the CPU file of this model."
+                ) from None
+            raise BundleError(f"{bundle}: {error}") from None
+        except ValueError:
+            raise BundleError(f"{bundle} has several inputs or outputs; edge-fer takes one of each.") from None
+        self._tensor_shape = self._checked_shape()
+        self.size_hw = self._tensor_shape[1:3]
+        self._check_selftest()
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads of the model; the first is what ``classify`` reports."""
+        return self.bundle.metadata.heads
+
+    def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
+        """See ``core.Classifier``: uint8 (height, width, 1) each, as ``preprocess.Preprocessor`` gives them."""
+        head = self.heads[0]
+        predictions = []
+        for tensor in tensors:
+            probabilities = softmax(self.logits(tensor)[: len(head.labels)] / head.temperature)
+            predictions.append(Prediction(dict(zip(head.labels, probabilities.tolist(), strict=True))))
+        return predictions
+
+    def logits(self, tensor: Image) -> NDArray[np.float32]:
+        """Logits of all heads, float32 (n,), for one uint8 (height, width, 1)."""
+        return self._output.real(self._raw(tensor))
+
+    def _raw(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        output: NDArray[Any] = self._network.run(tensor.reshape(self._tensor_shape))[0][0]
+        return output
+
+    def _checked_shape(self) -> tuple[int, int, int, int]:
+        shape = self._input.shape
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 1 or self._input.dtype != np.uint8:
+            kind = np.dtype(self._input.dtype).name
+            raise BundleError(f"{self.bundle} takes {kind} {shape}; edge-fer feeds uint8 (1, height, width, 1).")
+        labels = sum(len(head.labels) for head in self.heads)
+        outputs = int(np.prod(self._output.shape))
+        if labels != outputs:
+            raise BundleError(
+                f"{self.bundle} has {outputs} outputs and {labels} labels in its metadata. Export it again."
+            )
+        return shape
+
+    def _check_selftest(self) -> None:
+        selftest = self.bundle.selftest
+        if selftest.inputs.shape[1:] != self._tensor_shape[1:] or selftest.inputs.dtype != np.uint8:
+            raise BundleError(f"{self.bundle} has a self-test of another shape than its model. Export it again.")
+        outputs = np.stack([self._raw(tensor) for tensor in selftest.inputs]).astype(np.float64)
+        if outputs.shape != selftest.outputs.shape:
+            raise BundleError(f"{self.bundle} has a self-test of another shape than its model. Export it again.")
+        difference = float(np.abs(outputs - selftest.outputs).mean())
+        if not difference <= selftest.tolerance_lsb:
+            raise BundleError(
+                f"{self.bundle} fails its self-test on this device: its outputs are {difference:.1f} LSB off, "
+                f"{selftest.tolerance_lsb:.0f} are allowed. Export it again, or use another version of the runtime."
+            )
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities over the last axis, float32, summing to 1."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -1,0 +1,210 @@
+"""TensorFlow Lite on the device: the only file that makes an interpreter, and the only one that knows the runtimes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.errors import BundleError, UnavailableError
+
+EDGETPU_LIBRARY = "libedgetpu.so.1"
+
+Kernels: TypeAlias = Literal["optimized", "builtin", "reference"]
+"""``optimized``: what the device runs, XNNPACK where it can. ``builtin``: without XNNPACK. ``reference``: slow, and in
+LiteRT the same to the bit on every processor."""
+
+_RESOLVERS = {"builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a graph says of one of its tensors.
+
+    Attributes:
+        name: in the graph.
+        index: its number.
+        shape: as declared.
+        dtype: of its values.
+        scale: 0.0 where it is not quantized, or has a scale for each channel.
+        zero_point: the value that stands for 0.
+        details: all that the runtime tells.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    scale: float
+    zero_point: int
+    details: dict[str, Any]
+
+    def real(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """Quantized values in real units, float32; float values as they are."""
+        values: NDArray[np.float32] = (raw.astype(np.float32) - self.zero_point) * np.float32(self.scale or 1.0)
+        return values
+
+
+class Network:
+    """A graph in the runtime, ready to run.
+
+    Args:
+        model: the FlatBuffer.
+        threads: CPU threads.
+        kernels: which implementations of the operators.
+        edgetpu: hand it to a Coral; see ``probe_edgetpu``, which comes first.
+        keep_all: keep every tensor of the graph, not only its outputs, for ``value``.
+
+    Attributes:
+        inputs: of the graph.
+        outputs: of the graph.
+
+    Raises:
+        BundleError: the runtime cannot load it.
+        UnavailableError: no runtime is installed.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        threads: int = 1,
+        kernels: Kernels = "optimized",
+        *,
+        edgetpu: bool = False,
+        keep_all: bool = False,
+    ) -> None:
+        runtime = load_runtime()
+        options: dict[str, Any] = {}
+        if kernels in _RESOLVERS:
+            options["experimental_op_resolver_type"] = runtime.OpResolverType[_RESOLVERS[kernels]]
+        if edgetpu:
+            options["experimental_delegates"] = [load_delegate(runtime)]
+        if keep_all:
+            options["experimental_preserve_all_tensors"] = True
+        try:
+            with quiet():
+                self._interpreter = runtime.Interpreter(model_content=model, num_threads=threads, **options)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise BundleError(f"The runtime cannot load the model: {str(error).splitlines()[0]}.") from None
+        self.inputs = [_tensor(one) for one in self._interpreter.get_input_details()]
+        self.outputs = [_tensor(one) for one in self._interpreter.get_output_details()]
+
+    def run(self, *values: NDArray[Any]) -> list[NDArray[Any]]:
+        """The raw outputs for raw inputs, in the graph's own dtypes and shapes."""
+        for tensor, value in zip(self.inputs, values, strict=True):
+            self._interpreter.set_tensor(tensor.index, value)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(tensor.index) for tensor in self.outputs]
+
+    def run_each(self, values: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any]:
+        """The first output (n, ...) of n inputs without a batch axis, one after another."""
+        return np.stack([self.run(value[np.newaxis])[0][0] for value in values])
+
+    def value(self, index: int) -> NDArray[Any]:
+        """What a tensor holds after ``run``; needs ``keep_all`` where it is not an output."""
+        content: NDArray[Any] = self._interpreter.get_tensor(index)
+        return content
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors of the graph."""
+        return [_tensor(one) for one in self._interpreter.get_tensor_details()]
+
+    def operators(self) -> list[dict[str, Any]]:
+        """Operators in the order in which they run: ``op_name``, and ``inputs`` and ``outputs`` by index."""
+        # Private, but the same in all three runtimes; the public interface does not tell the operators.
+        operators: list[dict[str, Any]] = self._interpreter._get_ops_details()
+        return operators
+
+
+def _tensor(details: dict[str, Any]) -> Tensor:
+    scale, zero_point = details["quantization"]
+    return Tensor(
+        name=details["name"],
+        index=int(details["index"]),
+        shape=tuple(int(side) for side in details["shape"]),
+        dtype=details["dtype"],
+        scale=float(scale),
+        zero_point=int(zero_point),
+        details=details,
+    )
+
+
+def load_runtime() -> ModuleType:
+    """The first TensorFlow Lite runtime that is installed: ai-edge-litert, tflite-runtime, TensorFlow.
+
+    Raises:
+        UnavailableError: none is.
+    """
+    for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise UnavailableError("No TensorFlow Lite runtime: run `pip install ai-edge-litert`.")
+
+
+def runtime_name() -> str:
+    """The runtime with its version: "ai-edge-litert 2.3.0"."""
+    name = load_runtime().__name__.partition(".")[0].replace("_", "-")
+    try:
+        return f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:  # tensorflow-cpu and the like
+        return f"{name} of unknown version"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the runtime's C++ chatter off stderr. It has no setting for it; what goes wrong is raised as well."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def probe_edgetpu() -> str | None:
+    """Why the Edge TPU cannot be used, or None if it can.
+
+    The delegate is loaded in a child process: with a wrong version of the library it does not fail, it crashes.
+    """
+    script = (
+        "import sys; from edge_fer.model import litert\n"
+        "try: litert.load_delegate(litert.load_runtime())\n"
+        "except Exception as error: print(error); sys.exit(1)"
+    )
+    try:
+        child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return "its library hangs; unplug the Coral, plug it in again"
+    if child.returncode == 0:
+        return None
+    if child.returncode < 0:
+        signal = -child.returncode
+        return f"{EDGETPU_LIBRARY} crashes with this runtime (signal {signal}); install a matching libedgetpu"
+    reason = child.stdout.strip() or "no reason given"
+    if "cannot open shared object" in reason:
+        return f"{EDGETPU_LIBRARY} is not installed; see firmware_configs/README.md"
+    return f"{reason}; is the Coral plugged in, and may this user use it?"
+
+
+def load_delegate(runtime: ModuleType) -> Any:
+    """The Edge TPU's delegate. A wrong version of its library crashes the process: ``probe_edgetpu`` comes first."""
+    # tensorflow.lite keeps the function one level deeper than the two runtimes.
+    load = getattr(runtime, "load_delegate", None) or runtime.experimental.load_delegate
+    return load(EDGETPU_LIBRARY)
