@@ -202,9 +202,7 @@ def _frame_of(frame: Any) -> Frame:
             raise DataError(f"Frame.gray is {_named(frame.gray)}; it must be uint8 (height, width).")
         return frame
     if frame is None:
-        raise DataError(
-            "None is no image: cv2.imread gives it for a file that it cannot read. Check the path."
-        )
+        raise DataError("None is no image: cv2.imread gives it for a file that it cannot read. Check the path.")
     if isinstance(frame, str | Path):
         raise DataError(f"A path is no image: read it with cv2.imread({str(frame)!r}), or use stream({str(frame)!r}).")
     if not isinstance(frame, np.ndarray):

@@ -22,8 +22,9 @@ from rich.table import Table
 from edge_fer.core import Expression
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import EdgeFerError, InputMissingError, UsageError
-from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess import Preprocessor
 from evaluation import datasets, figures, robustness
 from evaluation.datasets import Dataset
 from evaluation.model_card import model_card
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="TFLITE", help="default: the shipped one")
+    parser.add_argument(
+        "--model", default="accurate", metavar="NAME", help="a model of the package, or a bundle's file (accurate)"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     parser.add_argument("--split", default="PublicTest", choices=["PublicTest", "PrivateTest"])
     parser.add_argument(
@@ -56,22 +59,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _evaluate(
-    model: Path, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None
-) -> None:
-    classifier = TfliteClassifier(load_bundle(model))
-    card = classifier.bundle.card
+def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None) -> None:
+    bundle = Bundle.load(model)
+    classifier = TfliteClassifier(bundle)
+    preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
     console, progress = Console(), Console(stderr=True)
     progress.print(f"Reading {folder} ...")
     splits = datasets.load(folder)
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     data = splits[split]
-    results: dict[str, Any] = {"model": card.name, "split": split}
+    results: dict[str, Any] = {"model": bundle.metadata.name, "split": split}
 
     def logits_of(faces: robustness.Faces, title: str) -> NDArray[np.float32]:
-        faces = datasets.aligned(faces, card.align, card.margin)
-        return np.stack([classifier.logits(face) for face in _tracked(faces, title, progress)])
+        shown = _tracked(faces, title, progress)
+        return np.stack([classifier.logits(preprocessor.crop(face[..., 0])) for face in shown])
 
     clean = logits_of(data.images, "clean faces")
     results["clean"] = figures.evaluate_logits(clean, data, classifier.heads)
@@ -91,13 +93,11 @@ def _evaluate(
         table.add_row(name, *(f"{accuracy:.2%}" for accuracy in row.values()))
     console.print(table)
 
-    console.print(_through_detector(classifier, data, count, results, progress))
+    console.print(_through_detector(classifier, preprocessor, data, count, results, progress))
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if card_file:
-        card_file.write_text(
-            model_card(classifier.bundle, classifier.bundle.path.stat().st_size, results), encoding="utf-8"
-        )
+        card_file.write_text(model_card(bundle, len(bundle.to_bytes()), results), encoding="utf-8")
 
 
 def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteClassifier) -> dict[str, float]:
@@ -106,13 +106,18 @@ def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteCl
 
 
 def _through_detector(
-    classifier: TfliteClassifier, data: Dataset, count: int, results: dict[str, Any], progress: Console
+    classifier: TfliteClassifier,
+    preprocessor: Preprocessor,
+    data: Dataset,
+    count: int,
+    results: dict[str, Any],
+    progress: Console,
 ) -> Table:
     """Accuracy of the same faces as crops and through Haar, scene by scene, and of all together."""
-    heads, card = classifier.heads, classifier.bundle.card
+    heads = classifier.heads
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     part = data[chosen]
-    crops = np.stack([classifier.logits(face) for face in datasets.aligned(part.images, card.align, card.margin)])
+    crops = np.stack([classifier.logits(face) for face in preprocessor.crops(part.images)])
     columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
     table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
     detector = CascadeDetector()
@@ -121,7 +126,7 @@ def _through_detector(
     results["through_detector"] = {}
     for seed, (side, tilt) in enumerate(_tracked(kinds, "through the detector", progress)):
         scenes = robustness.scenes(part.images, side, tilt, seed)
-        tensors = robustness.found_tensors(detector, scenes, card.margin, card.align)
+        tensors = robustness.found_tensors(detector, scenes, preprocessor)
         found = np.array([place for place, tensor in enumerate(tensors) if tensor is not None], np.int64)
         if len(found) == 0:
             continue

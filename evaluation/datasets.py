@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.progress import track
 
 from edge_fer.core import Expression as E
-from edge_fer.core import FaceBox
 from edge_fer.errors import DataError, InputMissingError
-from edge_fer.preprocess.alignment import Alignment, EyeTilt
-from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.preprocess.alignment import Alignment
 
 SIDE = 48
 FER2013_LABELS = (E.ANGER, E.DISGUST, E.FEAR, E.HAPPINESS, E.SADNESS, E.SURPRISE, E.NEUTRAL)
@@ -109,8 +108,7 @@ def load(
     folder: Path,
     exclude: str | None = None,
     size_hw: tuple[int, int] = (SIDE, SIDE),
-    align: Alignment = "none",
-    margin: float = 0.0,
+    alignment: Alignment = "none",
 ) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
@@ -119,8 +117,7 @@ def load(
         exclude: name of a CSV in the folder whose column ``row`` lists Training rows to leave out, numbered as in
             FER+'s image names (``fer0000078.png`` is 78). Ignored when no such file is there.
         size_hw: what pictures of class folders are brought to. Those of FER2013 are 48x48 and stay so.
-        align: how faces are turned.
-        margin: of the pictures around the faces, see ``aligned``.
+        alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training rows
@@ -139,31 +136,18 @@ def load(
     else:
         splits = _load_folders(folder, size_hw)
     splits = _without_leaks(splits)
-    return {
-        name: dataclasses.replace(split, images=aligned(split.images, align, margin)) for name, split in splits.items()
-    }
+    if alignment != "none":
+        splits = {name: _aligned(split, alignment) for name, split in splits.items()}
+    return splits
 
 
-def aligned(images: NDArray[np.uint8], align: Alignment, margin: float) -> NDArray[np.uint8]:
-    """Pictures of one face each, turned as the runtime turns a face; as they are where no eyes are found.
-
-    Args:
-        images: uint8 (n, height, width, 1).
-        align: of the model's card; "none" changes nothing.
-        margin: how far the pictures reach beyond the faces, as a fraction of the faces' sides.
-    """
-    if align == "none" or len(images) == 0:
-        return images
-    tilt = EyeTilt()
-    height, width = images.shape[1:3]
-    whole = FaceBox(0, 0, width, height)
-    face_w, face_h = width / (1 + 2 * margin), height / (1 + 2 * margin)
-    face = FaceBox((width - face_w) / 2, (height - face_h) / 2, face_w, face_h)
+def _aligned(data: Dataset, alignment: Alignment) -> Dataset:
+    if len(data) == 0:
+        return data
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), data.images.shape[1:3])
     console = Console(stderr=True)
-    shown = track(images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
-    return np.stack(
-        [face_tensor(image[..., 0], whole, (height, width), 0.0, tilt(image[..., 0], face)) for image in shown]
-    )
+    shown = track(data.images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
+    return dataclasses.replace(data, images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
 
 
 def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
@@ -286,8 +270,7 @@ def _load_classes(folder: Path, size_hw: tuple[int, int]) -> Dataset:
             gray = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
             if gray is None:
                 raise DataError(f"{file} cannot be read as a picture.")
-            whole = FaceBox(0, 0, gray.shape[1], gray.shape[0])
-            images.append(face_tensor(gray.astype(np.uint8, copy=False), whole, size_hw, margin=0.0))
+            images.append(Preprocessor(PreprocessSpec(), size_hw).crop(gray.astype(np.uint8, copy=False)))
             expressions.append(by_name[path.name.lower()])
     if not images:
         raise InputMissingError(f"{folder} holds no class folders (angry, happy, ...).")

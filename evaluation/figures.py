@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from edge_fer.core import Expression
-from edge_fer.model.bundle import Head
+from edge_fer.model.spec import Head
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, Dataset
 
 

@@ -29,32 +29,35 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
     """The card as Markdown.
 
     Args:
-        bundle: the model with its own card, whose facts the exporter wrote.
+        bundle: the model with its metadata, whose facts the exporter wrote.
         size_bytes: of the bundle.
         results: of ``python -m evaluation``.
     """
-    card, facts = bundle.card, bundle.card.facts
+    metadata, facts = bundle.metadata, bundle.metadata.facts
     training, exported = facts.get("training", {}), facts.get("public_test", {})
     rows = training.get("rows", {})
-    shape = bundle.selftest_inputs.shape[1:]
-    heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in card.heads)
+    shape = bundle.selftest.inputs.shape[1:]
+    heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
     share = training.get("share")
     averaged = f"; weights {share:.0%} of the way from where it began" if share else ""
-    temperatures = ", ".join(f"{head.name} {head.temperature}" for head in card.heads)
+    temperatures = ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)
     table = [
         ("task", "expression of one cropped face; not identity, not feeling"),
         ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
-        ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {card.preprocess_version}"),
-        ("crop", f"the detector's box, {card.margin:.0%} wider on every side; alignment: {card.align}"),
-        ("output", f"logits of {len(card.heads)} heads, the first is reported: {heads}"),
+        ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {metadata.preprocess.version}"),
+        (
+            "crop",
+            f"the detector's box, {metadata.preprocess.margin:.0%} wider on every side; alignment: {metadata.preprocess.alignment}",
+        ),
+        ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
         ("temperatures", temperatures),
         ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{averaged}"),
         ("rows", ", ".join(f"{name} {count:,}" for name, count in rows.items())),
         ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
-        ("FlatBuffer", f"SHA-256 {card.model_sha256}"),
+        ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
     ]
     lines = [
-        f"# Model card: {card.name}",
+        f"# Model card: {metadata.name}",
         "",
         "Written by `python -m evaluation --model-card`; do not edit. The numbers are of this very file.",
         "",
@@ -80,12 +83,12 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
             f"| {known.get('ece', '')} |"
         )
     lines += ["", "float and ECE are as the exporter measured them on PublicTest.", ""]
-    for head in card.heads:
+    for head in metadata.heads:
         row = results["clean"][head.name]
         recalls = ", ".join(f"{label} {_percent(recall, 0)}" for label, recall in row["recall"].items())
         lines.append(f"- Recall, {head.name}: {recalls}.")
         lines.append(f"- {results['mistakes'][head.name]:.1%} of the neutral faces are called sad ({head.name}).")
-    names = [head.name for head in card.heads]
+    names = [head.name for head in metadata.heads]
     lines += ["", "## Changed faces", "", "Accuracy when every picture is changed. N as above.", ""]
     lines += [f"| change | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for change, row in results["changed"].items():

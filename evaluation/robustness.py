@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.core import FaceBox, FaceDetector, Image
-from edge_fer.preprocess.alignment import Alignment, EyeTilt
-from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.preprocess import Preprocessor
 from evaluation.datasets import SIDE
 
 Faces = NDArray[np.uint8]
@@ -151,26 +150,18 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
         yield Scene(gray, FaceBox(x, y, side_px, side_px))
 
 
-def found_tensors(
-    detector: FaceDetector, drawn: Iterator[Scene], margin: float, align: Alignment
-) -> list[Image | None]:
+def found_tensors(detector: FaceDetector, drawn: Iterator[Scene], preprocessor: Preprocessor) -> list[Image | None]:
     """What the model gets to see of each scene through a detector; None where the face was not found.
 
     Args:
         detector: finds faces.
         drawn: the scenes.
-        margin: of the model's card.
-        align: of the model's card.
+        preprocessor: of the model.
     """
-    tilt_of = EyeTilt() if align == "eyes" else None
     tensors: list[Image | None] = []
     for scene in drawn:
-        boxes = detector.detect(scene.gray, 40.0)
-        best = max(boxes, key=lambda box: box.iou(scene.box), default=None)
-        hit = best is not None and best.iou(scene.box) >= SAME_FACE
-        if best is None or not hit:
-            tensors.append(None)
-            continue
-        tilt_deg = tilt_of(scene.gray, best) if tilt_of else 0.0
-        tensors.append(face_tensor(scene.gray, best, (SIDE, SIDE), margin, tilt_deg))
+        detections = detector.detect(scene.gray, 40.0)
+        best = max(detections, key=lambda one: one.box.iou(scene.box), default=None)
+        found = best is not None and best.box.iou(scene.box) >= SAME_FACE
+        tensors.append(preprocessor(scene.gray, best) if best and found else None)
     return tensors

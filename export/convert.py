@@ -20,7 +20,7 @@ from rich.progress import track
 
 from edge_fer.core import FaceBox
 from edge_fer.errors import BundleError, DataError, InputMissingError
-from edge_fer.model.bundle import Head
+from edge_fer.model.spec import Head
 from edge_fer.preprocess.alignment import Alignment
 from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation import figures

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from edge_fer.model.bundle import Head
 from edge_fer.model.classifier import softmax
+from edge_fer.model.spec import Head
 from evaluation import figures
 from evaluation.datasets import Dataset
 from export.layers import Layer

@@ -19,8 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from edge_fer.errors import EdgeFerError
-from edge_fer.model.bundle import Head
 from edge_fer.model.classifier import load_runtime, softmax
+from edge_fer.model.spec import Head
 from evaluation import figures
 from evaluation.datasets import Dataset
 

@@ -155,7 +155,7 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
     from training import models
 
     model = models.load(model_path)
-    splits = datasets.load(data, align=models.alignment_of(model_path))
+    splits = datasets.load(data, alignment=models.alignment_of(model_path))
     if split not in splits:
         raise InputMissingError(f"{data} has no {split} rows.")
     logits = model.predict(splits[split].images, batch_size=512, verbose=0)

@@ -43,7 +43,7 @@ def average(first: Path, second: Path, share: float, data_folder: Path, run: Pat
     if [each.shape for each in one.get_weights()] != [each.shape for each in other.get_weights()]:
         raise ConfigError(f"{first} and {second} have other layers: only runs of the same network are averaged.")
     Console(stderr=True).print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
+    splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     pairs = zip(one.get_weights(), other.get_weights(), strict=True)
     other.set_weights([(1 - share) * a + share * b for a, b in pairs])
     run.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: P
     networks = [_load_teacher(run) for run in teachers]
     console.print(f"Reading {data_folder} ...")
     recipe = _data_recipe(teachers)
-    splits = datasets.load(data_folder, recipe.exclude or None, align=recipe.align)
+    splits = datasets.load(data_folder, recipe.exclude or None, alignment=recipe.alignment)
     training, validation = splits["Training"], splits["PublicTest"]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("PublicTest", total=len(networks) * (1 + views))

@@ -79,7 +79,7 @@ def fold(first: Path, data_folder: Path, run: Path) -> None:
     path = first / "model.keras"
     network = models.load(path)
     Console(stderr=True).print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
+    splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     folded = fold_gates(network, recipe.model, splits["Training"].images[:FACES])
     run.mkdir(parents=True, exist_ok=True)
     table = read_table(first / "recipe.toml", ["model.squeeze=0"])

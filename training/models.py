@@ -7,14 +7,14 @@ import math
 import tomllib
 import zipfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from edge_fer.errors import ConfigError, DataError, InputMissingError
-from edge_fer.model.bundle import Head
+from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess.alignment import Alignment
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
 from training.recipe import ModelRecipe, Precision
@@ -371,14 +371,13 @@ def restore(network: keras.Model, checkpoint: Path) -> None:
         raise DataError(f"{checkpoint} is not a checkpoint that can be read: {reason}.") from None
 
 
-def description(name: str, align: Alignment = "none") -> str:
-    """The text of ``model.toml``, which tells the exporter what the network cannot say of itself.
+def description(name: str, alignment: Alignment = "none") -> str:
+    """The text of ``model.toml``: the metadata that the network cannot say of itself; see ``edge_fer.model.spec``.
 
     FER2013's crops are framed like a Haar detection, so the margin is 0.
     """
     heads = (f'\n[[heads]]\nname = "{head.name}"\nlabels = {json.dumps(head.labels)}\n' for head in HEADS)
-    turned = "" if align == "none" else f'align = "{align}"\n'
-    return f'name = "{name}"\nmargin = 0.0\n{turned}' + "".join(heads)
+    return f'name = "{name}"\n\n[preprocess]\nmargin = 0.0\nalignment = "{alignment}"\n' + "".join(heads)
 
 
 def alignment_of(path: Path) -> Alignment:
@@ -389,11 +388,11 @@ def alignment_of(path: Path) -> Alignment:
     """
     toml = path.with_suffix(".toml")
     try:
-        align: Alignment = tomllib.loads(toml.read_text(encoding="utf-8")).get("align", "none")
+        table = tomllib.loads(toml.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "none"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{toml} is not valid TOML: {error}.") from None
-    if align not in get_args(Alignment):
-        raise ConfigError(f"{toml}: align must be one of {', '.join(get_args(Alignment))}, not {align!r}.")
-    return align
+    return Metadata.from_table(
+        {key: value for key, value in table.items() if key != "normalize"}, str(toml)
+    ).preprocess.alignment

@@ -124,7 +124,7 @@ def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
     if run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run.")
     console.print(f"Reading {data_folder} ...")
-    training = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)["Training"]
+    training = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)["Training"]
     keras.utils.set_random_seed(recipe.seed)
     core = models.build(recipe.model)
     network = build(recipe, core, -(-len(training) // recipe.batch_size))

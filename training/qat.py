@@ -200,7 +200,7 @@ def finetune(
     keras.utils.set_random_seed(recipe.seed)
     quantised = fake_quantised(model, per_channel, name=recipe.model.kind)
     console.print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
+    splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     training = splits["Training"]
     run.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(recipe_path, run / "recipe.toml")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_fer.config import from_table
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.preprocess.alignment import Alignment
+from edge_fer.strict import from_table
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -23,11 +23,11 @@ class DataRecipe:
 
     Attributes:
         exclude: CSV in the data folder with rows to leave out (see ``datasets.load``); "" for none.
-        align: "eyes" turns faces upright before, and has the device do the same, see ``eyes.EyeTilt``.
+        alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
     """
 
     exclude: str = "also_in_privatetest.csv"
-    align: Alignment = "none"
+    alignment: Alignment = "none"
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def train(
             else f"{recipe_path} has no distill.weight: leave --cache and --teacher out."
         )
     console.print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None, align=recipe.data.align)
+    splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     training, validation = splits["Training"], splits["PublicTest"]
     labels, facts = targets(training, recipe.label_smoothing), {}
     if cache:
@@ -198,7 +198,7 @@ def write_run(
     console = Console(stderr=True)
     validation = splits["PublicTest"]
     _replace(run / "model.keras", trained.save)
-    (run / "model.toml").write_text(models.description(recipe.name, recipe.data.align), encoding="utf-8")
+    (run / "model.toml").write_text(models.description(recipe.name, recipe.data.alignment), encoding="utf-8")
     logits = trained.predict(validation.images, batch_size=512, verbose=0)
     results = figures.evaluate_logits(logits, validation, models.HEADS)
     figures.write_figures(results, models.HEADS, run / "evaluation")
