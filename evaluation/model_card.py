@@ -34,6 +34,7 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         results: of ``python -m evaluation``.
     """
     metadata, facts = bundle.metadata, bundle.metadata.facts
+    preprocess = metadata.preprocess
     training, exported = facts.get("training", {}), facts.get("public_test", {})
     rows = training.get("rows", {})
     shape = bundle.selftest.inputs.shape[1:]
@@ -44,10 +45,10 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
     table = [
         ("task", "expression of one cropped face; not identity, not feeling"),
         ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
-        ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {metadata.preprocess.version}"),
+        ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {preprocess.version}"),
         (
             "crop",
-            f"the detector's box, {metadata.preprocess.margin:.0%} wider on every side; alignment: {metadata.preprocess.alignment}",
+            f"the detector's box, {preprocess.margin:.0%} wider on every side; alignment: {preprocess.alignment}",
         ),
         ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
         ("temperatures", temperatures),
