@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -154,47 +153,23 @@ def update_file(path: Path, values: Mapping[str, int]) -> None:
         values: by dotted key, ``{"model.threads": 2}``.
 
     Raises:
-        ConfigError: the file is not valid TOML, or is written in a way that cannot be edited line by line.
+        ConfigError: the file is not valid TOML.
         OutputError: it cannot be written.
     """
+    import tomlkit  # only who edits pays for it
+
     path = path.resolve()  # a link stays a link
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        expected = tomllib.loads(before)
+        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    text = before
     for dotted, value in values.items():
-        expected = _merged(expected, _nested(dotted.split("."), value))
-        text = _with_key(text, dotted, str(value))
-    # TOML can say the same in many ways. What the simple edit gets wrong is not written.
-    try:
-        right = tomllib.loads(text) == expected
-    except tomllib.TOMLDecodeError:
-        right = False
-    if not right:
-        lines = ", ".join(f"{key} = {value}" for key, value in values.items())
-        raise ConfigError(f"{path} is written in a way that cannot be edited here. Set by hand: {lines}.")
+        table, key = dotted.split(".")
+        document.setdefault(table, tomlkit.table())[key] = value
     make_folder(path.parent)
-    write_atomically(path, text.encode())
-
-
-def _with_key(text: str, dotted: str, value: str) -> str:
-    """The TOML with ``table.key`` set: in its line if there is one, else first in its table, else in a new table."""
-    table, key = dotted.split(".")
-    header = re.search(rf"^[ \t]*\[[ \t]*{table}[ \t]*\][ \t]*(#.*)?$", text, re.MULTILINE)
-    if header is None:
-        gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
-        return f"{text}{gap}[{table}]\n{key} = {value}\n"
-    begin = header.end()
-    following = re.search(r"^[ \t]*\[", text[begin:], re.MULTILINE)
-    end = begin + following.start() if following else len(text)
-    body, found = re.subn(
-        rf"^([ \t]*{key}[ \t]*=[ \t]*)[^#\s]+", rf"\g<1>{value}", text[begin:end], count=1, flags=re.MULTILINE
-    )
-    return text[:begin] + (body if found else f"\n{key} = {value}{body}") + text[end:]
+    write_atomically(path, tomlkit.dumps(document).encode())
 
 
 def _parsed(kind: Any, keys: list[str], text: str) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from faces_csv import write_csvs
 
 from edge_fer.core import Frame, Image
-from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
 from edge_fer.sources.demo import DemoSource
 
 # oneDNN in TensorFlow 2.21 corrupted the heap in trainings of tiny networks on a processor with AVX-512 ("Fatal Python
@@ -86,30 +86,30 @@ def nobody() -> Callable[[], AbstractContextManager[None]]:
 
 @pytest.fixture
 def bundle_with(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a copy of the shipped bundle with a changed card, self-test or model."""
+    """Makes a copy of the shipped bundle with changed metadata, self-test or model."""
 
     def make(
-        card: Callable[[dict[str, Any]], object] | None = None,
+        metadata: Callable[[dict[str, Any]], object] | None = None,
         inputs: Callable[[np.ndarray], np.ndarray] | None = None,
         outputs: Callable[[np.ndarray], np.ndarray] | None = None,
         model: Callable[[bytes], bytes] | None = None,
         leave_out: str = "",
     ) -> Path:
-        original = load_bundle(DEFAULT_MODEL)
+        original = Bundle.load()
         with zipfile.ZipFile(DEFAULT_MODEL) as archive:
-            table = json.loads(archive.read("card.json"))
-        if card:
-            card(table)
+            table = json.loads(archive.read("metadata.json"))
+        if metadata:
+            metadata(table)
         arrays = io.BytesIO()
         np.savez(
             arrays,
-            inputs=inputs(original.selftest_inputs) if inputs else original.selftest_inputs,
-            outputs=outputs(original.selftest_outputs) if outputs else original.selftest_outputs,
+            inputs=inputs(original.selftest.inputs) if inputs else original.selftest.inputs,
+            outputs=outputs(original.selftest.outputs) if outputs else original.selftest.outputs,
         )
         path = tmp_path / "changed.tflite"
         path.write_bytes(model(original.model) if model else original.model)
         with zipfile.ZipFile(path, "a") as archive:
-            for name, content in (("card.json", json.dumps(table)), ("selftest.npz", arrays.getvalue())):
+            for name, content in (("metadata.json", json.dumps(table)), ("selftest.npz", arrays.getvalue())):
                 if name != leave_out:
                     archive.writestr(name, content)
         return path

@@ -23,40 +23,31 @@ import edge_fer
 from edge_fer.cli import main
 from edge_fer.core import Expression, Prediction
 from edge_fer.errors import BundleError, EdgeFerError, InputMissingError, OutputError
-from edge_fer.model.bundle import (
-    CARD_VERSION,
-    DEFAULT_MODEL,
-    MODELS,
-    SELFTEST_TOLERANCE,
-    Bundle,
-    Head,
-    Smoothing,
-    bundle_bytes,
-    check_golden,
-    extract,
-    load_bundle,
-    measured_tolerance,
-)
+from edge_fer.model.bundle import BUNDLES, DEFAULT_MODEL, Bundle, extract, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.preprocess.face_tensor import PREPROCESS_VERSION
+from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
+from edge_fer.model.spec import METADATA_VERSION, Head, Metadata
+from edge_fer.preprocess import PREPROCESS_VERSION, PreprocessSpec
+from edge_fer.temporal.smoothing import Smoothing
 
 HEADS = (Head("pair", (Expression.ANGER, Expression.FEAR), 1.5),)
 FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(200))
 INPUTS = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 OUTPUTS = np.array([[1, -2], [3, 4]], np.int8)
+METADATA = Metadata("pair", HEADS, PreprocessSpec(margin=0.25), Smoothing(dwell_s=0.3), {"n": 3})
 
 
 def written(tmp_path: Path, model: bytes = FLATBUFFER) -> Path:
     path = tmp_path / "model.tflite"
-    path.write_bytes(bundle_bytes(model, "pair", HEADS, 0.25, Smoothing(dwell_s=0.3), {"n": 3}, INPUTS, OUTPUTS))
+    Bundle.new(model, METADATA, SelfTest(INPUTS, OUTPUTS)).write(path)
     return path
 
 
 def test_the_hash_is_that_of_hashlib_and_does_not_load_it(tmp_path: Path) -> None:
-    script = "import sys; from edge_fer import bundle; bundle.load_bundle(bundle.DEFAULT_MODEL); print(*sys.modules)"
+    script = "import sys; import edge_fer; edge_fer.load_bundle(); print(*sys.modules)"
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert not {"hashlib", "_hashlib"} & set(child.stdout.split())
-    assert load_bundle(written(tmp_path)).card.model_sha256 == hashlib.sha256(FLATBUFFER).hexdigest()
+    assert load_bundle(written(tmp_path)).metadata.model_sha256 == hashlib.sha256(FLATBUFFER).hexdigest()
 
 
 def test_a_python_without_a_hash_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,13 +60,13 @@ def test_a_python_without_a_hash_of_its_own(tmp_path: Path, monkeypatch: pytest.
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     bundle = load_bundle(written(tmp_path))
     assert bundle.model == FLATBUFFER
-    assert bundle.card.name == "pair"
-    assert bundle.card.heads == HEADS
-    assert bundle.card.margin == 0.25
-    assert bundle.card.smoothing == Smoothing(dwell_s=0.3)
-    assert bundle.card.facts == {"n": 3}
-    assert np.array_equal(bundle.selftest_inputs, INPUTS)
-    assert np.array_equal(bundle.selftest_outputs, OUTPUTS)
+    assert bundle.metadata.name == "pair"
+    assert bundle.metadata.heads == HEADS
+    assert bundle.metadata.preprocess.margin == 0.25
+    assert bundle.metadata.smoothing == Smoothing(dwell_s=0.3)
+    assert bundle.metadata.facts == {"n": 3}
+    assert np.array_equal(bundle.selftest.inputs, INPUTS)
+    assert np.array_equal(bundle.selftest.outputs, OUTPUTS)
 
 
 def test_other_programs_find_the_labels(tmp_path: Path) -> None:
@@ -87,16 +78,16 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert written(tmp_path).read_bytes() == written(tmp_path).read_bytes()
 
 
-def test_a_second_card_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="has a card already"):
-        bundle_bytes(written(tmp_path).read_bytes(), "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS)
+def test_metadata_is_attached_once(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="has metadata already"):
+        Bundle.new(written(tmp_path).read_bytes(), METADATA, SelfTest(INPUTS, OUTPUTS))
     with pytest.raises(BundleError, match=r"not a .tflite"):
-        bundle_bytes(b"hello, world", "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS)
+        Bundle.new(b"hello, world", METADATA, SelfTest(INPUTS, OUTPUTS))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "not a .tflite"), (b"hello, world", "not a .tflite"), (FLATBUFFER, "has no card")],
+    [(b"", "not a .tflite"), (b"hello, world", "not a .tflite"), (FLATBUFFER, "has no metadata")],
 )
 def test_what_is_no_bundle(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "model.tflite"
@@ -113,33 +104,36 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 def change(**values: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda card: card.update(values)
+    return lambda table: table.update(values)
 
 
 @pytest.mark.parametrize(
-    ("card", "message"),
+    ("metadata", "message"),
     [
-        (change(card_version=2), "card version 2"),
+        (change(metadata_version=1), "metadata version 1"),
         (change(preprocess={"version": 99, "margin": 0}), "preprocessing version 99"),
-        (change(heads=[{"name": "x", "labels": ["joy", "anger"], "temperature": 1}]), "unknown labels joy; known are"),
-        (change(heads=[{"name": "x", "labels": ["anger"], "temperature": 0}]), "without usable heads"),
-        (change(heads=[]), "without usable heads"),
-        (change(heads=[{"name": "x", "labels": ["fear", "fear"], "temperature": 1}]), "without usable heads"),
-        (change(heads=3), "cannot be read"),
-        (change(heads=[{"name": "x", "labels": [["fear"]], "temperature": 1}]), "cannot be read"),
-        (change(card_version=float("inf")), "cannot be read"),
-        (change(smoothing={"dwell_s": float("nan")}), "smoothing is below 0"),
+        (
+            change(heads=[{"name": "x", "labels": ["joy", "anger"], "temperature": 1}]),
+            "unknown value 'joy'",
+        ),
+        (change(heads=[{"name": "x", "labels": ["anger"], "temperature": 0}]), "must be 0.01 to 100"),
+        (change(heads=[]), "has no heads"),
+        (change(heads=[{"name": "x", "labels": ["fear", "fear"], "temperature": 1}]), "each once"),
+        (change(heads=3), "'heads' must be a list"),
+        (change(heads=[{"name": "x", "labels": [["fear"]], "temperature": 1}]), "unknown value"),
+        (change(metadata_version=float("inf")), "cannot be read"),
+        (change(smoothing={"dwell_s": float("nan")}), "smoothing.dwell_s must be 0 or more"),
         (change(smoothing={"dwel_s": 1.0}), "Did you mean"),
-        (change(facts=3), "cannot be read"),
-        (change(preprocess={"version": 1, "margin": -1}), "without usable heads, margin or alignment"),
-        (change(preprocess={"version": 1, "margin": 0, "align": "nose"}), "without usable heads, margin or alignment"),
-        (change(model_sha256="0" * 64), "does not match its card"),
-        (lambda card: card.pop("name"), "cannot be read"),
+        (change(facts=3), "'facts' must be a table"),
+        (change(preprocess={"version": 1, "margin": -1}), "preprocess.margin must be 0 to 2"),
+        (change(preprocess={"version": 1, "margin": 0, "alignment": "nose"}), "must be one of none, eyes"),
+        (change(model_sha256="0" * 64), "does not match its metadata"),
+        (lambda table: table.pop("name"), "'name' is missing"),
     ],
 )
-def test_a_wrong_card(bundle_with: Callable[..., Path], card: Any, message: str) -> None:
+def test_wrong_metadata(bundle_with: Callable[..., Path], metadata: Any, message: str) -> None:
     with pytest.raises(BundleError, match=message):
-        load_bundle(bundle_with(card=card))
+        load_bundle(bundle_with(metadata=metadata))
 
 
 def test_a_missing_member(bundle_with: Callable[..., Path]) -> None:
@@ -148,7 +142,7 @@ def test_a_missing_member(bundle_with: Callable[..., Path]) -> None:
 
 
 def test_a_changed_model(bundle_with: Callable[..., Path]) -> None:
-    with pytest.raises(BundleError, match="does not match its card"):
+    with pytest.raises(BundleError, match="does not match its metadata"):
         load_bundle(bundle_with(model=lambda model: model[:-1] + bytes([model[-1] ^ 1])))
 
 
@@ -171,7 +165,7 @@ def test_a_model_of_the_package_goes_by_its_name(tmp_path: Path, monkeypatch: py
 def whole() -> tuple[Bundle, list[Prediction]]:
     """The shipped bundle, and what it says of one of its faces."""
     bundle = load_bundle(DEFAULT_MODEL)
-    return bundle, TfliteClassifier(bundle).classify(bundle.selftest_inputs[:1])
+    return bundle, TfliteClassifier(bundle).classify(bundle.selftest.inputs[:1])
 
 
 def refused_or_right(path: Path, whole: tuple[Bundle, list[Prediction]]) -> bool:
@@ -179,12 +173,12 @@ def refused_or_right(path: Path, whole: tuple[Bundle, list[Prediction]]) -> bool
     original, answer = whole
     try:
         bundle = load_bundle(path)
-        predictions = TfliteClassifier(bundle).classify(original.selftest_inputs[:1])
+        predictions = TfliteClassifier(bundle).classify(original.selftest.inputs[:1])
     except EdgeFerError as error:
         assert "\n" not in str(error)
         return False
     assert predictions == answer
-    assert bundle.card == original.card
+    assert bundle.metadata == original.metadata
     return True
 
 
@@ -263,7 +257,7 @@ def test_members_that_somebody_changed_on_purpose(scratch: Path, data: st.DataOb
     """With checksums made right again: only what the members say is wrong."""
     original = load_bundle(DEFAULT_MODEL)
     with zipfile.ZipFile(DEFAULT_MODEL) as archive:
-        members = {name: bytearray(archive.read(name)) for name in ("card.json", "selftest.npz")}
+        members = {name: bytearray(archive.read(name)) for name in ("metadata.json", "selftest.npz")}
     member = members[data.draw(st.sampled_from(sorted(members)))]
     for _ in range(data.draw(st.integers(1, 3))):
         member[data.draw(st.integers(0, min(len(member), 3000) - 1))] = data.draw(st.integers(0, 255))
@@ -288,9 +282,9 @@ def npz(**arrays: Any) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("card.json", b"[" * 100_000),
-        ("card.json", b"[]"),
-        ("card.json", b"\xff\xfe"),
+        ("metadata.json", b"[" * 100_000),
+        ("metadata.json", b"[]"),
+        ("metadata.json", b"\xff\xfe"),
         ("selftest.npz", b""),
         ("selftest.npz", b"hello"),
         ("selftest.npz", npz(inputs=3, outputs=4)),
@@ -300,7 +294,7 @@ def npz(**arrays: Any) -> bytes:
 )
 def test_members_that_are_something_else(scratch: Path, name: str, content: bytes) -> None:
     with zipfile.ZipFile(DEFAULT_MODEL) as archive:
-        members = {name: archive.read(name) for name in ("card.json", "selftest.npz")} | {name: content}
+        members = {name: archive.read(name) for name in ("metadata.json", "selftest.npz")} | {name: content}
     scratch.write_bytes(load_bundle(DEFAULT_MODEL).model)
     with zipfile.ZipFile(scratch, "a") as archive:
         for member, its_content in members.items():
@@ -309,36 +303,36 @@ def test_members_that_are_something_else(scratch: Path, name: str, content: byte
         load_bundle(scratch)
 
 
-def test_two_cards_in_one_archive(scratch: Path) -> None:
+def test_two_members_of_one_name(scratch: Path) -> None:
     scratch.write_bytes(DEFAULT_MODEL.read_bytes())
     with zipfile.ZipFile(scratch, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("card.json", "{}")
-    with pytest.raises(BundleError, match="two cards"):
+        archive.writestr("metadata.json", "{}")
+    with pytest.raises(BundleError, match="a member twice"):
         load_bundle(scratch)
 
 
-SCHEMA = json.loads((Path(edge_fer.__file__).parent / "card.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(edge_fer.__file__).parent / "model" / "metadata.schema.json").read_text(encoding="utf-8"))
 
 
-def card_of(path: Path) -> dict[str, Any]:
+def metadata_of(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
-        table: dict[str, Any] = json.loads(archive.read("card.json"))
+        table: dict[str, Any] = json.loads(archive.read("metadata.json"))
         return table
 
 
-def test_every_card_follows_the_schema(tmp_path: Path) -> None:
+def test_all_metadata_follows_the_schema(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    for path in (*MODELS.glob("*.tflite"), written(tmp_path)):
-        jsonschema.validate(card_of(path), SCHEMA)
+    for path in (*BUNDLES.glob("*.tflite"), written(tmp_path)):
+        jsonschema.validate(metadata_of(path), SCHEMA)
 
 
 @pytest.mark.parametrize(("name", "largest_bytes"), [("accurate", 500_000), ("nano", 120_000)])
 def test_the_models_of_the_package_are_small_and_run(name: str, largest_bytes: int) -> None:
     bundle = load_bundle(Path(name))
-    assert bundle.path.stat().st_size <= largest_bytes
-    assert [head.name for head in bundle.card.heads] == ["ferplus", "fer2013"]
+    assert DEFAULT_MODEL.with_stem(name).stat().st_size <= largest_bytes
+    assert [head.name for head in bundle.metadata.heads] == ["ferplus", "fer2013"]
     assert TfliteClassifier(bundle).size_hw == (48, 48)
-    assert check_golden(bundle) == 0
+    assert bundle.selftest.check_golden(bundle.model, name) == 0
 
 
 def test_the_schema_names_what_the_code_knows() -> None:
@@ -346,50 +340,49 @@ def test_the_schema_names_what_the_code_knows() -> None:
     labels = properties["heads"]["items"]["properties"]["labels"]["items"]["enum"]
     assert labels == list(Expression)
     assert properties["smoothing"]["properties"].keys() == vars(Smoothing()).keys()
-    assert properties["card_version"]["const"] == CARD_VERSION
+    assert properties["metadata_version"]["const"] == METADATA_VERSION
     assert properties["preprocess"]["properties"]["version"]["const"] == PREPROCESS_VERSION
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        change(card_version=2),
+        change(metadata_version=3),
         change(heads=[]),
         change(heads=[{"name": "x", "labels": ["joy"], "temperature": 1}]),
         change(heads=[{"name": "x", "labels": ["fear"], "temperature": 0}]),
         change(preprocess={"version": 1, "margin": -1}),
-        change(preprocess={"version": 1, "margin": 0, "align": "nose"}),
+        change(preprocess={"version": 1, "margin": 0, "alignment": "nose"}),
         change(smoothing={"dwel_s": 1.0}),
-        lambda card: card.pop("facts"),
+        lambda table: table.pop("name"),
     ],
 )
 def test_the_schema_refuses_what_the_loader_refuses(bundle_with: Callable[..., Path], wrong: Any) -> None:
-    path = bundle_with(card=wrong)
+    path = bundle_with(metadata=wrong)
     with pytest.raises(BundleError):
         load_bundle(path)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(card_of(path), SCHEMA)
+        jsonschema.validate(metadata_of(path), SCHEMA)
 
 
 def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "parts"
     assert main(["models", "extract", DEFAULT_MODEL.stem, "-o", str(folder)]) == 0
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.tflite", "card.json", "selftest.npz", "labels.txt"}
+    assert names == {"model.tflite", "metadata.json", "selftest.npz", "labels.txt"}
     assert (folder / "model.tflite").read_bytes() == load_bundle(DEFAULT_MODEL).model
-    assert json.loads((folder / "card.json").read_text())["name"] == "accurate"
+    assert json.loads((folder / "metadata.json").read_text())["name"] == "accurate"
     capsys.readouterr()
     assert main(["models", "extract", str(DEFAULT_MODEL), "-o", str(folder)]) == 73
     assert "choose another folder" in capsys.readouterr().err
-    with pytest.raises(OutputError, match="Cannot write into"):
-        extract(DEFAULT_MODEL, Path("/proc/none"))
+    with pytest.raises(OutputError, match="Cannot write"):
+        extract(load_bundle(), Path("/proc/none"))
 
 
 def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    check_golden(load_bundle(DEFAULT_MODEL))
     assert main(["models", "verify"]) == 0
     assert "golden vectors to the bit" in capsys.readouterr().out
-    # One quantum in one output: within the tolerance of the self-test, but not exact.
+    # One LSB in one output: within the tolerance of the self-test, but not exact.
     path = bundle_with(outputs=lambda outputs: outputs + (np.arange(outputs.size) == 7).reshape(outputs.shape))
     assert main(["models", "verify", str(path)]) == 65
     assert "1 of 60 golden outputs differ" in capsys.readouterr().err
@@ -399,22 +392,31 @@ def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: 
 def test_the_tolerance_of_the_self_test_travels_with_it(tmp_path: Path, tolerance: float) -> None:
     model = load_bundle(DEFAULT_MODEL).model
     path = tmp_path / "deep.tflite"
-    path.write_bytes(bundle_bytes(model, "deep", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS, tolerance))
-    assert load_bundle(path).selftest_tolerance == tolerance
+    Bundle.new(model, METADATA, SelfTest(INPUTS, OUTPUTS, tolerance)).write(path)
+    assert load_bundle(path).selftest.tolerance_lsb == tolerance
 
 
 def test_a_tolerance_that_allows_all_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deep.tflite"
-    content = bundle_bytes(load_bundle(DEFAULT_MODEL).model, "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS, 300.0)
-    path.write_bytes(content)
+    Bundle.new(FLATBUFFER, METADATA, SelfTest(INPUTS, OUTPUTS, 300.0)).write(path)
     with pytest.raises(BundleError, match="no usable self-test"):
         load_bundle(path)
 
 
-def test_the_tolerance_is_measured_and_never_below_the_usual() -> None:
-    bundle = load_bundle(DEFAULT_MODEL)
-    golden = bundle.selftest_outputs
-    assert measured_tolerance(bundle.model, bundle.selftest_inputs, golden) == SELFTEST_TOLERANCE
-    # Outputs that lie 10 quanta beside those of this machine ask for about 20.
-    beside = golden.astype(np.int16) + 10
-    assert measured_tolerance(bundle.model, bundle.selftest_inputs, beside) == pytest.approx(20, abs=2)
+def test_the_tolerance_is_measured_and_never_below_the_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle()
+    usual = SelfTest.measured(bundle.model, bundle.selftest.inputs)
+    assert usual.tolerance_lsb == TOLERANCE_LSB
+    assert np.array_equal(usual.outputs, bundle.selftest.outputs)
+    # Golden outputs that lie 10 LSB beside those of this machine's optimized kernels ask for about 20.
+    beside = usual.outputs.astype(np.int16) + 10
+    monkeypatch.setattr("edge_fer.model.selftest.golden_outputs", lambda model, inputs: (beside, 0))
+    assert SelfTest.measured(bundle.model, bundle.selftest.inputs).tolerance_lsb == pytest.approx(20, abs=2)
+
+
+def test_a_bundle_with_other_metadata_is_the_same_model(tmp_path: Path) -> None:
+    bundle = load_bundle("nano")
+    hotter = bundle.with_metadata(name="hot").write(tmp_path / "hot.tflite")
+    again = load_bundle(tmp_path / "hot.tflite")
+    assert (again.metadata.name, again.model, again.metadata.heads) == ("hot", bundle.model, bundle.metadata.heads)
+    assert (str(hotter), str(bundle.with_metadata(name="hot"))) == (str(tmp_path / "hot.tflite"), "hot")

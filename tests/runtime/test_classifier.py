@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_fer import classifier as module
 from edge_fer.errors import BundleError, UnavailableError
+from edge_fer.model import litert
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.model.classifier import TfliteClassifier, load_runtime, softmax
+from edge_fer.model.classifier import TfliteClassifier, softmax
+from edge_fer.model.litert import load_runtime
 
 
 def test_softmax_of_known_logits() -> None:
@@ -23,11 +24,11 @@ def test_softmax_of_known_logits() -> None:
     assert softmax(np.array([1000, 1000], np.float32)) == pytest.approx([0.5, 0.5])
 
 
-def test_optimised_kernels_agree_with_the_self_test() -> None:
+def test_optimized_kernels_agree_with_the_self_test() -> None:
     bundle = load_bundle(DEFAULT_MODEL)
     classifier = TfliteClassifier(bundle)
-    outputs = np.stack([classifier._invoke(tensor) for tensor in bundle.selftest_inputs]).astype(int)
-    difference = np.abs(outputs - bundle.selftest_outputs)
+    outputs = np.stack([classifier._raw(tensor) for tensor in bundle.selftest.inputs]).astype(int)
+    difference = np.abs(outputs - bundle.selftest.outputs)
     assert difference.mean() <= 1
     assert difference.max() <= 8
 
@@ -42,20 +43,20 @@ def test_the_self_test_notices_pixels_that_moved(bundle_with: Callable[..., Path
 def test_the_shipped_model_takes_raw_pixels() -> None:
     classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL))
     assert classifier.size_hw == (48, 48)
-    assert classifier._input["dtype"] == np.uint8
-    assert classifier._input["quantization"] == (1.0, 0)
+    assert classifier._input.dtype == np.uint8
+    assert (classifier._input.scale, classifier._input.zero_point) == (1.0, 0)
 
 
 def test_classify_reports_the_first_head_with_its_temperature(bundle_with: Callable[..., Path]) -> None:
-    def hotter(card: dict[str, Any]) -> None:
-        card["heads"][0]["temperature"] = 100
+    def hotter(table: dict[str, Any]) -> None:
+        table["heads"][0]["temperature"] = 100
 
     bundle = load_bundle(DEFAULT_MODEL)
-    tensor = bundle.selftest_inputs[0]
+    tensor = bundle.selftest.inputs[0]
     (prediction,) = TfliteClassifier(bundle).classify([tensor])
-    assert list(prediction.probabilities) == list(bundle.card.heads[0].labels)
+    assert list(prediction.probabilities) == list(bundle.metadata.heads[0].labels)
     assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    (vague,) = TfliteClassifier(load_bundle(bundle_with(card=hotter))).classify([tensor])
+    (vague,) = TfliteClassifier(load_bundle(bundle_with(metadata=hotter))).classify([tensor])
     assert vague.expression == prediction.expression
     assert vague.confidence < 0.2 < prediction.confidence
 
@@ -73,7 +74,7 @@ def test_a_self_test_of_another_shape_is_refused(bundle_with: Callable[..., Path
 
 
 def test_labels_must_match_the_outputs(bundle_with: Callable[..., Path]) -> None:
-    path = bundle_with(card=lambda card: card["heads"].pop())
+    path = bundle_with(metadata=lambda table: table["heads"].pop())
     with pytest.raises(BundleError, match="15 outputs and 8 labels"):
         TfliteClassifier(load_bundle(path))
 
@@ -114,7 +115,7 @@ def test_the_edge_tpu_is_probed_in_a_child(
     (fake / "__init__.py").write_text("")
     (fake / "interpreter.py").write_text(f"def load_delegate(library):\n    {code}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    problem = module.probe_edgetpu()
+    problem = litert.probe_edgetpu()
     assert problem is not None
     assert reason in problem
 
@@ -130,7 +131,7 @@ def test_a_working_edge_tpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(**arguments)
 
     monkeypatch.setattr(runtime, "Interpreter", Interpreter)
-    monkeypatch.setattr(module, "probe_edgetpu", lambda: None)
-    monkeypatch.setattr(module, "_load_delegate", lambda runtime: "the delegate")
+    monkeypatch.setattr("edge_fer.model.classifier.probe_edgetpu", lambda: None)
+    monkeypatch.setattr(litert, "load_delegate", lambda runtime: "the delegate")
     assert TfliteClassifier(load_bundle(DEFAULT_MODEL), device="edgetpu").device == "edgetpu"
     assert used == [["the delegate"]]

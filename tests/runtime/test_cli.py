@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_fer import cli
 from edge_fer.cli import main
 from edge_fer.core import Frame, Image
 from edge_fer.model.bundle import DEFAULT_MODEL
@@ -25,7 +24,7 @@ EDGE_FER = [sys.executable, "-m", "edge_fer"]
 
 @pytest.fixture(autouse=True)
 def _no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_fer.config.default_files", lambda: [])
+    monkeypatch.setattr("edge_fer.config.default_files", list)
     for name in [name for name in os.environ if name.startswith("EDGE_FER_")]:
         monkeypatch.delenv(name)
 
@@ -156,7 +155,7 @@ def test_wrong_models_get_one_sentence(
     cut.write_bytes(DEFAULT_MODEL.read_bytes()[:100_000])
     wrong = {
         "cut short": cut,
-        "preprocessing version 7": bundle_with(card=lambda card: card["preprocess"].update(version=7)),
+        "preprocessing version 7": bundle_with(metadata=lambda card: card["preprocess"].update(version=7)),
     }
     for message, path in wrong.items():
         assert main(["run", "--camera", "demo", "--model", str(path)]) == 65
@@ -187,7 +186,7 @@ def test_an_unexpected_error_is_internal(monkeypatch: pytest.MonkeyPatch, capsys
     def broken(settings: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(cli, "run", broken)
+    monkeypatch.setattr("edge_fer.cli.run.run", broken)
     assert main(["run"]) == 70
     assert "internal error: ZeroDivisionError('oops')" in sentence(capsys)
     with pytest.raises(ZeroDivisionError):
@@ -198,22 +197,22 @@ def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["models"]) == 0
     assert "default" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
-    (card,) = (card for card in json.loads(capsys.readouterr().out) if card["default"])
+    (model,) = (model for model in json.loads(capsys.readouterr().out) if model["default"])
     assert main(["models", "show"]) == 0
     shown = capsys.readouterr().out
-    assert card["model_sha256"] in shown
+    assert model["model_sha256"] in shown
     assert "contempt" in shown
-    assert main(["models", "show", "--json", card["name"]]) == 0
-    assert json.loads(capsys.readouterr().out) == card
+    assert main(["models", "show", "--json", model["name"]]) == 0
+    assert json.loads(capsys.readouterr().out) == model
 
 
 def test_cameras_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("edge_fer.sources.list_cameras", lambda: [("/dev/video0", "HD Webcam")])
+    monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", lambda: [("/dev/video0", "HD Webcam")])
     assert main(["cameras"]) == 0
     assert capsys.readouterr().out == "/dev/video0  HD Webcam\n"
     assert main(["cameras", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"device": "/dev/video0", "name": "HD Webcam"}]
-    monkeypatch.setattr("edge_fer.sources.list_cameras", lambda: [])
+    monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", lambda: [])
     assert main(["cameras"]) == 0
     assert "picamera:0" in capsys.readouterr().out
 

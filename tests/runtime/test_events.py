@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 
 import edge_fer.events
 from edge_fer.core import Expression, Face, FaceBox, Frame, FrameResult, Prediction, Quality
-from edge_fer.events import EventStream, RunInfo
+from edge_fer.events import Run, to_events, utc_now
 from edge_fer.recognizer import Recognizer
 
-RUN = RunInfo(device="pi-kitchen", model="compact", model_sha256="0123456789abcdef" * 4, fps=10.0, live=False)
 SCHEMA = json.loads((Path(edge_fer.events.__file__).parent / "event.schema.json").read_text(encoding="utf-8"))
 HAPPY = Prediction({Expression.NEUTRAL: 0.123456, Expression.HAPPINESS: 0.826544, Expression.FEAR: 0.05})
 AFRAID = Prediction({Expression.NEUTRAL: 0.1, Expression.HAPPINESS: 0.2, Expression.FEAR: 0.7})
+
+
+def a_run(now: Callable[[], str] = utc_now) -> Run:
+    return Run("pi-kitchen", "compact", "0123456789abcdef" * 4, fps=10.0, now=now)
 
 
 def a_frame(seq: int = 0, stream: str = "clip", still: bool = False) -> Frame:
@@ -35,12 +39,12 @@ def a_result(frame: Frame, *faces: Face, ended: tuple[Face, ...] = ()) -> FrameR
 
 def test_real_events_fit_the_schema(demo_frames: list[Frame]) -> None:
     """Two faces that come, change and leave, through the real recognizer."""
-    recognizer, stream, events = Recognizer.load(), EventStream(RUN), []
+    recognizer, run, events = Recognizer.load(), a_run(), []
     for frame in demo_frames[:40]:
-        events += stream.events(recognizer.recognize(frame))
+        events += run.to_events(recognizer.recognize(frame))
     empty = np.zeros_like(demo_frames[0].gray)
     for seq in range(40, 60):
-        events += stream.events(recognizer.recognize(Frame(empty, seq, seq / 15, "demo")))
+        events += run.to_events(recognizer.recognize(Frame(empty, seq, seq / 15, "demo")))
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     validator = jsonschema.Draft202012Validator(SCHEMA)
     lives: dict[int, list[str]] = {}
@@ -54,7 +58,7 @@ def test_real_events_fit_the_schema(demo_frames: list[Frame]) -> None:
 
 @pytest.mark.parametrize("path", [(), ("quality",), ("model",), ("latency_ms",), ("probabilities",)])
 def test_the_schema_lets_nothing_else_in(path: tuple[str, ...]) -> None:
-    event = EventStream(RUN).events(a_result(a_frame(), a_face()))[0]
+    event = a_run().to_events(a_result(a_frame(), a_face()))[0]
     inner = event
     for key in path:
         inner = inner[key]
@@ -68,8 +72,8 @@ def test_the_schema_knows_all_expressions() -> None:
 
 
 def test_an_event_in_full() -> None:
-    stream = EventStream(RUN, now=lambda: "2026-11-24T03:58:16.615Z")
-    assert stream.events(a_result(a_frame(7), a_face())) == [
+    run = a_run(lambda: "2026-11-24T03:58:16.615Z")
+    assert run.to_events(a_result(a_frame(7), a_face())) == [
         {
             "v": 1,
             "type": "expression",
@@ -99,34 +103,47 @@ def test_an_event_in_full() -> None:
 
 def test_an_end_tells_of_the_frame_in_which_the_face_was_last_seen() -> None:
     times = iter(["first", "second"])
-    stream = EventStream(RUN, now=lambda: next(times))
-    (start,) = stream.events(a_result(a_frame(3, "clip"), a_face()))
-    (end,) = stream.events(a_result(a_frame(0, "next clip"), ended=(a_face(),)))
+    run = a_run(lambda: next(times))
+    (start,) = run.to_events(a_result(a_frame(3, "clip"), a_face()))
+    (end,) = run.to_events(a_result(a_frame(0, "next clip"), ended=(a_face(),)))
     assert end == {**start, "phase": "end", "ts": "second"}
 
 
 def test_closing_ends_what_is_open_once() -> None:
-    stream = EventStream(RUN)
-    stream.events(a_result(a_frame(0), a_face(1), a_face(2)))
-    stream.events(a_result(a_frame(1), a_face(2, "update"), ended=(a_face(1),)))
-    assert [(event["track"], event["phase"]) for event in stream.closing()] == [(2, "end")]
-    assert stream.closing() == []
+    run = a_run()
+    run.to_events(a_result(a_frame(0), a_face(1), a_face(2)))
+    run.to_events(a_result(a_frame(1), a_face(2, "update"), ended=(a_face(1),)))
+    assert [(event["track"], event["phase"]) for event in run.to_ends()] == [(2, "end")]
+    assert run.to_ends() is run.to_ends()  # every sink writes the same ones
+
+
+def test_all_who_ask_about_a_result_get_the_same_events() -> None:
+    times = iter(["first", "second"])
+    run = a_run(lambda: next(times))
+    one, other = a_result(a_frame(0), a_face()), a_result(a_frame(1), a_face(phase="update"))
+    assert run.to_events(one) is run.to_events(one)
+    assert [event["ts"] for event in (*run.to_events(one), *run.to_events(other))] == ["first", "second"]
+
+
+def test_the_events_of_a_stream_end_with_its_faces() -> None:
+    results = [a_result(a_frame(0), a_face()), a_result(a_frame(1), a_face(phase="update"))]
+    assert [event["phase"] for event in to_events(results)] == ["start", "update", "end"]
 
 
 def test_faces_of_still_pictures_only_start() -> None:
-    stream = EventStream(RUN)
-    events = stream.events(a_result(a_frame(still=True), a_face(1), a_face(2)))
+    run = a_run()
+    events = run.to_events(a_result(a_frame(still=True), a_face(1), a_face(2)))
     assert [event["phase"] for event in events] == ["start", "start"]
-    assert stream.closing() == []
+    assert run.to_ends() == []
 
 
 def test_a_face_that_was_never_reported_does_not_end() -> None:
-    assert EventStream(RUN).events(a_result(a_frame(), ended=(a_face(9),))) == []
+    assert a_run().to_events(a_result(a_frame(), ended=(a_face(9),))) == []
 
 
 def test_the_time_of_day_is_now_in_utc() -> None:
     before = datetime.now(UTC)
-    ts = EventStream(RUN).events(a_result(a_frame(), a_face()))[0]["ts"]
+    ts = a_run().to_events(a_result(a_frame(), a_face()))[0]["ts"]
     assert ts.endswith("Z")
     parsed = datetime.fromisoformat(ts)
     assert before.replace(microsecond=before.microsecond // 1000 * 1000) <= parsed <= datetime.now(UTC)
@@ -137,7 +154,7 @@ lengths = st.floats(-500, 500, allow_nan=False)
 
 @given(x=lengths, y=lengths, w=st.floats(0, 1000), h=st.floats(0, 1000))
 def test_boxes_stay_inside_the_frame(x: float, y: float, w: float, h: float) -> None:
-    left, top, width, height = EventStream(RUN).events(a_result(a_frame(), a_face(box=FaceBox(x, y, w, h))))[0]["box"]
+    left, top, width, height = a_run().to_events(a_result(a_frame(), a_face(box=FaceBox(x, y, w, h))))[0]["box"]
     assert min(left, top, width, height) >= 0
     assert round(left + width, 4) <= 1
     assert round(top + height, 4) <= 1

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fer.core import FaceBox
-from edge_fer.preprocess.face_tensor import PREPROCESS_VERSION, face_tensor
+from edge_fer.preprocess import PREPROCESS_VERSION
+from edge_fer.preprocess.face_tensor import face_tensor
 
 RAMP = (np.arange(100 * 120, dtype=np.uint32).reshape(100, 120) * 7919 % 251).astype(np.uint8)
 

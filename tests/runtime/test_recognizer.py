@@ -99,9 +99,9 @@ def test_a_frame_that_is_not_grey_is_refused_and_the_next_one_goes_on(
 
 @pytest.mark.parametrize("shape", [(480, 640, 4), (480, 640, 1), (480, 640, 2), (0, 0, 3), (3,), (2, 480, 640, 3)])
 def test_an_array_that_is_no_picture_is_refused(recognizer: Recognizer, shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match=r"^The picture is uint8 \(.*\); it must be "):
+    with pytest.raises(DataError, match=r"^The image is uint8 \(.*\); it must be "):
         recognizer.recognize(np.zeros(shape, np.uint8))
-    with pytest.raises(DataError, match=r"^The picture is float64 "):
+    with pytest.raises(DataError, match=r"^The image is float64 "):
         recognizer.recognize(np.zeros((480, 640)))
 
 

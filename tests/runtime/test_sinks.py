@@ -23,12 +23,10 @@ from hypothesis import strategies as st
 from edge_fer.core import Expression, Face, FaceBox, Frame, FrameResult, Prediction, Quality, TrueFace
 from edge_fer.draw import COLORS, annotate
 from edge_fer.errors import OutputError, UsageError
-from edge_fer.events import RunInfo
+from edge_fer.events import Run
 from edge_fer.sinks import open_sink
 from edge_fer.sinks.terminal import TerminalSink
 
-RUN = RunInfo(device="pi", model="compact", model_sha256="ab" * 32, fps=10.0, live=False)
-LIVE = RunInfo(device="pi", model="compact", model_sha256="ab" * 32, fps=10.0, live=True)
 SPECS = [
     "terminal",
     "jsonl:new/a.jsonl",
@@ -68,6 +66,10 @@ def a_result(
     picture = np.full((size_wh[1], size_wh[0]), gray, np.uint8)
     frame = Frame(picture, seq, seq / 10 if time_s is None else time_s, stream, still, truth)
     return FrameResult(frame, faces, ended, {"detect": 20.0 + seq, "classify": 0.5})
+
+
+def a_run(live: bool = False) -> Run:
+    return Run("pi", "compact", "ab" * 32, fps=10.0, live=live)
 
 
 def a_story() -> list[FrameResult]:
@@ -110,7 +112,7 @@ def frames_of(path: str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_takes_a_story_and_closes_twice(spec: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    sink = open_sink(spec, RUN)
+    sink = open_sink(spec, a_run())
     for result in a_story():
         sink.write(result)
     sink.close()
@@ -127,7 +129,7 @@ def test_takes_a_story_and_closes_twice(spec: str, tmp_path: Path, capfd: pytest
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_takes_still_pictures(spec: str, capfd: pytest.CaptureFixture[str]) -> None:
-    sink = open_sink(spec, RUN)
+    sink = open_sink(spec, a_run())
     sink.write(a_result(0, a_face(phase="start"), stream="photos/one.png", still=True))
     sink.write(a_result(1, stream="photos/two.png", still=True, size_wh=(90, 200)))
     sink.close()
@@ -138,7 +140,7 @@ def test_takes_still_pictures(spec: str, capfd: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_closes_without_results(spec: str) -> None:
-    open_sink(spec, RUN).close()
+    open_sink(spec, a_run()).close()
     assert not Path("new/a.mp4").exists()
 
 
@@ -146,7 +148,7 @@ def test_closes_without_results(spec: str) -> None:
 def test_leaves_the_frame_as_it_was(spec: str) -> None:
     color = np.full((120, 160, 3), 77, np.uint8)
     frame = Frame(np.full((120, 160), 77, np.uint8), 0, 0.0, "clip", color=lambda: color)
-    sink = open_sink(spec, RUN)
+    sink = open_sink(spec, a_run())
     sink.write(FrameResult(frame, (a_face(),), (), {"detect": 1.0, "classify": 1.0}))
     sink.close()
     assert (color == 77).all()
@@ -157,7 +159,7 @@ def test_leaves_the_frame_as_it_was(spec: str) -> None:
 def test_a_file_where_the_folder_should_be(spec: str) -> None:
     Path("new").write_text("in the way")
     with pytest.raises(OutputError, match=r"^Cannot write new.*\. [A-Z].*\.$"):
-        open_sink(spec, RUN)
+        open_sink(spec, a_run())
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_a_folder_that_may_not_be_written(
     tmp_path.chmod(0o755)
     Path("locked").mkdir(mode=0o555)
     with nobody(), pytest.raises(OutputError, match=r"^Cannot write locked.*: Permission denied\. Choose another"):
-        open_sink(spec, RUN)
+        open_sink(spec, a_run())
 
 
 @pytest.mark.parametrize("spec", ["terminal", "jsonl:-", "csv:-", "jsonl:/dev/full", "csv:/dev/full"])
@@ -192,7 +194,7 @@ def test_a_disk_that_fills_up(spec: str) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
 def test_a_disk_that_fills_up_in_the_middle_of_a_video(name: str) -> None:
     noise = np.random.default_rng(3).integers(0, 256, (30, 120, 160)).astype(np.uint8)
-    sink = open_sink(f"video:{name}", RUN)
+    sink = open_sink(f"video:{name}", a_run())
     with file_size_limit(60_000), pytest.raises(OutputError, match=f"{name} could not be written in full"):
         for seq, gray in enumerate(noise):
             sink.write(FrameResult(Frame(gray, seq, seq / 10, "clip"), (), (), {}))
@@ -202,7 +204,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_video(name: str) -> None:
 
 def write_all(spec: str) -> None:
     """A story is written; after a failure the sink still closes, quietly, twice."""
-    sink = open_sink(spec, RUN)
+    sink = open_sink(spec, a_run())
     try:
         for result in a_story():
             sink.write(result)
@@ -219,7 +221,7 @@ def test_a_reader_that_goes_away(spec: str, monkeypatch: pytest.MonkeyPatch) -> 
     # Closing the file at the end proves that nothing was left in its buffer.
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        sink = open_sink(spec, RUN)
+        sink = open_sink(spec, a_run())
         sink.write(a_result(0, a_face(phase="start")))
         os.close(reader)
         with pytest.raises(BrokenPipeError):
@@ -235,7 +237,7 @@ def test_a_reader_that_goes_away_before_the_end(
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        sink = open_sink(spec, RUN)
+        sink = open_sink(spec, a_run())
         sink.write(a_result(0, a_face(phase="start")))
         os.close(reader)
         sink.close()
@@ -244,8 +246,8 @@ def test_a_reader_that_goes_away_before_the_end(
 
 def test_a_service_does_not_load_rich() -> None:
     script = (
-        "import sys; from edge_fer.sinks import open_sink; from edge_fer.events import RunInfo\n"
-        "for spec in 'terminal', 'jsonl:-', 'csv:-': open_sink(spec, RunInfo('', '', '', 10.0, True)).close()\n"
+        "import sys; from edge_fer.sinks import open_sink; from edge_fer.events import Run\n"
+        "for spec in 'terminal', 'jsonl:-', 'csv:-': open_sink(spec, Run(live=True)).close()\n"
         "sys.exit('rich' in sys.modules)"
     )
     folder = Path(__file__).parents[2]
@@ -270,16 +272,16 @@ def test_a_service_does_not_load_rich() -> None:
 )
 def test_wrong_specs(spec: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        open_sink(spec, RUN)
+        open_sink(spec, a_run())
     assert str(caught.value).startswith(message)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    open_sink("jsonl:~/a.jsonl", RUN).close()
+    open_sink("jsonl:~/a.jsonl", a_run()).close()
     assert (tmp_path / "me" / "a.jsonl").exists()
-    open_sink("jsonl:~nobody-has-this-name.jsonl", RUN).close()
+    open_sink("jsonl:~nobody-has-this-name.jsonl", a_run()).close()
     assert (tmp_path / "~nobody-has-this-name.jsonl").exists()
 
 
@@ -292,7 +294,7 @@ def lines_of(path: str) -> list[tuple[int, int, str]]:
 
 
 def test_jsonl_is_complete_after_every_frame() -> None:
-    sink = open_sink("jsonl:a.jsonl", RUN)
+    sink = open_sink("jsonl:a.jsonl", a_run())
     expected = []
     for result, news in zip(
         a_story(),
@@ -307,7 +309,7 @@ def test_jsonl_is_complete_after_every_frame() -> None:
 
 
 def test_no_half_line_remains_and_writing_goes_on_when_there_is_room_again() -> None:
-    sink = open_sink("jsonl:a.jsonl", RUN)
+    sink = open_sink("jsonl:a.jsonl", a_run())
     sink.write(a_result(0, a_face(1, phase="start")))
     whole = Path("a.jsonl").read_bytes()
     with file_size_limit(len(whole) + 100), pytest.raises(OutputError):
@@ -318,11 +320,11 @@ def test_no_half_line_remains_and_writing_goes_on_when_there_is_room_again() -> 
     assert lines_of("a.jsonl") == [(0, 1, "start"), (2, 1, "update"), (2, 1, "end")]
 
 
-@pytest.mark.parametrize(("run", "runs"), [(RUN, 1), (LIVE, 2)])
+@pytest.mark.parametrize(("live", "runs"), [(False, 1), (True, 2)])
 @pytest.mark.parametrize("spec", ["jsonl:a", "csv:a"])
-def test_files_of_clips_are_replaced_and_those_of_cameras_continued(spec: str, run: RunInfo, runs: int) -> None:
+def test_files_of_clips_are_replaced_and_those_of_cameras_continued(spec: str, live: bool, runs: int) -> None:
     for _ in range(2):
-        sink = open_sink(spec, run)
+        sink = open_sink(spec, a_run(live))
         sink.write(a_result(0, a_face(phase="start")))
         sink.close()
     text = Path("a").read_text()
@@ -334,7 +336,7 @@ def test_files_of_clips_are_replaced_and_those_of_cameras_continued(spec: str, r
 
 
 def test_csv_has_a_row_for_each_face_and_frame() -> None:
-    sink = open_sink("csv:a.csv", RUN)
+    sink = open_sink("csv:a.csv", a_run())
     for result in a_story():
         sink.write(result)
     sink.write(a_result(4, a_face(3, Expression.ANGER, "start", x=10.26), stream='a "strange", name\udcff'))
@@ -367,7 +369,7 @@ def test_csv_has_a_row_for_each_face_and_frame() -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "100%d a:b.mp4"])
 def test_video_keeps_the_time_of_the_stream(name: str) -> None:
-    sink = open_sink(f"video:{name}", RUN)
+    sink = open_sink(f"video:{name}", a_run())
     # Two frames in one moment, then a gap of three, then the next frame in time.
     for time_s, gray in ((5.0, 20), (5.1, 60), (5.12, 255), (5.2, 100), (5.6, 160), (5.7, 220)):
         sink.write(a_result(0, time_s=time_s, gray=gray))
@@ -378,7 +380,7 @@ def test_video_keeps_the_time_of_the_stream(name: str) -> None:
 
 
 def test_video_does_not_hold_a_picture_for_hours() -> None:
-    sink = open_sink("video:a.mp4", RUN)
+    sink = open_sink("video:a.mp4", a_run())
     for time_s, gray in ((0.0, 40), (7200.0, 200), (7200.2, 120)):
         sink.write(a_result(0, time_s=time_s, gray=gray))
     sink.close()
@@ -387,7 +389,7 @@ def test_video_does_not_hold_a_picture_for_hours() -> None:
 
 
 def test_video_of_several_streams_and_sizes() -> None:
-    sink = open_sink("video:a.mp4", RUN)
+    sink = open_sink("video:a.mp4", a_run())
     sink.write(a_result(0, gray=200, size_wh=(161, 121)))
     sink.write(a_result(0, gray=200, size_wh=(60, 240), stream="tall"))
     sink.write(a_result(0, gray=200, size_wh=(320, 40), stream="wide"))
@@ -402,7 +404,7 @@ def test_video_of_several_streams_and_sizes() -> None:
 
 
 def test_video_at_a_rate_that_mpeg4_cannot_count() -> None:
-    run = RunInfo("pi", "compact", "ab" * 32, fps=143.8561, live=False)
+    run = Run("pi", "compact", "ab" * 32, fps=143.8561)
     sink = open_sink("video:a.mp4", run)
     for seq in range(30):
         sink.write(a_result(seq, time_s=seq / run.fps))
@@ -411,7 +413,7 @@ def test_video_at_a_rate_that_mpeg4_cannot_count() -> None:
 
 
 def test_video_too_large_for_mpeg4() -> None:
-    sink = open_sink("video:a.mp4", RUN)
+    sink = open_sink("video:a.mp4", a_run())
     with pytest.raises(OutputError, match=r"9000 x 16 pixels .* \.avi"):
         sink.write(a_result(0, size_wh=(9000, 16)))
     sink.close()
@@ -421,7 +423,7 @@ def test_video_too_large_for_mpeg4() -> None:
 
 
 def test_pictures_are_named_after_their_source_or_frame() -> None:
-    sink = open_sink("pictures:out", RUN)
+    sink = open_sink("pictures:out", a_run())
     for stream in ("a/one.png", "b/one.jpg", "b/one-2.jpg", "a/two.png"):
         sink.write(a_result(0, stream=stream, still=True))
     sink.write(a_result(123, a_face()))
@@ -441,7 +443,7 @@ def test_pictures_are_named_after_their_source_or_frame() -> None:
 def test_pictures_do_not_replace_their_sources() -> None:
     Path("photos").mkdir()
     Path("photos/one.jpg").write_bytes(b"precious")
-    sink = open_sink("pictures:photos", RUN)
+    sink = open_sink("pictures:photos", a_run())
     with pytest.raises(OutputError, match="Choose another folder"):
         sink.write(a_result(0, stream="photos/../photos/one.jpg", still=True))
     sink.close()
@@ -449,7 +451,7 @@ def test_pictures_do_not_replace_their_sources() -> None:
 
 
 def test_no_half_picture_remains() -> None:
-    sink = open_sink("pictures:out", RUN)
+    sink = open_sink("pictures:out", a_run())
     with file_size_limit(100), pytest.raises(OutputError, match=r"out/000001\.jpg"):
         sink.write(a_result(1, a_face()))
     assert list(Path("out").iterdir()) == []
@@ -509,7 +511,7 @@ def test_any_box_can_be_drawn_on_any_picture(size_hw: tuple[int, int], boxes: li
 
 
 def test_plain_lines_tell_what_changes(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = open_sink("terminal", RUN)
+    sink = open_sink("terminal", a_run())
     for result in a_story():
         sink.write(result)
     sink.write(a_result(124, a_face(2, Expression.ANGER)))
@@ -522,7 +524,7 @@ def test_plain_lines_tell_what_changes(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_plain_lines_of_still_pictures(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = open_sink("terminal", RUN)
+    sink = open_sink("terminal", a_run())
     sink.write(a_result(0, a_face(1, phase="start"), a_face(2, phase="start"), stream="photos/one.jpg", still=True))
     sink.write(a_result(1, stream="photos/two.jpg", still=True))
     sink.close()
@@ -551,7 +553,7 @@ def test_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_summary_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    open_sink("terminal", RUN).close()
+    open_sink("terminal", a_run()).close()
     assert capsys.readouterr().out == "0 frames (0.0 s), 0 faces\n"
 
 
@@ -559,7 +561,7 @@ def test_the_summary_judges_by_the_truth(capsys: pytest.CaptureFixture[str]) -> 
     def truth(x: float, expression: Expression | None) -> TrueFace:
         return TrueFace(FaceBox(x, 25, 60, 60), expression)
 
-    sink = open_sink("terminal", RUN)
+    sink = open_sink("terminal", a_run())
     happy, afraid = a_face(1, Expression.HAPPINESS), a_face(2, Expression.FEAR, x=95)
     # Both right. One wrong. The nearer of two detected counts. One between two expressions, one not found.
     sink.write(a_result(0, happy, afraid, truth=(truth(32, Expression.HAPPINESS), truth(90, Expression.FEAR))))
@@ -572,7 +574,7 @@ def test_the_summary_judges_by_the_truth(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_no_truth_no_judgement(capsys: pytest.CaptureFixture[str]) -> None:
-    sink = open_sink("terminal", RUN)
+    sink = open_sink("terminal", a_run())
     sink.write(a_result(0, a_face()))
     sink.close()
     assert "found" not in capsys.readouterr().out
@@ -581,7 +583,7 @@ def test_no_truth_no_judgement(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_that_knows_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    sink = open_sink("terminal", RUN)
+    sink = open_sink("terminal", a_run())
     sink.write(a_result(0, a_face(phase="start"), stream="photos/Ärger\udcff.jpg", still=True))
     sink.close()
     lines = raw.getvalue().decode("ascii").splitlines()
@@ -643,7 +645,7 @@ def test_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_live_view_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_screen(monkeypatch, NO_COLOR="1") as screen:
-        sink = open_sink("terminal", RUN)
+        sink = open_sink("terminal", a_run())
         sink.write(a_result(0, a_face(3, Expression.ANGER)))
         sink.close()
         assert "anger" in screen.text
@@ -652,7 +654,7 @@ def test_the_live_view_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_screen(monkeypatch, TERM="dumb") as screen:
-        sink = open_sink("terminal", RUN)
+        sink = open_sink("terminal", a_run())
         sink.write(a_result(0, a_face(3, Expression.ANGER)))
         sink.close()
         assert screen.text.startswith("0.0 s  face 3  anger 79 %\r\n1 frame (0.0 s), 0 faces\r\n")
@@ -661,7 +663,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_live_view_on_a_terminal_that_knows_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_screen(monkeypatch, encoding="ascii") as screen:
-        sink = open_sink("terminal", RUN)
+        sink = open_sink("terminal", a_run())
         sink.write(a_result(0, a_face(3, Expression.ANGER), stream="Küche\udcff"))
         sink.close()
         assert "K?che?" in screen.text

@@ -22,8 +22,10 @@ import pytest
 from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, FrameSource, Image
 from edge_fer.errors import DataError, InputMissingError, UnavailableError, UsageError
-from edge_fer.sources import camera, list_cameras, open_source
-from edge_fer.sources.camera import CameraSource, network_source, v4l2_source
+from edge_fer.sources import open_source
+from edge_fer.sources.camera import CameraSource
+from edge_fer.sources.network import network_source
+from edge_fer.sources.v4l2 import list_cameras, v4l2_source
 from edge_fer.threads import LatestFrame
 
 W, H = 64, 48
@@ -579,12 +581,14 @@ def test_why_a_device_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, error: O
 
 
 def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "list_cameras", lambda: [("/dev/video0", "HD Webcam"), ("/dev/video2", "Old")])
+    monkeypatch.setattr(
+        "edge_fer.sources.v4l2.list_cameras", lambda: [("/dev/video0", "HD Webcam"), ("/dev/video2", "Old")]
+    )
     with pytest.raises(UnavailableError, match=r"No camera 99 \(/dev/video99\)\. Found: /dev/video0 \(HD Webcam\), /d"):
         source_of("99")
     with pytest.raises(UnavailableError, match=r"No camera /dev/v4l/by-id/none\. Found"):
         source_of("/dev/v4l/by-id/none")
-    monkeypatch.setattr(camera, "list_cameras", list)
+    monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", list)
     with pytest.raises(UnavailableError, match=r"plug one in\. A Raspberry Pi camera module is --camera picamera:0"):
         source_of("99")
 
@@ -712,8 +716,8 @@ def test_secrets_of_a_network_camera_stay_out_of_frames_and_messages() -> None:
 
 
 def test_live_sources_are_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "v4l2_source", lambda settings: fake_camera(yuyv))
-    monkeypatch.setattr(camera, "network_source", lambda settings: fake_camera(np.copy))
+    monkeypatch.setattr("edge_fer.sources.v4l2.v4l2_source", lambda settings: fake_camera(yuyv))
+    monkeypatch.setattr("edge_fer.sources.network.network_source", lambda settings: fake_camera(np.copy))
     for name in ("0", "/dev/video0", "rtsp://host/live", "http://host/live.mjpg"):
         source = source_of(name)
         assert isinstance(source, LatestFrame)

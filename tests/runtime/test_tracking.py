@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.core import FaceBox
-from edge_fer.model.bundle import Smoothing
-from edge_fer.temporal.smoothing import ExpressionFilter
-from edge_fer.tracking import MAX_GAP_S, MIN_IOU, BoxFilter, Tracker, assign
+from edge_fer.core import Detection, FaceBox
+from edge_fer.detection.cascade import CascadeDetector
+from edge_fer.detection.schedule import MIN_IOU, FaceSearch
+from edge_fer.sources.demo import average_faces
+from edge_fer.temporal.smoothing import ExpressionFilter, Smoothing
+from edge_fer.tracking import MAX_GAP_S, BoxFilter, Tracker
 
 
 def tracker() -> Tracker:
@@ -23,6 +24,11 @@ def at(x: float, y: float = 0.0, width: float = 100.0) -> FaceBox:
     return FaceBox(x, y, width, width)
 
 
+def found(*boxes: FaceBox) -> list[tuple[int | None, Detection]]:
+    """Faces of which the search knows no track."""
+    return [(None, Detection(box)) for box in boxes]
+
+
 def numbers(tracks: list) -> list[int]:
     return [track.number for track in tracks]
 
@@ -30,28 +36,28 @@ def numbers(tracks: list) -> list[int]:
 def test_faces_keep_their_numbers_while_they_move_past_each_other() -> None:
     tracks = tracker()
     for step in range(60):
-        current, ended = tracks.update([at(step * 10.0), at(600 - step * 10.0, y=70)], step / 30)
+        current, ended = tracks.update(found(at(step * 10.0), at(600 - step * 10.0, y=70)), step / 30)
         assert numbers(current) == [1, 2]
         assert ended == []
 
 
 def test_a_short_gap_is_bridged_and_a_long_one_ends_the_track() -> None:
     tracks = tracker()
-    tracks.update([at(0)], 0.0)
+    tracks.update(found(at(0)), 0.0)
     assert tracks.update([], 0.3) == ([], [])
     assert tracks.known()[0].misses == 1
-    current, ended = tracks.update([at(0)], 0.4)
+    current, ended = tracks.update(found(at(0)), 0.4)
     assert (numbers(current), numbers(ended)) == ([1], [])
     assert tracks.known()[0].misses == 0
     _, ended = tracks.update([], 0.4 + MAX_GAP_S + 0.01)
     assert numbers(ended) == [1]
-    current, _ = tracks.update([at(0)], 2.0)
+    current, _ = tracks.update(found(at(0)), 2.0)
     assert numbers(current) == [2]
 
 
 def test_end_all() -> None:
     tracks = tracker()
-    tracks.update([at(0), at(500)], 0.0)
+    tracks.update(found(at(0), at(500)), 0.0)
     assert numbers(tracks.end_all()) == [1, 2]
     assert tracks.known() == []
 
@@ -60,22 +66,57 @@ boxes = st.lists(st.builds(at, st.floats(0, 400), st.floats(0, 100), st.floats(4
 
 
 @given(boxes, boxes)
-def test_the_pairs_have_the_largest_sum_of_overlaps(new: list[FaceBox], old: list[FaceBox]) -> None:
-    def worth(pairs: list[tuple[int, int]]) -> float:
-        overlaps = [new[row].iou(old[column]) for row, column in pairs]
-        return sum(overlap for overlap in overlaps if overlap >= MIN_IOU)
+def test_faces_without_a_key_take_the_track_that_they_overlap_most(new: list[FaceBox], old: list[FaceBox]) -> None:
+    tracks = tracker()
+    before, _ = tracks.update(found(*old), 0.0)
+    after, _ = tracks.update(found(*new), 0.0)
+    taken = {track.number: box for track, box in zip(after, new, strict=True) if track in before}
+    for track, box in zip(after, new, strict=True):
+        overlaps = {old_track.number: box.iou(was) for old_track, was in zip(before, old, strict=True)}
+        if track in before:
+            assert overlaps[track.number] >= MIN_IOU
+        for number, overlap in overlaps.items():
+            # Who has another track, or a new one, lost this one to a face that overlaps it at least as much.
+            if overlap >= MIN_IOU and overlap > overlaps.get(track.number, 0.0):
+                was = old[numbers(before).index(number)]
+                assert taken[number].iou(was) >= overlap
 
-    pairs = assign(new, old)
-    assert len(set(pairs.values())) == len(pairs)
-    assert all(new[row].iou(old[column]) >= MIN_IOU for row, column in pairs.items())
-    short, long = sorted((len(new), len(old)))
-    every = (
-        list(zip(range(short), columns, strict=True))
-        if len(new) <= len(old)
-        else list(zip(columns, range(short), strict=True))
-        for columns in itertools.permutations(range(long), short)
-    )
-    assert worth(list(pairs.items())) == pytest.approx(max(map(worth, every), default=0.0))
+
+def test_the_key_of_the_search_decides_even_where_boxes_overlap_better_crosswise() -> None:
+    tracks = tracker()
+    tracks.update(found(at(0), at(100)), 0.0)
+    current, _ = tracks.update([(2, Detection(at(0))), (1, Detection(at(100)))], 1 / 30)
+    assert numbers(current) == [2, 1]
+    current, _ = tracks.update([(None, Detection(at(20))), (1, Detection(at(80)))], 2 / 30)
+    assert numbers(current) == [2, 1]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.35, 0.7])
+def test_two_faces_that_cross_keep_their_numbers(apart: float) -> None:
+    """Through the real search and cascade: the nearer face hides the other, wholly where they pass at one height."""
+    far, near = (cv2.resize(average_faces()[index], (side, side)) for index, side in ((0, 90), (3, 110)))
+    backdrop = cv2.GaussianBlur(np.random.default_rng(5).integers(60, 180, (300, 640)).astype(np.uint8), (0, 0), 9)
+    search, tracks = FaceSearch(CascadeDetector(), 40, 0.3), tracker()
+    seen: dict[str, list[int]] = {"far": [], "near": []}
+    for frame in range(100):
+        gray = backdrop.copy()
+        far_x, near_x, near_y = 60 + 4 * frame, 470 - 4 * frame, round(60 + apart * 100)
+        gray[60:150, far_x : far_x + 90] = far
+        gray[near_y : near_y + 110, near_x : near_x + 110] = near
+        faces = search.find(gray, frame / 30, tracks.known())
+        current, _ = tracks.update(faces, frame / 30)
+        true_far, true_near = FaceBox(far_x, 60, 90, 90), FaceBox(near_x, near_y, 110, 110)
+        if true_far.iou(true_near) > 0.1:
+            continue  # which box is whose cannot be told from their places
+        for name, true in (("far", true_far), ("near", true_near)):
+            best = max(current, key=lambda track: track.box.iou(true), default=None)
+            if best and best.box.iou(true) > 0.6:
+                seen[name].append(best.number)
+    assert len(seen["far"]) > 50 and len(seen["near"]) > 50
+    assert set(seen["near"]) == {seen["near"][0]}
+    # Who was hidden for longer than a gap comes back as somebody new, but never under the other's number.
+    assert not set(seen["far"]) & set(seen["near"])
+    assert apart < 0.7 or set(seen["far"]) == {seen["far"][0]}
 
 
 def test_a_still_box_trembles_less() -> None:
@@ -119,7 +160,7 @@ def test_numbers_are_never_used_again_even_when_time_runs_backwards(frames: list
     tracks = tracker()
     highest, gone = 0, set()
     for places, time_s in frames:
-        current, ended = tracks.update([at(place) for place in places], time_s)
+        current, ended = tracks.update(found(*map(at, places)), time_s)
         now = numbers(current)
         assert len(now) == len(places) == len(set(now))
         assert not gone & set(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_fer.core import FaceBox, Frame, Image
+from edge_fer.core import Detection, FaceBox, Frame, Image
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.detection.schedule import RECHECK_S, FaceSearch, KnownFace
+from edge_fer.detection.motion import RECHECK_S
+from edge_fer.detection.schedule import FaceSearch, KnownFace
 
 
 @dataclass
@@ -25,14 +27,18 @@ class Brightest:
     calls: list[tuple[tuple[int, ...], bool]] = field(default_factory=list)
 
     def detect(
-        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, rough: bool = False
-    ) -> list[FaceBox]:
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
+    ) -> list[Detection]:
         self.calls.append((gray.shape, expected))
         rows, columns = np.flatnonzero((gray > 200).any(axis=1)), np.flatnonzero((gray > 200).any(axis=0))
         if self.blind or len(rows) == 0:
             return []
         box = FaceBox(float(columns[0]), float(rows[0]), float(np.ptp(columns) + 1), float(np.ptp(rows) + 1))
-        return [box] if min_px * 0.95 <= box.w <= max_px and abs(box.w - box.h) < 0.2 * box.w else []
+        return [Detection(box)] if min_px * 0.95 <= box.w <= max_px and abs(box.w - box.h) < 0.2 * box.w else []
+
+
+def boxes_of(search: FaceSearch, gray: Image, time_s: float, known: Sequence[KnownFace] = ()) -> list[FaceBox]:
+    return [detection.box for _, detection in search.find(gray, time_s, known)]
 
 
 def picture(x: int | None, y: int = 100, width: int = 60) -> Image:
@@ -46,7 +52,7 @@ def picture(x: int | None, y: int = 100, width: int = 60) -> Image:
 
 def test_the_first_frame_is_searched_whole() -> None:
     search = FaceSearch(Brightest(), 40, 0.5)
-    (box,) = search.find(picture(300), 0.0, [])
+    (box,) = boxes_of(search, picture(300), 0.0)
     assert box.iou(FaceBox(300, 100, 60, 60)) > 0.85
 
 
@@ -99,10 +105,12 @@ def test_a_scene_in_which_nothing_moves_costs_nothing_until_it_is_checked_again(
 def test_a_known_face_is_followed_and_confirmed_now_and_then() -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
-    (box,) = search.find(picture(100), 0.0, [])
+    (box,) = boxes_of(search, picture(100), 0.0)
+    known = KnownFace(1, box)
     detector.calls.clear()
     for frame in range(1, 31):
-        (box,) = search.find(picture(100 + 4 * frame), frame / 30, [KnownFace(1, box, 0)])
+        known.box = box
+        (box,) = boxes_of(search, picture(100 + 4 * frame), frame / 30, [known])
         assert box.iou(FaceBox(100 + 4 * frame, 100, 60, 60)) > 0.75
     near = [shape for shape, expected in detector.calls if expected]
     assert 4 <= len(near) <= 8  # five confirmations a second, not one a frame
@@ -112,8 +120,8 @@ def test_a_known_face_is_followed_and_confirmed_now_and_then() -> None:
 def test_a_face_that_the_detector_loses_is_followed_for_a_while(scene: Image) -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
-    (box,) = search.find(picture(100), 0.0, [])
-    known = KnownFace(1, box, 0)
+    (box,) = boxes_of(search, picture(100), 0.0)
+    known = KnownFace(1, box)
     search.find(picture(100), 1 / 30, [known])
     detector.blind = True
     kept = [bool(search.find(picture(100), frame / 30, [known])) for frame in range(2, 40)]
@@ -123,9 +131,9 @@ def test_a_face_that_the_detector_loses_is_followed_for_a_while(scene: Image) ->
 
 def test_a_face_that_jumped_is_looked_for_in_a_wider_window() -> None:
     search = FaceSearch(Brightest(), 40, 0.5)
-    (box,) = search.find(picture(100), 0.0, [])
+    (box,) = boxes_of(search, picture(100), 0.0)
     for frame in range(1, 4):
-        found = search.find(picture(155), frame / 30, [KnownFace(1, box, frame - 1)])
+        found = boxes_of(search, picture(155), frame / 30, [KnownFace(1, box, frame - 1)])
         if found:
             break
     assert found and found[0].iou(FaceBox(155, 100, 60, 60)) > 0.8
@@ -133,10 +141,10 @@ def test_a_face_that_jumped_is_looked_for_in_a_wider_window() -> None:
 
 def test_two_known_faces_do_not_become_one(demo_frames: list[Frame]) -> None:
     search = FaceSearch(CascadeDetector(), 40, 0.5)
-    boxes = search.find(demo_frames[0].gray, 0.0, [])
+    boxes = boxes_of(search, demo_frames[0].gray, 0.0)
     assert len(boxes) == 2
     # Both tracks claim the same place: it is one face, and the other is found where it is.
-    found = search.find(demo_frames[1].gray, 1 / 15, [KnownFace(1, boxes[0], 0), KnownFace(2, boxes[0], 0)])
+    found = boxes_of(search, demo_frames[1].gray, 1 / 15, [KnownFace(1, boxes[0]), KnownFace(2, boxes[0])])
     assert len(found) <= 2
     assert all(one.iou(other) < 0.3 for one in found for other in found if one is not other)
 
@@ -144,14 +152,14 @@ def test_two_known_faces_do_not_become_one(demo_frames: list[Frame]) -> None:
 def test_a_detector_whose_cost_is_fixed_sees_the_whole_frame() -> None:
     detector = Brightest(slow_on_large=False)
     search = FaceSearch(detector, 40, 0.5)
-    (box,) = search.find(picture(300, width=200), 0.0, [])
+    (box,) = boxes_of(search, picture(300, width=200), 0.0)
     assert box.iou(FaceBox(300, 100, 200, 200)) > 0.85
 
 
 def test_the_same_frames_give_the_same_boxes(demo_frames: list[Frame]) -> None:
     def boxes() -> list[list[FaceBox]]:
         search = FaceSearch(CascadeDetector(), 40, 0.5)
-        return [search.find(frame.gray, frame.time_s, []) for frame in demo_frames[:20]]
+        return [boxes_of(search, frame.gray, frame.time_s) for frame in demo_frames[:20]]
 
     assert boxes() == boxes()
 
@@ -206,28 +214,30 @@ def test_small_movement_brings_a_search_for_small_faces_only_and_only_there() ->
     assert all(max(shape) <= 48 + 70 for shape in shapes)  # the movement, and half a face of its band on each side
 
 
-def test_a_slice_in_which_something_always_moves_is_not_searched_in_every_frame() -> None:
+def test_a_tile_in_which_something_always_moves_is_not_searched_in_every_frame() -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
     gray = np.zeros((480, 640), np.uint8)
     counts = []
     for frame in range(61):
         detector.calls.clear()
-        # Only the upper left corner changes, in each frame: all the other slices pass their turns on.
+        # Only the upper left corner changes, in each frame: all the other tiles pass their slots on.
         gray[:96, :96] = 0 if frame % 2 else 120
         search.find(gray, frame / 30, [])
         counts.append(len(detector.calls))
-    # In 2 s a slice has 4 turns of 0.5 s, or 6 of 0.3 s where others pass theirs on; 3 slices have enough.
+    # In 2 s a tile has 4 slots of 0.5 s, or 6 of 0.3 s where others pass theirs on; 3 tiles have enough.
     assert 4 <= sum(counts[1:]) <= 6 * 3
 
 
-def test_a_moving_known_face_is_no_news() -> None:
+def test_a_moving_known_face_is_no_motion() -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
     search.find(picture(None), 0.0, [])
     box = FaceBox(100, 100, 60, 60)
+    known = KnownFace(1, box)
     detector.calls.clear()
     for frame in range(1, 45):
-        (box,) = search.find(picture(100 + 3 * frame), frame / 30, [KnownFace(1, box, 0)])
+        known.box = box
+        (box,) = boxes_of(search, picture(100 + 3 * frame), frame / 30, [known])
     # What it uncovers was seen before it came.
     assert [shape for shape, expected in detector.calls if not expected] == []

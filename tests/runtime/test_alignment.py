@@ -1,4 +1,4 @@
-"""Faces are turned upright by their eyes, where the model's card says so."""
+"""Faces are turned upright by their eyes, where the model's metadata says so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import UnavailableError
 from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.preprocess.alignment import EyeTilt, _tilt_of
+from edge_fer.preprocess.alignment import EyeFinder, _tilt_of
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.recognizer import Recognizer
 
@@ -35,14 +35,16 @@ def tilted(face: Image, clockwise_deg: float) -> Image:
 
 @pytest.mark.parametrize("tilt_deg", [-15, 0, 15])
 def test_the_tilt_of_faces_is_found(tilt_deg: float) -> None:
-    tilts = [EyeTilt()(tilted(face, tilt_deg), BOX) for face in FACES[..., 0]]
+    tilts = [EyeFinder().tilt_deg(tilted(face, tilt_deg), BOX) for face in FACES[..., 0]]
     assert np.median(tilts) == pytest.approx(tilt_deg, abs=4)
 
 
 def test_the_size_of_the_face_does_not_matter() -> None:
     scene = tilted(FACES[3, ..., 0], 12)
     twice = cv2.resize(scene, (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
-    assert EyeTilt()(twice, FaceBox(120, 120, 240, 240)) == pytest.approx(EyeTilt()(scene, BOX), abs=6)
+    assert EyeFinder().tilt_deg(twice, FaceBox(120, 120, 240, 240)) == pytest.approx(
+        EyeFinder().tilt_deg(scene, BOX), abs=6
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,13 +67,13 @@ def test_which_eyes_make_a_pair(eyes: list[tuple[float, float, float]], tilt_deg
 @pytest.mark.parametrize("box", [FaceBox(-500, -500, 60, 60), FaceBox(239, 239, 1, 1), FaceBox(-30, -30, 300, 300)])
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_without_eyes_a_face_stays_as_it_is(box: FaceBox, level: int) -> None:
-    assert EyeTilt()(np.full((240, 240), level, np.uint8), box) == 0.0
+    assert EyeFinder().tilt_deg(np.full((240, 240), level, np.uint8), box) == 0.0
 
 
 def test_an_opencv_without_the_cascade(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cv2.data, "haarcascades", f"{tmp_path}/")
     with pytest.raises(UnavailableError, match="has no cascade for eyes"):
-        EyeTilt()
+        EyeFinder()
 
 
 @pytest.mark.parametrize("tilt_deg", [-20.0, 7.0, 20.0])
@@ -91,16 +93,16 @@ def test_where_a_turned_face_reaches_beyond_the_picture_its_edge_goes_on() -> No
     assert (tensor == 77).all()
 
 
-def test_the_card_has_the_device_turn_faces(bundle_with: Callable[..., Path]) -> None:
-    def eyes(card: dict[str, Any]) -> None:
-        card["preprocess"]["align"] = "eyes"
+def test_the_metadata_has_the_device_turn_faces(bundle_with: Callable[..., Path]) -> None:
+    def eyes(table: dict[str, Any]) -> None:
+        table["preprocess"]["alignment"] = "eyes"
 
     scene = cv2.resize(tilted(FACES[3, ..., 0], 12), (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
-    bundle = load_bundle(bundle_with(card=eyes))
-    assert bundle.card.align == "eyes"
+    bundle = load_bundle(bundle_with(metadata=eyes))
+    assert bundle.metadata.preprocess.alignment == "eyes"
     classifier = TfliteClassifier(bundle)
     (face,) = Recognizer(CascadeDetector(), classifier).recognize(scene).faces
-    tensor = face_tensor(scene, face.box, (48, 48), 0.0, EyeTilt()(scene, face.box))
+    tensor = face_tensor(scene, face.box, (48, 48), 0.0, EyeFinder().tilt_deg(scene, face.box))
     assert classifier.classify([tensor]) == [face.raw]
     assert classifier.classify([face_tensor(scene, face.box, (48, 48), 0.0)]) != [face.raw]
 
@@ -110,13 +112,13 @@ def test_in_a_stream_the_tilt_is_measured_in_every_other_frame_at_most(
 ) -> None:
     looks: list[FaceBox] = []
 
-    class Counted(EyeTilt):
-        def __call__(self, gray: Image, box: FaceBox) -> float:
+    class Counted(EyeFinder):
+        def tilt_deg(self, gray: Image, box: FaceBox) -> float:
             looks.append(box)
-            return super().__call__(gray, box)
+            return super().tilt_deg(gray, box)
 
-    monkeypatch.setattr("edge_fer.recognizer.EyeTilt", Counted)
-    path = bundle_with(card=lambda card: card["preprocess"].update(align="eyes"))
+    monkeypatch.setattr("edge_fer.preprocess.EyeFinder", Counted)
+    path = bundle_with(metadata=lambda table: table["preprocess"].update(alignment="eyes"))
     recognizer = Recognizer(CascadeDetector(), TfliteClassifier(load_bundle(path)))
     scene = cv2.resize(tilted(FACES[3, ..., 0], 12), (480, 480), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     for seq in range(30):
@@ -125,5 +127,5 @@ def test_in_a_stream_the_tilt_is_measured_in_every_other_frame_at_most(
 
 
 def test_the_schema_knows_it() -> None:
-    schema = json.loads((Path(edge_fer.__file__).parent / "card.schema.json").read_text())
-    assert schema["properties"]["preprocess"]["properties"]["align"]["enum"] == ["none", "eyes"]
+    schema = json.loads((Path(edge_fer.__file__).parent / "model" / "metadata.schema.json").read_text())
+    assert schema["properties"]["preprocess"]["properties"]["alignment"]["enum"] == ["none", "eyes"]

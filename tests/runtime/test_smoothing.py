@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fer.core import Expression, Prediction, Quality
-from edge_fer.model.bundle import Smoothing
-from edge_fer.temporal.smoothing import ExpressionFilter, doubt, intensity, valence_arousal
+from edge_fer.temporal.affect import intensity, valence_arousal
+from edge_fer.temporal.smoothing import ExpressionFilter, Smoothing, uncertainty
 
 CALM = Prediction({Expression.NEUTRAL: 0.9, Expression.HAPPINESS: 0.1})
 GLAD = Prediction({Expression.NEUTRAL: 0.1, Expression.HAPPINESS: 0.9})
@@ -123,7 +123,7 @@ def test_probabilities_stay_probabilities_even_when_time_runs_backwards(frames: 
     ],
 )
 def test_doubt_has_a_reason(confidence: float, quality: Quality, why: str | None) -> None:
-    assert doubt(confidence, quality, Smoothing()) == why
+    assert uncertainty(confidence, quality, Smoothing()) == why
 
 
 def test_intensity_is_measured_against_neutral() -> None:
