@@ -1,7 +1,7 @@
 """What can go wrong, each with the exit code that ``edge-fer`` ends with.
 
 EdgeFerError            1   a failure that fits nothing below
-├── UsageError          2   the command line is wrong
+├── UsageError          2   the command line, or a call of the library, is wrong
 ├── DataError          65   a file is there, but not what it should be
 │   └── BundleError    65   ... and it is a model bundle
 ├── InputMissingError  66   no such file, or an empty folder
@@ -15,6 +15,25 @@ camera may come up later than the service.
 
 Every message is one sentence or two that say what is wrong and what to do. It is shown to people as it is.
 """
+
+INTERNAL = 70
+OS_ERROR = 74
+INTERRUPTED = 130
+
+EXIT_CODES = {
+    0: "done, or stopped by Ctrl-C or SIGTERM",
+    1: "failed",
+    2: "usage",
+    65: "bad data",
+    66: "no such file",
+    69: "camera or package not available",
+    INTERNAL: "internal error",
+    73: "cannot write",
+    OS_ERROR: "the system fails in reading or writing",
+    78: "configuration",
+    INTERRUPTED: "interrupted",
+}
+"""All that a command of this project ends with. Help texts and the README say no others."""
 
 
 class EdgeFerError(Exception):

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from edge_fer.core import Expression
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.errors import EdgeFerError, InputMissingError, UsageError
+from edge_fer.errors import OS_ERROR, EdgeFerError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         print(f"evaluation: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
-        return 74
+        return OS_ERROR
     return 0
 
 

@@ -15,7 +15,7 @@ from edge_fer.cli.cameras import add_cameras
 from edge_fer.cli.models import add_models
 from edge_fer.cli.run import add_run
 from edge_fer.cli.verbs import Parser
-from edge_fer.errors import EdgeFerError, OutputError, UsageError
+from edge_fer.errors import INTERNAL, INTERRUPTED, EdgeFerError, OutputError, UsageError
 from edge_fer.version import __version__
 
 # Heavy imports (OpenCV, LiteRT, rich) wait until a verb needs them: --help and errors answer at once.
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our stdout has left, as `head` does. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             # Sinks say so themselves; this is what a table or a list on stdout has met.
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if verbose:
             raise
         print(f"edge-fer: internal error: {error!r}. --verbose shows where; please report it.", file=sys.stderr)
-        return 70
+        return INTERNAL
     return 0
 
 

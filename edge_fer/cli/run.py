@@ -11,7 +11,7 @@ from types import FrameType
 
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import Settings, load_settings
-from edge_fer.errors import UsageError
+from edge_fer.errors import EXIT_CODES, UsageError
 
 EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
@@ -21,9 +21,10 @@ EXAMPLES = """examples:
   edge-fer run --camera photos/ --output jsonl:- | jq .expression
   edge-fer run --config /etc/edge-fer/config.toml    what the systemd service does
 
-Ctrl-C stops cleanly: files are closed and complete. Exit codes: 0 done or stopped, 2 usage, 65 bad data,
-66 no such file, 69 camera or package not available, 73 cannot write, 78 configuration.
-"""
+Ctrl-C stops cleanly: files are closed and complete.
+
+exit codes:
+""" + "".join(f"  {code:>3}  {meaning}\n" for code, meaning in EXIT_CODES.items())
 
 
 def add_run(verbs: Verbs) -> None:
