@@ -71,7 +71,7 @@ def _evaluate(
 
     def logits_of(faces: robustness.Faces, title: str) -> NDArray[np.float32]:
         faces = datasets.aligned(faces, card.align, card.margin)
-        return np.stack([classifier.logits(face) for face in _tracked(faces, title, progress)])
+        return np.stack([classifier.logits(face) for face in _tracked(list(faces), title, progress)])
 
     clean = logits_of(data.images, "clean faces")
     results["clean"] = figures.evaluate_logits(clean, data, classifier.heads)
