@@ -14,7 +14,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device check coverage lock sbom release-check model cached teachers clean
+.PHONY: demo test test-device check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -30,6 +30,8 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: coverage lock sbom release-check
 
 coverage: $(VENV)/train
 	$(BIN)/coverage erase
