@@ -111,6 +111,7 @@ define install
 	    $(BIN)/python -m pip install --quiet --no-deps --editable .; \
 	else \
 	    echo "$(1) is for 64-bit Linux (glibc; x86-64, aarch64) and Python 3.11 to 3.14: here pip chooses the versions." && \
+	    echo "32-bit Raspberry Pi OS: see requirements-legacy.txt." && \
 	    $(BIN)/python -m pip install --quiet --editable '.$(2)'; \
 	fi
 endef
