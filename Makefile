@@ -2,12 +2,17 @@
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
 # make check        ruff, ruff format, mypy --strict
+# make coverage     all tests, and which branches they take
+# make lock         the lock files anew: the newest versions that pyproject.toml allows
+# make sbom         dist/sbom.json: what the runtime is made of
+# make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the kept answers of the teachers give: two cores are enough
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+TOOLS  := $(VENV)-tools
 
 .PHONY: demo test test-device check model cached teachers clean
 
@@ -25,6 +30,30 @@ check: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: coverage lock sbom release-check
+
+coverage: $(VENV)/train
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# The largest set is resolved first and the others follow it: what is tested is what a device gets.
+# On Raspberry Pi OS (Trixie) NumPy comes from apt, as picamera2 wants it.
+compile = $(TOOLS)/bin/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
+    --generate-hashes --custom-compile-command 'make lock'
+lock: $(TOOLS)/made
+	$(compile) --upgrade --extra dev --extra train -o requirements-train.lock
+	$(compile) --upgrade --extra dev -c requirements-train.lock -o requirements-dev.lock
+	$(compile) --upgrade -c requirements-train.lock -o requirements.lock
+	$(compile) --upgrade -c requirements-train.lock --no-emit-package numpy -o requirements-pi.lock
+
+sbom: $(TOOLS)/made
+	.ci/sbom $(TOOLS)
+
+release-check: $(TOOLS)/made
+	.ci/release-check $(TOOLS)
 
 # Cut off, it goes on where it was. `make teachers` makes the kept answers anew.
 model: runs/accurate-shipped/model.keras runs/nano-shipped/model.keras
@@ -67,22 +96,43 @@ runs/accurate-first/model.keras runs/nano-first/model.keras: runs/%-first/model.
 runs/%/model.keras: | $(VENV)/train
 	$(call train,$*) $(float32)
 
-# One marker file for each set of packages; they are installed again when pyproject.toml changes.
+# One marker file for each set of packages; they are installed again when pyproject.toml or the lock file changes.
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edge-fer needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Raspberry Pi OS: sudo apt install python3-venv"; exit 1; }
 
-$(VENV)/runtime: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+# What the lock files are for. Elsewhere (32 bits, other systems) pip chooses the versions.
+fits := import platform, sys; sys.exit(not (sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64") \
+    and sys.maxsize > 2**32 and platform.libc_ver()[0] == "glibc" and sys.version_info < (3, 15)))
+comma := ,
+define install
+	@if $(BIN)/python -c '$(fits)'; then \
+	    echo "Installing $(1)" && $(BIN)/python -m pip install --quiet --require-hashes -r $(1) && \
+	    $(BIN)/python -m pip install --quiet --no-deps --editable .; \
+	else \
+	    echo "$(1) is for 64-bit Linux (glibc; x86-64, aarch64) and Python 3.11 to 3.14: here pip chooses the versions." && \
+	    echo "32-bit Raspberry Pi OS: see requirements-legacy.txt." && \
+	    $(BIN)/python -m pip install --quiet --editable '.$(2)'; \
+	fi
+endef
+
+$(VENV)/runtime: pyproject.toml requirements.lock | $(BIN)/python
+	$(call install,requirements.lock)
 	touch $@
 
-$(VENV)/dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/dev: pyproject.toml requirements-dev.lock | $(BIN)/python
+	$(call install,requirements-dev.lock,[dev])
 	touch $@ $(VENV)/runtime
 
-$(VENV)/train: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+$(VENV)/train: pyproject.toml requirements-train.lock | $(BIN)/python
+	$(call install,requirements-train.lock,[dev$(comma)train])
 	touch $@ $(VENV)/dev $(VENV)/runtime
 
+# Tools of those who hand out a version stand apart: they must not move what is tested.
+$(TOOLS)/made: Makefile
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet 'build==1.*' 'cyclonedx-bom==7.*' 'uv==0.13.*'
+	touch $@
+
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) $(TOOLS) out build dist *.egg-info

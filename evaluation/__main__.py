@@ -72,7 +72,7 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
     results: dict[str, Any] = {"model": bundle.metadata.name, "split": split}
 
     def logits_of(faces: robustness.Faces, title: str) -> NDArray[np.float32]:
-        shown = _tracked(faces, title, progress)
+        shown = _tracked(list(faces), title, progress)
         return np.stack([classifier.logits(preprocessor.crop(face[..., 0])) for face in shown])
 
     clean = logits_of(data.images, "clean faces")

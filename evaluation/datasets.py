@@ -77,7 +77,7 @@ class Dataset:
         """Hash of all pixels and labels, to say in a run what it was trained on."""
         digest = hashlib.sha256()
         for array in (self.images, self.fer2013, self.votes):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @property
@@ -204,7 +204,7 @@ def _load_csv(fer2013: Path, ferplus: Path, exclude: Path | None) -> dict[str, D
 
 def _read_votes(path: Path, votes: NDArray[np.float32]) -> list[str]:
     """Fill in the votes, row for row; return FER+'s image names, empty where it says not-a-face."""
-    names = []
+    names: list[str] = []
     for number, row in _rows(path, ("Image name", *_VOTE_COLUMNS)):
         if len(names) == len(votes):
             raise DataError(f"{path} has more rows than fer2013.csv: the two belong together row by row.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def _macro_f1(row: dict[str, Any]) -> str:
     return f"{row['macro_f1']:.3f}"
 
 
-def plot_confusion(confusion: NDArray[np.int64], labels: Sequence[str], title: str, path: Path) -> None:
+def plot_confusion(confusion: NDArray[np.int64], labels: Sequence[str], title: str, file: Path | BinaryIO) -> None:
     """Draw a confusion matrix as PNG: shade and number are the share of the row, below it the count."""
     from matplotlib.figure import Figure
 
@@ -146,4 +146,4 @@ def plot_confusion(confusion: NDArray[np.int64], labels: Sequence[str], title: s
         color = "white" if share[row, column] > 0.5 else "black"
         text = f"{share[row, column]:.2f}\n{confusion[row, column]}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120)

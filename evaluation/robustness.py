@@ -55,7 +55,9 @@ def _gamma(exponent: float) -> Callable[[Faces], Faces]:
 def _jpeg(quality: int) -> Callable[[Faces], Faces]:
     def change(face: Image) -> NDArray[np.generic]:
         _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+        assert decoded is not None, "OpenCV reads the JPEG that it wrote"
+        return decoded
 
     return _each(change)
 
@@ -135,19 +137,23 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
     for face in faces[..., 0]:
         texture = random.normal(0, 1, (height // 8, width // 8)).astype(np.float32)
         background = 120 + 35 * cv2.resize(texture, (width, height), interpolation=cv2.INTER_CUBIC)
-        background += random.normal(0, 3, background.shape).astype(np.float32)
+        background += random.normal(0, 3, (height, width)).astype(np.float32)
         x, y = (int(random.integers(side_px // 8, length - side_px * 9 // 8)) for length in (width, height))
         centre = (x + side_px / 2 - 0.5, y + side_px / 2 - 0.5)
         scale = side_px / SIDE
-        warp = cv2.getRotationMatrix2D(((SIDE - 1) / 2, (SIDE - 1) / 2), tilt_deg, scale)
+        warp = _rotation((SIDE - 1) / 2, tilt_deg, scale)
         warp[:, 2] += np.array(centre) - (SIDE - 1) / 2
         middle = (side_px - 1) / 2 + around
-        whole = cv2.getRotationMatrix2D((middle, middle), tilt_deg, 1.0)
+        whole = _rotation(middle, tilt_deg, 1.0)
         whole[:, 2] += np.array(centre) - middle
         drawn = cv2.warpAffine(face, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         share = cv2.warpAffine(mask, whole, (width, height))
         gray = np.clip(share * drawn + (1 - share) * background, 0, 255).astype(np.uint8)
         yield Scene(gray, FaceBox(x, y, side_px, side_px))
+
+
+def _rotation(middle: float, degrees: float, scale: float) -> NDArray[np.float64]:
+    return np.asarray(cv2.getRotationMatrix2D((middle, middle), degrees, scale), np.float64)
 
 
 def found_tensors(detector: FaceDetector, drawn: Iterator[Scene], preprocessor: Preprocessor) -> list[Image | None]:

@@ -194,10 +194,10 @@ def equalise(model: keras.Model) -> keras.Model:
             # A channel that is dead on either side has no range to share.
             s = np.where((r1 > 0) & (r2 > 0), np.sqrt(r1 / np.where(r2 > 0, r2, 1)), 1)
             s = np.where(s > 0, s, 1).astype(np.float32)
-            kernels[first] = kernels[first] * _along_outputs(chain[first], 1 / s)
+            kernels[first] = kernels[first] * _along_outputs(chain[first], np.reciprocal(s))
             kernels[second] = kernels[second] * s[:, np.newaxis]
             if first in biases:
-                biases[first] = biases[first] / s
+                biases[first] = np.divide(biases[first], s, dtype=np.float32)
             change = max(change, float(np.abs(s - 1).max()))
     for name, layer in chain.items():
         layer.kernel.assign(kernels[name])
@@ -238,16 +238,16 @@ def correct_bias(
 
 def output_range(kernel: Floats, depthwise: bool = False) -> Floats:
     """Largest absolute weight of each output channel, float32 (channels,)."""
-    return np.abs(kernel).max(axis=(0, 1, 3) if depthwise else tuple(range(kernel.ndim - 1)))
+    return np.asarray(np.abs(kernel).max(axis=(0, 1, 3) if depthwise else tuple(range(kernel.ndim - 1))))
 
 
 def input_range(kernel: Floats) -> Floats:
     """Largest absolute weight of each input channel, float32 (channels,)."""
-    return np.abs(kernel).max(axis=(*range(kernel.ndim - 2), kernel.ndim - 1))
+    return np.asarray(np.abs(kernel).max(axis=(*range(kernel.ndim - 2), kernel.ndim - 1)))
 
 
 def _values(variable: keras.Variable) -> Floats:
-    return keras.ops.convert_to_numpy(variable)
+    return np.asarray(keras.ops.convert_to_numpy(variable))
 
 
 def _along_outputs(layer: keras.Layer, factor: Floats) -> Floats:

@@ -164,7 +164,7 @@ class _Graph:
         return int(np.prod(self.tensors[index]["shape"]))
 
     def bytes_of(self, index: int) -> int:
-        return self.size(index) * np.dtype(self.tensors[index]["dtype"]).itemsize
+        return self.size(index) * int(np.dtype(self.tensors[index]["dtype"]).itemsize)
 
     def run(self, tensor: NDArray[np.uint8]) -> None:
         self.interpreter.set_tensor(self._input["index"], as_input(tensor[np.newaxis], self._input["dtype"]))
