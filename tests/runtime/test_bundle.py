@@ -34,7 +34,7 @@ from edge_fer.bundle import (
     load_bundle,
     measured_tolerance,
 )
-from edge_fer.classifier import TfliteClassifier
+from edge_fer.classifier import TfliteClassifier, load_runtime
 from edge_fer.cli import main
 from edge_fer.core import Expression, Prediction
 from edge_fer.errors import BundleError, EdgeFerError, InputMissingError, OutputError
@@ -42,6 +42,8 @@ from edge_fer.preprocess import PREPROCESS_VERSION
 
 HEADS = (Head("pair", (Expression.ANGER, Expression.FEAR), 1.5),)
 FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(200))
+QUANTA = int(load_runtime().__name__.startswith("tflite_runtime"))
+"""By how much tflite-runtime's golden outputs may differ from LiteRT's (docs/runtimes.md)."""
 INPUTS = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 OUTPUTS = np.array([[1, -2], [3, 4]], np.int8)
 
@@ -53,9 +55,14 @@ def written(tmp_path: Path, model: bytes = FLATBUFFER) -> Path:
 
 
 def test_the_hash_is_that_of_hashlib_and_does_not_load_it(tmp_path: Path) -> None:
-    script = "import sys; from edge_fer import bundle; bundle.load_bundle(bundle.DEFAULT_MODEL); print(*sys.modules)"
+    # NumPy 1 loads hashlib itself; that of the legacy set is not ours to mend.
+    script = (
+        "import sys, numpy; theirs = set(sys.modules); from edge_fer import bundle; "
+        "bundle.load_bundle(bundle.DEFAULT_MODEL); print(*set(sys.modules) - theirs)"
+    )
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert not {"hashlib", "_hashlib"} & set(child.stdout.split())
+    modules = set(child.stdout.split())
+    assert "edge_fer.bundle" in modules and not {"hashlib", "_hashlib"} & modules
     assert load_bundle(written(tmp_path)).card.model_sha256 == hashlib.sha256(FLATBUFFER).hexdigest()
 
 
@@ -338,7 +345,7 @@ def test_the_models_of_the_package_are_small_and_run(name: str, largest_bytes: i
     assert bundle.path.stat().st_size <= largest_bytes
     assert [head.name for head in bundle.card.heads] == ["ferplus", "fer2013"]
     assert TfliteClassifier(bundle).size_hw == (48, 48)
-    assert check_golden(bundle) == 0
+    assert check_golden(bundle) == QUANTA
 
 
 def test_the_schema_names_what_the_code_knows() -> None:
@@ -388,9 +395,10 @@ def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     check_golden(load_bundle(DEFAULT_MODEL))
     assert main(["models", "verify"]) == 0
-    assert "golden vectors to the bit" in capsys.readouterr().out
-    # One quantum in one output: within the tolerance of the self-test, but not exact.
-    path = bundle_with(outputs=lambda outputs: outputs + (np.arange(outputs.size) == 7).reshape(outputs.shape))
+    assert f"golden vectors {f'within {QUANTA} quanta' if QUANTA else 'to the bit'}" in capsys.readouterr().out
+    # One quantum too much in one output: within the tolerance of the self-test, but not exact.
+    wrong = QUANTA + 1
+    path = bundle_with(outputs=lambda outputs: outputs + wrong * (np.arange(outputs.size) == 7).reshape(outputs.shape))
     assert main(["models", "verify", str(path)]) == 65
     assert "1 of 60 golden outputs differ" in capsys.readouterr().err
 
