@@ -44,6 +44,7 @@ class FakeYuNet:
     """In the place of ``cv2.FaceDetectorYN``: gives its ``rows`` as the real one gives what the network says."""
 
     rows = np.zeros((0, 15))
+    seen = np.zeros(0, np.uint8)
 
     def __init__(self, input_size: tuple[int, int], score_threshold: float) -> None:
         self._size_wh, self._threshold = input_size, score_threshold
@@ -64,6 +65,7 @@ class FakeYuNet:
     def detect(self, picture: Picture) -> tuple[int, np.ndarray | None]:
         if picture.shape != (self._size_wh[1], self._size_wh[0], 3):
             raise cv2.error("Size does not match. Call setInputSize(size) if input size does not match the preset size")
+        type(self).seen = picture
         rows = self.rows[self.rows[:, 14] >= self._threshold].astype(np.float32)
         return 1, rows if len(rows) else None
 
@@ -101,6 +103,14 @@ def test_boxes_of_yunet_become_squares_of_the_frame(yunet: YuNetDetector, monkey
     large, small = yunet.detect(np.zeros((240, 400), np.uint8), 48)
     assert (small.x, small.y, small.w, small.h) == pytest.approx((40 - 33, 85 - 33, 66, 66), abs=1e-3)
     assert (large.x, large.y, large.w, large.h) == pytest.approx((250 - 55, 150 - 55, 110, 110), abs=1e-3)
+
+
+def test_pixels_reach_yunet_as_they_are(yunet: YuNetDetector) -> None:
+    gray = np.arange(120 * 200, dtype=np.uint8).reshape(120, 200)
+    yunet.detect(gray, 24)
+    assert np.array_equal(FakeYuNet.seen, np.dstack([gray] * 3))
+    yunet.detect(np.kron(gray, np.ones((2, 2), np.uint8)), 48)
+    assert np.array_equal(FakeYuNet.seen, np.dstack([gray] * 3))
 
 
 def test_yunet_is_content_with_less_where_a_face_is_expected(
