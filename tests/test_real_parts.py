@@ -41,7 +41,7 @@ def test_a_skipped_test_fails_where_real_parts_are_required(
     ]
     done = subprocess.run(
         command,
-        env={**os.environ, "PYTHONPATH": path, "EDGE_FER_REQUIRE_REAL_PARTS": required, "PYTEST_ADDOPTS": ""},
+        env={**os.environ, "PYTHONPATH": path, "REQUIRE_REAL_PARTS": required, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
