@@ -1,6 +1,8 @@
 # make demo         set up and run on faces that edge-fer draws itself: no camera, no TensorFlow
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
+# make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
+# make test-jax     the tests of training that want JAX
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
@@ -14,17 +16,28 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device check model cached teachers clean
+.PHONY: demo test test-device test-legacy test-jax real-models check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
 	@echo "Look at out/demo.mp4 and out/demo.jsonl. With a webcam: $(BIN)/edge-fer run --camera 0"
 
-test: $(VENV)/train
+test: $(VENV)/train real-models
 	$(BIN)/python -m pytest
 
-test-device: $(VENV)/dev
+test-device: $(VENV)/dev real-models
 	$(BIN)/python -m pytest tests/test_architecture.py tests/runtime tests/firmware
+
+test-legacy: $(VENV)-legacy/ready real-models
+	$(VENV)-legacy/bin/python -m pytest tests/test_architecture.py tests/runtime
+	$(VENV)-legacy/bin/edge-fer run --camera demo
+
+test-jax: $(VENV)/jax
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_compiled.py
+
+# Face detectors of others. Without a network the tests that want them are skipped.
+real-models: | $(BIN)/python
+	@$(BIN)/python tests/real_models.py || echo "Tests that want these models are skipped."
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -134,5 +147,16 @@ $(TOOLS)/made: Makefile
 	$(TOOLS)/bin/python -m pip install --quiet 'build==1.*' 'cyclonedx-bom==7.*' 'uv==0.13.*'
 	touch $@
 
+$(VENV)/jax: | $(VENV)/train
+	$(BIN)/python -m pip install --quiet jax
+	touch $@
+
+$(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
+	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
+	python3.11 -m venv $(VENV)-legacy
+	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema
+	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TOOLS) out build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-legacy $(TOOLS) .models out build dist *.egg-info

@@ -26,6 +26,7 @@ from edge_fer.core import Expression, Prediction
 from edge_fer.errors import BundleError, EdgeFerError, InputMissingError, OutputError
 from edge_fer.model.bundle import BUNDLES, DEFAULT_MODEL, Bundle, extract, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.litert import load_runtime
 from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
 from edge_fer.model.spec import METADATA_VERSION, Head, Metadata
 from edge_fer.preprocess import PREPROCESS_VERSION, PreprocessSpec
@@ -33,6 +34,8 @@ from edge_fer.temporal.smoothing import Smoothing
 
 HEADS = (Head("pair", (Expression.ANGER, Expression.FEAR), 1.5),)
 FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(200))
+MOST_LSB = int(load_runtime().__name__.startswith("tflite_runtime"))
+"""By how many LSB tflite-runtime's golden outputs may differ from LiteRT's (docs/runtimes.md)."""
 INPUTS = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
 OUTPUTS = np.array([[1, -2], [3, 4]], np.int8)
 METADATA = Metadata("pair", HEADS, PreprocessSpec(margin=0.25), Smoothing(dwell_s=0.3), {"n": 3})
@@ -45,13 +48,18 @@ def written(tmp_path: Path, model: bytes = FLATBUFFER) -> Path:
 
 
 def test_the_hash_is_that_of_hashlib_and_does_not_load_it(tmp_path: Path) -> None:
-    script = "import sys; import edge_fer; edge_fer.load_bundle(); print(*sys.modules)"
+    # NumPy 1 loads hashlib itself; that of the legacy set is not ours to mend.
+    script = (
+        "import sys, numpy; theirs = set(sys.modules); import edge_fer; "
+        "edge_fer.load_bundle(); print(*set(sys.modules) - theirs)"
+    )
     # `make coverage` would measure the child too, and that loads it.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     child = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60, check=True
     )
-    assert not {"hashlib", "_hashlib"} & set(child.stdout.split())
+    modules = set(child.stdout.split())
+    assert "edge_fer.model.bundle" in modules and not {"hashlib", "_hashlib"} & modules
     assert load_bundle(written(tmp_path)).metadata.model_sha256 == hashlib.sha256(FLATBUFFER).hexdigest()
 
 
@@ -337,7 +345,7 @@ def test_the_models_of_the_package_are_small_and_run(name: str, largest_bytes: i
     assert DEFAULT_MODEL.with_stem(name).stat().st_size <= largest_bytes
     assert [head.name for head in bundle.metadata.heads] == ["ferplus", "fer2013"]
     assert TfliteClassifier(bundle).size_hw == (48, 48)
-    assert bundle.selftest.check_golden(bundle.model, name) == 0
+    assert bundle.selftest.check_golden(bundle.model, name) == MOST_LSB
 
 
 def test_the_schema_names_what_the_code_knows() -> None:
@@ -386,9 +394,10 @@ def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "verify"]) == 0
-    assert "golden vectors to the bit" in capsys.readouterr().out
-    # One LSB in one output: within the tolerance of the self-test, but not exact.
-    path = bundle_with(outputs=lambda outputs: outputs + (np.arange(outputs.size) == 7).reshape(outputs.shape))
+    assert f"golden vectors {f'within {MOST_LSB} LSB' if MOST_LSB else 'to the bit'}" in capsys.readouterr().out
+    # One LSB too much in one output: within the tolerance of the self-test, but not exact.
+    wrong = MOST_LSB + 1
+    path = bundle_with(outputs=lambda outputs: outputs + wrong * (np.arange(outputs.size) == 7).reshape(outputs.shape))
     assert main(["models", "verify", str(path)]) == 65
     assert "1 of 60 golden outputs differ" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Compiled epochs train as ``fit`` does. Needs JAX: KERAS_BACKEND=jax python -m pytest tests/test_compiled.py"""
+"""Compiled epochs train as ``fit`` does. Needs JAX: ``make test-jax``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 if os.environ.get("KERAS_BACKEND") != "jax":
-    pytest.skip("runs with KERAS_BACKEND=jax, where JAX is installed", allow_module_level=True)
+    pytest.skip("`make test-jax` runs this", allow_module_level=True)
 
 import keras
 
