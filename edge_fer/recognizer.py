@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +147,8 @@ class Recognizer:
         return self._tracker.end_all()
 
     def _face(self, track: Track, frame: Frame, pace_s: float, clock: _Stages) -> Face:
-        where = replace(track.detection, box=track.box)
+        found = track.detection
+        where = Detection(track.box, found.score, found.landmarks)  # at the steadied box
         if not 0 <= frame.time_s - track.tilted_s < pace_s:
             track.tilt_deg, track.tilted_s = self._preprocessor.tilt_deg(frame.gray, where), frame.time_s
         tensor = self._preprocessor(frame.gray, where, track.tilt_deg)
