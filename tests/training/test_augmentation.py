@@ -10,6 +10,8 @@ import pytest
 
 from training.augmentation import Augment, Camera, Mixup, MixupUntil
 
+pytestmark = pytest.mark.trains
+
 PICTURES = np.random.default_rng(0).integers(0, 256, (64, 48, 48, 1)).astype(np.float32)
 
 

@@ -86,6 +86,7 @@ def cache(data: Path, runs: list[Path], call: Callable[..., Any], tmp_path_facto
     return path
 
 
+@pytest.mark.trains
 def test_weights_are_averaged_by_their_share(
     data: Path, runs: list[Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def chances(logits: np.ndarray) -> np.ndarray:
     return np.column_stack(heads)
 
 
+@pytest.mark.trains
 def test_the_cache_holds_the_committees_probabilities(cache: Path, data: Path, runs: list[Path]) -> None:
     training = datasets.load(data)["Training"]
     logits, facts = committee.load_cache(cache, training)
@@ -132,6 +134,7 @@ def test_further_views_are_changed_each_in_its_own_way(data: Path) -> None:
     assert np.abs(changed[0] - changed[1]).mean() > 1
 
 
+@pytest.mark.trains
 def test_a_student_says_what_the_cache_says_and_not_the_labels(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -141,7 +144,7 @@ def test_a_student_says_what_the_cache_says_and_not_the_labels(
     logits[:, [7, 8 + 2]] = 0
     facts = {"teachers": ["one"], "data_sha256": training.sha256}
     np.savez(tmp_path / "cache.npz", logits=logits, facts=json.dumps(facts))
-    path = recipe({"epochs": 8, "distill.weight": 1.0, "optimizer.learning_rate": 0.05})
+    path = recipe({"epochs": 6, "distill.weight": 1.0, "optimizer.learning_rate": 0.05})
     arguments = ["train", "--recipe", path, "--data", data, "--run", tmp_path / "run"]
     assert call(main, *arguments, "--cache", tmp_path / "cache.npz").code == 0
     student = models.load(tmp_path / "run" / "model.keras")
@@ -150,6 +153,7 @@ def test_a_student_says_what_the_cache_says_and_not_the_labels(
     assert json.loads((tmp_path / "run" / "run.json").read_text())["committee"] == facts
 
 
+@pytest.mark.trains
 def test_a_student_begins_with_a_teacher(
     cache: Path, data: Path, runs: list[Path], recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -165,6 +169,7 @@ def test_a_student_begins_with_a_teacher(
         assert np.array(b) == pytest.approx(np.array(a), abs=1e-6)
 
 
+@pytest.mark.trains
 def test_a_committee_in_the_network_says_the_weighted_mean_and_does_not_learn(
     runs: list[Path], data: Path, tmp_path: Path
 ) -> None:
@@ -180,6 +185,7 @@ def test_a_committee_in_the_network_says_the_weighted_mean_and_does_not_learn(
     assert not keras.Model(pixels, members(pixels)).trainable_variables
 
 
+@pytest.mark.trains
 def test_a_student_asks_its_teachers_about_what_it_sees_and_goes_on(
     runs: list[Path],
     data: Path,
@@ -210,6 +216,7 @@ def test_a_student_asks_its_teachers_about_what_it_sees_and_goes_on(
     assert all(np.array_equal(a, b) for a, b in zip(exported, averaged, strict=True))
 
 
+@pytest.mark.trains
 def test_teachers_see_the_face_without_the_noise_of_the_camera(runs: list[Path], data: Path) -> None:
     recipe = load_recipe(runs[0] / "recipe.toml", ["distill.weight=0.5", "augment.noise=30.0", "augment.blur=0.5"])
     members, _ = committee.gather(runs, recipe, datasets.load(data)["PublicTest"])

@@ -14,6 +14,8 @@ from training.fold import fold_gates
 from training.recipe import ModelRecipe, Recipe
 from training.train import build
 
+pytestmark = pytest.mark.trains
+
 STAGES = [[8, 2], [8, 1], [16, 2], [16, 1], [16, 2], [16, 1]]
 
 

@@ -24,6 +24,7 @@ def step(shape: tuple[int, ...], kind: str, seed: int) -> np.ndarray:
     return keras.ops.convert_to_numpy(variable)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("shape", [(3, 3, 8, 16), (1, 1, 16, 24)])
 def test_muon_makes_all_directions_of_a_kernel_alike(shape: tuple[int, ...], seed: int) -> None:
     rows, columns = int(np.prod(shape[:3])), shape[3]
@@ -34,11 +35,13 @@ def test_muon_makes_all_directions_of_a_kernel_alike(shape: tuple[int, ...], see
     assert adam.max() / adam.min() > 2 > values.max() / values.min()
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("shape", [(3, 3, 1, 16), (3, 3, 16, 1), (16, 15), (16,)], ids=["stem", "dw", "dense", "bias"])
 def test_what_is_no_such_matrix_steps_as_with_adamw(shape: tuple[int, ...], seed: int) -> None:
     assert step(shape, "muon", seed) == pytest.approx(step(shape, "adamw", seed), rel=1e-4)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_restored_optimizer_goes_on_as_the_one_that_was_cut_off(
     kind: str, chance: np.random.Generator, tmp_path: Path

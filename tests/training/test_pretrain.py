@@ -10,6 +10,7 @@ from training import models, pretrain
 from training.recipe import AugmentRecipe, ModelRecipe, OptimizerRecipe, PretrainRecipe, Recipe
 
 
+@pytest.mark.trains
 def test_hidden_squares_are_the_mean_and_the_rest_is_noisy(chance: np.random.Generator) -> None:
     pictures = chance.uniform(60, 200, (32, 48, 48, 1)).astype(np.float32)
     layer = pretrain.Corrupt(mask=0.4, patch_px=8, noise=5.0, seed=1)
@@ -30,6 +31,7 @@ def test_the_error_is_that_of_the_hidden_pixels() -> None:
     assert error == pytest.approx(((1 + 10 / 11) ** 2 + (10 / 11) ** 2) / 2, rel=1e-4)
 
 
+@pytest.mark.trains
 def test_a_trunk_learns_to_fill_in_and_its_head_is_left_alone(seed: int) -> None:
     recipe = Recipe(
         "x",

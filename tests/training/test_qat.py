@@ -86,6 +86,7 @@ def test_activations_take_256_values_at_most() -> None:
     assert 250 < len(np.unique(np.array(layer(x)))) <= 256
 
 
+@pytest.mark.trains
 def test_simulated_int8_is_near_the_real_one(chance: np.random.Generator) -> None:
     model = fold_batch_norm(models.build_separable([[8, 2], [16, 2], [16, 2]], dropout=0.0))
     faces = chance.integers(0, 256, (40, 48, 48, 1)).astype(np.uint8)
@@ -154,6 +155,7 @@ def per_tensor_int8(model: keras.Model, splits: dict[str, datasets.Dataset]) -> 
     return run_flatbuffer(flatbuffer, splits["PublicTest"].images, Console(quiet=True), "")
 
 
+@pytest.mark.trains
 def test_fine_tuning_wins_back_what_int8_lost(
     bad_path: Path, data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:

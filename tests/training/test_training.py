@@ -31,6 +31,7 @@ from training.recipe import load_recipe
 UNGATED = ["--max-drop", "100", "--min-agreement", "0"]
 
 
+@pytest.mark.trains
 def test_a_run_says_all_about_itself(runs: list[Path], data: Path, seed: int) -> None:
     run = runs[0]
     names = {path.name for path in run.iterdir()}
@@ -52,12 +53,13 @@ def history(run: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
 
 
+@pytest.mark.trains
 def test_training_lowers_the_loss(data: Path, recipe: Callable[..., Path], call: Callable[..., Any]) -> None:
-    """A network with one dense layer begins at log 8 + log 7 and learns where the bars are, whatever it begins with."""
-    path = recipe({"epochs": 8, "optimizer.learning_rate": 0.05})
+    path = recipe({"epochs": 6, "optimizer.learning_rate": 0.05})
     assert call(main, "train", "--recipe", path, "--data", data, "--run", path.parent / "run").code == 0
     losses = [line["loss"] for line in history(path.parent / "run")]
-    assert losses[-1] < 0.5 * losses[0]
+    # Who knows nothing has log 8 + log 7 = 4.0, and who knows how often each class comes 2 log 7 = 3.9.
+    assert losses[-1] < 0.65 * losses[0]
 
 
 def test_the_model_has_no_augmentation(runs: list[Path]) -> None:
@@ -129,6 +131,7 @@ def test_a_run_folder_is_not_overwritten(
     assert "no checkpoint.keras" in none.err
 
 
+@pytest.mark.trains
 def test_evaluate_prints_and_writes_the_figures(
     runs: list[Path], data: Path, call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -151,6 +154,7 @@ def test_evaluate_refuses_what_is_no_model(data: Path, call: Callable[..., Any],
 # All options together
 
 
+@pytest.mark.trains
 def test_all_options_together_train_resume_and_export(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -200,6 +204,7 @@ def test_a_network_with_squeeze_becomes_int8_as_a_whole(
     assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
 
 
+@pytest.mark.trains
 def test_a_training_in_bfloat16_leaves_a_float32_model(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -232,6 +237,7 @@ def test_alignment_goes_from_the_recipe_to_the_card(
     assert set(seen) == {"eyes"}
 
 
+@pytest.mark.trains
 def test_a_separable_network_trains_and_is_fine_tuned(
     data: Path, recipe: Callable[..., Path], child: Callable[..., Any], tmp_path: Path
 ) -> None:
