@@ -104,7 +104,7 @@ def page(content: dict[str, Any], data: Dataset) -> str:
     layers = content["layers"]
     order = [head["name"] for head in content["metadata"]["heads"]]
     faces = {face["row"] for rows in content["disagreements"].values() for face in rows}
-    return environment.get_template("report.html.j2").render(
+    html: str = environment.get_template("report.html.j2").render(
         **content,
         ordered=sorted(content["comparisons"], key=lambda row: order.index(row["head"])),
         int8=[row for row in content["comparisons"] if row["variant"] == "int8"],
@@ -116,6 +116,7 @@ def page(content: dict[str, Any], data: Dataset) -> str:
         face_uris={row: _data_uri(cv2.imencode(".png", data.images[row])[1].tobytes()) for row in faces},
         metadata_json=json.dumps(content["metadata"], indent=1),
     )
+    return html
 
 
 def _confusion_uris(content: dict[str, Any], head: dict[str, Any]) -> Iterator[str]:
