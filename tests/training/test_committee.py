@@ -86,7 +86,6 @@ def cache(data: Path, runs: list[Path], call: Callable[..., Any], tmp_path_facto
     return path
 
 
-@pytest.mark.trains
 def test_weights_are_averaged_by_their_share(
     data: Path, runs: list[Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -185,7 +184,6 @@ def test_a_committee_in_the_network_says_the_weighted_mean_and_does_not_learn(
     assert not keras.Model(pixels, members(pixels)).trainable_variables
 
 
-@pytest.mark.trains
 def test_a_student_asks_its_teachers_about_what_it_sees_and_goes_on(
     runs: list[Path],
     data: Path,

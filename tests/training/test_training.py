@@ -31,7 +31,6 @@ from training.recipe import load_recipe
 UNGATED = ["--max-drop", "100", "--min-agreement", "0"]
 
 
-@pytest.mark.trains
 def test_a_run_says_all_about_itself(runs: list[Path], data: Path, seed: int) -> None:
     run = runs[0]
     names = {path.name for path in run.iterdir()}
@@ -131,7 +130,6 @@ def test_a_run_folder_is_not_overwritten(
     assert "no checkpoint.keras" in none.err
 
 
-@pytest.mark.trains
 def test_evaluate_prints_and_writes_the_figures(
     runs: list[Path], data: Path, call: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -204,7 +202,6 @@ def test_a_network_with_squeeze_becomes_int8_as_a_whole(
     assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
 
 
-@pytest.mark.trains
 def test_a_training_in_bfloat16_leaves_a_float32_model(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
