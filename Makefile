@@ -1,6 +1,7 @@
 # make demo         set up and run on faces that edge-fer draws itself: no camera, no TensorFlow
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
+# make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
 # make check        ruff, ruff format, mypy --strict
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the kept answers of the teachers give: two cores are enough
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-device check model cached teachers clean
+.PHONY: demo test test-device test-matrix check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -20,6 +21,9 @@ test: $(VENV)/train
 
 test-device: $(VENV)/dev
 	$(BIN)/python -m pytest tests/test_architecture.py tests/runtime tests/firmware
+
+test-matrix: $(VENV)/train
+	$(BIN)/python tests/matrix.py
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .

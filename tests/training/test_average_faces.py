@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,11 +62,12 @@ def test_a_picture_of_one_grey_adds_nothing() -> None:
     assert np.abs(difference).max() <= 1
 
 
-def test_strip_from_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strip_from_a_data_set(tmp_path: Path, call: Callable[..., Any]) -> None:
     write_csvs(tmp_path / "data", training=140, public=7)
     first, second = tmp_path / "first.png", tmp_path / "second.png"
-    assert average_faces.main(["--data", str(tmp_path / "data"), "-o", str(first)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    done = call(average_faces.main, "--data", tmp_path / "data", "-o", first)
+    assert done.code == 0
+    lines = done.out.splitlines()
     assert all(f"{expression:<10}    20 pictures" in lines for expression in EXPRESSIONS)
     average_faces.make_strip(tmp_path / "data", second, Console(file=io.StringIO()))
     assert first.read_bytes() == second.read_bytes()
@@ -88,15 +91,18 @@ def test_the_most_typical_faces_are_taken() -> None:
     assert np.array_equal(average_faces.average_face(np.vstack([others, alike])), average_faces.average_face(alike))
 
 
-def test_missing_votes_are_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_votes_are_one_clear_error(tmp_path: Path, call: Callable[..., Any]) -> None:
     write_csvs(tmp_path, votes=False)
-    assert average_faces.main(["--data", str(tmp_path), "-o", str(tmp_path / "strip.png")]) == 65
-    assert "fer2013new.csv" in capsys.readouterr().err
+    done = call(average_faces.main, "--data", tmp_path, "-o", tmp_path / "strip.png")
+    assert done.code == 65
+    assert "fer2013new.csv" in done.err
     assert not (tmp_path / "strip.png").exists()
 
 
-def test_no_data_set_and_no_place_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert average_faces.main(["--data", str(tmp_path / "none"), "-o", str(tmp_path / "strip.png")]) == 66
+def test_no_data_set_and_no_place_to_write(tmp_path: Path, call: Callable[..., Any]) -> None:
+    done = call(average_faces.main, "--data", tmp_path / "none", "-o", tmp_path / "strip.png")
+    assert done.code == 66
     write_csvs(tmp_path / "data")
-    assert average_faces.main(["--data", str(tmp_path / "data"), "-o", str(tmp_path / "none" / "strip.png")]) == 73
-    assert "cannot be written" in capsys.readouterr().err
+    done = call(average_faces.main, "--data", tmp_path / "data", "-o", tmp_path / "none" / "strip.png")
+    assert done.code == 73
+    assert "cannot be written" in done.err

@@ -16,6 +16,8 @@ from training import compiled
 from training.losses import TwoHeadLoss
 from training.train import WeightAverage
 
+pytestmark = pytest.mark.trains
+
 
 class Watcher(keras.callbacks.Callback):
     def __init__(self) -> None:
