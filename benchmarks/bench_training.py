@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from edge_fer.cli.bench import describe_machine
+from edge_fer.board import describe_machine
 from edge_fer.errors import EdgeFerError
 from training import augmentation, models
 from training.ema import WeightEMA

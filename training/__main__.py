@@ -22,7 +22,7 @@ EXAMPLES = """examples:
       --teacher runs/a --teacher runs/b
   python -m training interpolate --of runs/a --and runs/accurate --alpha 0.7 --data ~/fer2013 --run runs/between
   python -m training fold --of runs/se --data ~/fer2013 --run runs/se-folded
-  python -m training qat --model runs/equalised/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
+  python -m training qat --model runs/equalized/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
       --run runs/accurate-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
 
@@ -87,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     evaluate.add_argument("--split", default="PublicTest", choices=["Training", "PublicTest", "PrivateTest"])
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and confusion_*.png")
-    qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantisation.md")
-    qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalise.py made it")
+    qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
+    qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
     qat.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     qat.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
@@ -153,7 +153,7 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
     from rich.console import Console
 
     from edge_fer.errors import InputMissingError
-    from evaluation import datasets, figures
+    from evaluation import datasets, metrics
     from training import models
 
     model = models.load(model_path)
@@ -161,9 +161,9 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
     if split not in splits:
         raise InputMissingError(f"{data} has no {split} samples.")
     logits = model.predict(splits[split].images, batch_size=512, verbose=0)
-    results = figures.evaluate_logits(logits, splits[split], models.HEADS)
-    figures.write_figures(results, models.HEADS, out or model_path.parent / "evaluation")
-    Console().print(figures.report({"float": results}))
+    results = metrics.evaluate_logits(logits, splits[split], models.HEADS)
+    metrics.write_metrics(results, models.HEADS, out or model_path.parent / "evaluation")
+    Console().print(metrics.report({"float": results}))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
     """A MobileNet-like network: a 3x3 stem, then depthwise-separable convolutions, in the layout of ``build_plain``.
 
     With the stages of training/recipes it has a fifth of the plain network's parameters and work. Int8 can cost such
-    networks more: see docs/quantisation.md. Howard et al., arXiv 1704.04861.
+    networks more: see docs/quantization.md. Howard et al., arXiv 1704.04861.
 
     Args:
         stages: [filters, stride] of the stem, then of each separable convolution.

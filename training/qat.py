@@ -1,10 +1,10 @@
 """Fine-tune a trained model under simulated int8, so that its weights learn to live with the rounding.
 
-    python export/equalise.py runs/separable/model.keras -o runs/separable-equalised/model.keras
-    python -m training qat --model runs/separable-equalised/model.keras --recipe training/recipes/separable.toml \\
+    python export/equalize.py runs/separable/model.keras -o runs/separable-equalized/model.keras
+    python -m training qat --model runs/separable-equalized/model.keras --recipe training/recipes/separable.toml \\
         --data ~/fer2013 --run runs/separable-qat
 
-For models that lose more than they may by post-training int8 (docs/quantisation.md). What comes out is a plain Keras
+For models that lose more than they may by post-training int8 (docs/quantization.md). What comes out is a plain Keras
 model without fake-quant layers: the exporter takes it as any other, and rounds its weights to the grid they were
 trained on.
 
@@ -113,7 +113,7 @@ def fake_quantized(model: keras.Model, per_channel: bool, name: str) -> keras.Mo
     """A copy of a model that computes in simulated int8.
 
     Args:
-        model: functional, without batch normalization (``export/equalise.py`` folds it).
+        model: functional, without batch normalization (``export/equalize.py`` folds it).
         per_channel: see ``FakeQuantWeights``.
         name: of the copy.
 
@@ -121,7 +121,7 @@ def fake_quantized(model: keras.Model, per_channel: bool, name: str) -> keras.Mo
         DataError: the model has batch normalization: its weights are not those that int8 will see.
     """
     if any(isinstance(layer, layers.BatchNormalization) for layer in model.layers):
-        raise DataError("The model has batch normalization: fold it with `python export/equalise.py` first.")
+        raise DataError("The model has batch normalization: fold it with `python export/equalize.py` first.")
 
     def clone(layer: keras.Layer) -> keras.Layer:
         copy = type(layer).from_config(layer.get_config())

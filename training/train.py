@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_fer.errors import ConfigError, InputMissingError
-from evaluation import datasets, figures
+from evaluation import datasets, metrics
 from evaluation.datasets import Dataset
 from training import augmentation, models, optimizers
 from training.augmentation import Mixup, MixupUntil
@@ -173,8 +173,8 @@ def write_run(
     _replace(run / "model.keras", trained.save)
     (run / "model.toml").write_text(models.description(recipe.name, recipe.data.alignment), encoding="utf-8")
     logits = trained.predict(validation.images, batch_size=512, verbose=0)
-    results = figures.evaluate_logits(logits, validation, models.HEADS)
-    figures.write_figures(results, models.HEADS, run / "evaluation")
+    results = metrics.evaluate_logits(logits, validation, models.HEADS)
+    metrics.write_metrics(results, models.HEADS, run / "evaluation")
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -192,7 +192,7 @@ def write_run(
         "public_test": results,
     }
     (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    console.print(figures.report({"float": results}))
+    console.print(metrics.report({"float": results}))
     console.print(f"Wrote {run / 'model.keras'}")
 
 
@@ -309,7 +309,7 @@ class EpochLog(keras.callbacks.Callback):
             "seconds": round(seconds / self.epochs_unseen, 2),
         }
         self.epochs_unseen = 0
-        results = figures.evaluate_logits(logits, self.validation, models.HEADS)
+        results = metrics.evaluate_logits(logits, self.validation, models.HEADS)
         line |= {head.name: results[head.name]["accuracy"] for head in models.HEADS if head.name in results}
         self.history.append(line)
         _write_history(self.run / "history.csv", self.history)

@@ -59,7 +59,6 @@ def test_cpp_comes_from_the_same_run(
     assert "kModel[kModelBytes] = {" in (tmp_path / "tiny_model.cc").read_text()
 
 
-@pytest.mark.trains
 def test_biases_are_corrected_on_demand(
     exported: Path, run: Path, data: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
@@ -145,7 +144,6 @@ def test_a_full_disk_leaves_no_half_file(run: Path, data: Path, tmp_path: Path, 
     assert out.read_text() == "before"
 
 
-@pytest.mark.trains
 def test_the_same_model_gives_the_same_bytes(
     exported: Path, run: Path, data: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:

@@ -17,9 +17,9 @@ import pytest
 from edge_fer.model.bundle import load_bundle
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from evaluation import datasets
-from export import edgetpu, quantize
-from export.equalise import fold_batch_norm
+from export import edgetpu_rules, quantize
 from export.flatbuffer import in_float, read_operators
+from export.fold import fold_batch_norm
 from training import models
 from training import train as loop
 from training.__main__ import main
@@ -30,7 +30,6 @@ from training.recipe import load_recipe
 UNGATED = ["--max-drop", "100", "--min-agreement", "0"]
 
 
-@pytest.mark.trains
 def test_a_run_says_all_about_itself(runs: list[Path], data: Path, seed: int) -> None:
     run = runs[0]
     names = {path.name for path in run.iterdir()}
@@ -130,14 +129,13 @@ def test_a_run_folder_is_not_overwritten(
     assert "no checkpoint.keras" in none.err
 
 
-@pytest.mark.trains
-def test_evaluate_prints_and_writes_the_figures(
+def test_evaluate_prints_and_writes_the_metrics(
     runs: list[Path], data: Path, call: Callable[..., Any], tmp_path: Path
 ) -> None:
     done = call(main, "evaluate", "--model", runs[0] / "model.keras", "--data", data, "--out", tmp_path)
     assert done.code == 0
-    figures = json.loads((tmp_path / "metrics.json").read_text())
-    assert figures == json.loads((runs[0] / "run.json").read_text())["public_test"]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics == json.loads((runs[0] / "run.json").read_text())["public_test"]
     assert (tmp_path / "confusion_ferplus.png").stat().st_size > 5000
     assert "42" in done.out
 
@@ -200,10 +198,9 @@ def test_a_network_with_squeeze_excitation_becomes_int8_as_a_whole(
     assert load_recipe(folded / "recipe.toml").model.squeeze_excitation == 0
     # What squeeze-and-excitation is made of: all that the Edge TPU maps.
     assert {"MEAN", "MUL"} <= {operator.name for operator in operators}
-    assert [verdict for verdict in edgetpu.check(operators) if verdict.obstacle] == []
+    assert [verdict for verdict in edgetpu_rules.check(operators) if verdict.obstacle] == []
 
 
-@pytest.mark.trains
 def test_a_training_in_bfloat16_leaves_a_float32_model(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
