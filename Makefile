@@ -3,20 +3,21 @@
 # make test-device  the runtime's tests alone: what one runs on a Pi
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
 # make test-jax     the tests of training that want JAX
+# make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
 # make sbom         dist/sbom.json: what the runtime is made of
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
-# make cached       the best that the kept answers of the teachers give: two cores are enough
+# make cached       the best that the teachers' cached logits give: two cores are enough
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax real-models check model cached teachers clean
+.PHONY: demo test test-device test-legacy test-jax test-matrix real-models check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -33,7 +34,10 @@ test-legacy: $(VENV)-legacy/ready real-models
 	$(VENV)-legacy/bin/edge-fer run --camera demo
 
 test-jax: $(VENV)/jax
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_compiled.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_jax_fit.py
+
+test-matrix: $(VENV)/train
+	$(BIN)/python tests/matrix.py
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python
@@ -68,7 +72,7 @@ sbom: $(TOOLS)/made
 release-check: $(TOOLS)/made
 	.ci/release-check $(TOOLS)
 
-# Cut off, it goes on where it was. `make teachers` makes the kept answers anew.
+# Cut off, it goes on where it was. `make teachers` makes the cached logits anew.
 model: runs/accurate-shipped/model.keras runs/nano-shipped/model.keras
 	for model in accurate nano; do \
 	    $(BIN)/python export/quantize.py runs/$$model-shipped/model.keras --data $(DATA) \
@@ -78,33 +82,33 @@ model: runs/accurate-shipped/model.keras runs/nano-shipped/model.keras
 
 cached: runs/accurate-second/model.keras runs/nano-second/model.keras
 
-teachers: $(patsubst %,runs/%/model.keras,large gated t1 t2 t3 t4)
-	$(BIN)/python -m training teach $(patsubst %,--teacher runs/%,large gated) --views 2 --data $(DATA) \
-	    -o training/answers/large-gated.npz
-	$(BIN)/python -m training teach $(patsubst %,--teacher runs/%,t1 t2 t3 t4) --views 4 --data $(DATA) \
-	    -o training/answers/committee.npz
+teachers: $(patsubst %,runs/%/model.keras,large se t1 t2 t3 t4)
+	$(BIN)/python -m training cache-logits $(patsubst %,--teacher runs/%,large se) --views 2 --data $(DATA) \
+	    -o training/logits/large-se.npz
+	$(BIN)/python -m training cache-logits $(patsubst %,--teacher runs/%,t1 t2 t3 t4) --views 4 --data $(DATA) \
+	    -o training/logits/t1-t4.npz
 
 # A processor without bfloat16 would only imitate it, slowly.
 float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || [ "$$KERAS_BACKEND" = jax ] || echo --set precision=float32)
 train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
     $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
 
-runs/accurate-shipped/model.keras runs/nano-shipped/model.keras: runs/%-shipped/model.keras: runs/%-asked/model.keras runs/%/model.keras
-	$(BIN)/python -m training average --of runs/$*-asked --and runs/$* --share 0.7 --data $(DATA) --run runs/$*-shipped
+runs/accurate-shipped/model.keras runs/nano-shipped/model.keras: runs/%-shipped/model.keras: runs/%-online/model.keras runs/%/model.keras
+	$(BIN)/python -m training interpolate --of runs/$*-online --and runs/$* --alpha 0.7 --data $(DATA) --run runs/$*-shipped
 
-runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-asked/model.keras runs/accurate-asked/model.keras
-	$(call train,$*) $(float32) --teacher runs/accurate-asked --begin-with $<
+runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-online/model.keras runs/accurate-online/model.keras
+	$(call train,$*) $(float32) --teacher runs/accurate-online --init-from $<
 
-runs/nano-asked/model.keras: runs/nano-second/model.keras
-runs/nano-asked/model.keras: from = --begin-with runs/nano-second/model.keras
-runs/accurate-asked/model.keras runs/nano-asked/model.keras: runs/%-asked/model.keras: $(patsubst %,runs/%/model.keras,t1 t2 t3 t4)
-	$(call train,$*-asked) $(float32) $(patsubst %,--teacher runs/%,t1 t2 t3 t4) $(from)
+runs/nano-online/model.keras: runs/nano-second/model.keras
+runs/nano-online/model.keras: init = --init-from runs/nano-second/model.keras
+runs/accurate-online/model.keras runs/nano-online/model.keras: runs/%-online/model.keras: $(patsubst %,runs/%/model.keras,t1 t2 t3 t4)
+	$(call train,$*-online) $(float32) $(patsubst %,--teacher runs/%,t1 t2 t3 t4) $(init)
 
 runs/accurate-second/model.keras runs/nano-second/model.keras: runs/%-second/model.keras: runs/%-first/model.keras
-	$(call train,$*-second) $(float32) --cache training/answers/committee.npz --begin-with $<
+	$(call train,$*-second) $(float32) --teacher-logits training/logits/t1-t4.npz --init-from $<
 
 runs/accurate-first/model.keras runs/nano-first/model.keras: runs/%-first/model.keras: | $(VENV)/train
-	$(call train,$*-first) $(float32) --cache training/answers/large-gated.npz
+	$(call train,$*-first) $(float32) --teacher-logits training/logits/large-se.npz
 
 runs/%/model.keras: | $(VENV)/train
 	$(call train,$*) $(float32)

@@ -4,8 +4,8 @@
     python benchmarks/bench_alignment.py --data DIR --model runs/turned.tflite --yunet face_detection_yunet_2023mar.onnx
 
 Faces of PublicTest, enlarged to 120 pixels as in a frame and tilted to either side. For each tilt: how many of them the
-Haar cascade still finds, the model's accuracy as they are, and after turning them back by their eyes (as a card with
-align = "eyes" has it done; faces without a pair stay as they are), by the eyes that YuNet marks, and by the tilt
+Haar cascade still finds, the model's accuracy as they are, and after turning them back by their eyes (as metadata with
+alignment = "eyes" has it done; faces without a pair stay as they are), by the eyes that YuNet marks, and by the tilt
 itself, which is the best that any eyes could do.
 """
 
@@ -28,15 +28,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.cli.bench import describe_machine
-from edge_fer.core import FaceBox, Image
+from edge_fer.board import describe_machine
+from edge_fer.core import Detection, FaceBox, Image
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import EdgeFerError
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.preprocess.alignment import EyeTilt
-from edge_fer.preprocess.face_tensor import face_tensor
-from evaluation import datasets, figures
+from edge_fer.preprocess import Preprocessor
+from edge_fer.preprocess.alignment import EyeFinder
+from evaluation import datasets
+from evaluation.metrics import evaluate_logits
 
 TILTS_DEG = (0, 5, 10, 15, 20, 30)
 FACE_PX = 120
@@ -67,15 +68,16 @@ def measure(data: datasets.Dataset, model: Path, yunet: Path | None) -> None:
     """Print the table."""
     bundle = load_bundle(model)
     classifier, detector = TfliteClassifier(bundle), CascadeDetector()
-    eyes = EyeTilt()
+    eyes = EyeFinder()
+    preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
     points = YuNetTilt(yunet) if yunet else None
-    head = next(head.name for head in bundle.card.heads)
+    head = classifier.heads[0].name
 
     def logits(scene: Image) -> np.ndarray:
-        return classifier.logits(face_tensor(scene, FACE, classifier.size_hw, bundle.card.margin))
+        return classifier.logits(preprocessor(scene, Detection(FACE), tilt_deg=0.0))
 
     def accuracy(rows: list[np.ndarray]) -> str:
-        return f"{figures.evaluate_logits(np.stack(rows), data, bundle.card.heads)[head]['accuracy']:.1%}"
+        return f"{evaluate_logits(np.stack(rows), data, classifier.heads)[head]['accuracy']:.1%}"
 
     table = Table(
         "tilt", "found by Haar", "accuracy", "eyes found", "off by", "turned by eyes", "by YuNet (found)", "by truth"
@@ -88,9 +90,9 @@ def measure(data: datasets.Dataset, model: Path, yunet: Path | None) -> None:
         for number, image in enumerate(data.images[..., 0]):
             true = tilt if number % 2 else -tilt
             scene = turned(enlarged(image), true)
-            found += any(box.iou(FACE) >= 0.4 for box in detector.detect(scene, FACE_PX / 2))
+            found += any(one.box.iou(FACE) >= 0.4 for one in detector.detect(scene, FACE_PX / 2))
             started = time.process_time_ns()
-            angle = eyes(scene, FACE)
+            angle = eyes.tilt_deg(scene, FACE)
             eyes_ms.append((time.process_time_ns() - started) / 1e6)
             started = time.process_time_ns()
             plain.append(logits(scene))
@@ -123,7 +125,7 @@ def measure(data: datasets.Dataset, model: Path, yunet: Path | None) -> None:
     costs = f"finding eyes {median(eyes_ms):.2f} ms CPU a face, cutting out and classifying {median(network_ms):.2f} ms"
     if points:
         costs += f", YuNet {median(points_ms):.2f} ms"
-    name = f"{bundle.card.name} {bundle.card.model_sha256[:12]}, {head}"
+    name = f"{bundle.metadata.name} {bundle.metadata.model_sha256[:12]}, {head}"
     console.print(f"{name}; N = {len(data)} of PublicTest; {costs}", highlight=False)
     console.print(table)
 
@@ -143,14 +145,14 @@ class YuNetTilt:
 
 
 def enlarged(image: Image) -> Image:
-    """A face in the middle of a picture, its edges drawn out: uint8 (SCENE_PX, SCENE_PX)."""
+    """A face in the middle of an image, its edges drawn out: uint8 (SCENE_PX, SCENE_PX)."""
     rim = image.shape[0] // 2
     padded = cv2.copyMakeBorder(image, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
     return cv2.resize(padded, (SCENE_PX, SCENE_PX), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
 def turned(scene: Image, angle_deg: float) -> Image:
-    """The picture turned about its middle, clockwise as seen."""
+    """The image turned about its middle, clockwise as seen."""
     if angle_deg == 0:
         return scene
     matrix = cv2.getRotationMatrix2D((SCENE_PX / 2 - 0.5, SCENE_PX / 2 - 0.5), -angle_deg, 1.0)

@@ -2,7 +2,7 @@
 
 Recall and false boxes on photos with known faces: a face is found where a box overlaps it with IoU >= 0.4; every box
 that overlaps none is false. Faces marked "ignore" count neither way. Photos are doubled, as their faces are small.
-The hit rate on a clip is the share of its frames with at least one box, each frame searched whole and on its own.
+The hit rate on a clip is the fraction of its frames with at least one box, each frame searched whole and on its own.
 CPU time is that of one core, over the frames of all clips (or the photos, where there are no clips).
 """
 
@@ -41,7 +41,7 @@ class Timed:
 
     def __call__(self, gray: Image) -> list[FaceBox]:
         since = time.process_time()
-        boxes = self._detector.detect(gray, self._min_px)
+        boxes = [one.box for one in self._detector.detect(gray, self._min_px)]
         self.cpu_s += time.process_time() - since
         self.calls += 1
         return boxes
@@ -76,7 +76,7 @@ def on_photos(detect: Timed, folder: Path) -> tuple[int, int, int]:
 
 
 def on_clip(detect: Timed, path: Path, every: int) -> float:
-    """Share of the frames with a box."""
+    """Fraction of the frames with a box."""
     source = open_source(CameraSettings(source=str(path)))
     hits = [bool(detect(frame.gray)) for frame in source if frame.seq % every == 0]
     source.close()

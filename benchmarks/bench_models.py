@@ -25,12 +25,14 @@ from rich.table import Table
 # So that `python benchmarks/bench_models.py` finds `evaluation` and `export`, which are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from edge_fer.cli.bench import describe_machine
+from edge_fer.board import describe_machine
 from edge_fer.errors import EdgeFerError, InputMissingError
-from edge_fer.model.bundle import MODELS, load_bundle
+from edge_fer.model.bundle import BUNDLES, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from evaluation import datasets, figures
+from edge_fer.preprocess import Preprocessor
+from evaluation import datasets
 from evaluation.datasets import Dataset
+from evaluation.metrics import evaluate_logits
 from export.layers import inspect_layers
 
 TIMED = 500
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         splits = datasets.load(args.data)
         if args.split not in splits:
             raise InputMissingError(f"{args.data} has no {args.split} rows.")
-        paths = args.bundles or sorted(MODELS.glob("*.tflite"))
+        paths = args.bundles or sorted(BUNDLES.glob("*.tflite"))
         rows = [measure(path, splits[args.split]) for path in paths]
     except EdgeFerError as error:
         print(f"bench_models: {error}", file=sys.stderr)
@@ -83,17 +85,17 @@ def measure(path: Path, data: Dataset) -> dict[str, Any]:
     """A row of the table: size, work, time and accuracy of a bundle."""
     bundle = load_bundle(path)
     classifier = TfliteClassifier(bundle)
-    faces = datasets.aligned(data.images, bundle.card.align, bundle.card.margin)
+    faces = Preprocessor(bundle.metadata.preprocess, classifier.size_hw).crops(data.images)
     console = Console(stderr=True)
     logits, times = [], []
     for face in track(faces, path.name, console=console, transient=True, disable=not console.is_terminal):
         began = time.process_time()
         logits.append(classifier.logits(face))
         times.append(time.process_time() - began)
-    results = figures.evaluate_logits(np.stack(logits), data, classifier.heads)
+    results = evaluate_logits(np.stack(logits), data, classifier.heads)
     layers = inspect_layers(bundle.model, bundle.model, faces[:1])
     return {
-        "name": bundle.card.name,
+        "name": bundle.metadata.name,
         "file": path.name,
         "kB": path.stat().st_size / 1000,
         "mmac": sum(layer.macs for layer in layers) / 1e6,

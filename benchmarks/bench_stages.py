@@ -2,7 +2,7 @@
 
     python benchmarks/bench_stages.py
 
-CPU time and wall time of one core, medians over the pictures of the demo; the network also with more threads, on all.
+CPU time and wall time of one core, medians over the images of the demo; the network also with more threads, on all.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from statistics import median
 from typing import Any
 
 import cv2
+import flatbuffers
 import numpy as np
-from numpy.typing import NDArray
+from ai_edge_litert import schema_py_generated as schema
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.cli.bench import describe_machine
-from edge_fer.core import Frame, FrameResult
+from edge_fer.board import describe_machine
+from edge_fer.core import Detection, Frame, FrameResult
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.draw import annotate
-from edge_fer.events import RunInfo
+from edge_fer.events import Run
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.model.classifier import TfliteClassifier, load_runtime, quiet
-from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.litert import Network
+from edge_fer.preprocess import Preprocessor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources.demo import DemoSource
@@ -43,7 +45,7 @@ BATCH = 4
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=60, metavar="N", help="pictures to measure on (default: 60)")
+    parser.add_argument("--frames", type=int, default=60, metavar="N", help="frames to measure on (default: 60)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(f"{date}: " + ", ".join(f"{name} {value}" for name, value in machine.items()), highlight=False)
     table = Table("stage", "on", "threads", "CPU ms", "wall ms", "N")
     for row in rows:
-        figures = (f"{row['cpu_ms']:.3f}", f"{row['wall_ms']:.3f}", str(row["n"]))
-        table.add_row(row["stage"], row["on"], str(row["threads"]), *figures)
+        times = (f"{row['cpu_ms']:.3f}", f"{row['wall_ms']:.3f}", str(row["n"]))
+        table.add_row(row["stage"], row["on"], str(row["threads"]), *times)
     console.print(table)
     return 0
 
@@ -77,8 +79,8 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
             act(index)
             cpu_ms.append((time.process_time_ns() - cpu) / 1e6)
             wall_ms.append((time.perf_counter_ns() - wall) / 1e6)
-        figures = {"cpu_ms": round(median(cpu_ms), 4), "wall_ms": round(median(wall_ms), 4)}
-        rows.append({"stage": name, "on": on, "threads": threads, **figures, "n": count})
+        times = {"cpu_ms": round(median(cpu_ms), 4), "wall_ms": round(median(wall_ms), 4)}
+        rows.append({"stage": name, "on": on, "threads": threads, **times, "n": count})
 
     grays = [frame.gray for frame in frames]
     halves = [cv2.resize(gray, (320, 240), interpolation=cv2.INTER_AREA) for gray in grays]
@@ -98,40 +100,38 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
 
     bundle = load_bundle(DEFAULT_MODEL)
     classifier = TfliteClassifier(bundle)
-    boxes = [frame.truth[0].box for frame in frames]
-
-    def cut(index: int) -> object:
-        return face_tensor(grays[index], boxes[index], classifier.size_hw, bundle.card.margin)
-
-    stage("face_tensor", "one face of 120 to 240 px", cut)
-    tensors = [
-        face_tensor(gray, box, classifier.size_hw, bundle.card.margin) for gray, box in zip(grays, boxes, strict=True)
-    ]
+    preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
+    faces = [Detection(frame.truth[0].box) for frame in frames]
+    stage("Preprocessor", "one face of 120 to 240 px", lambda i: preprocessor(grays[i], faces[i]))
+    tensors = [preprocessor(gray, face) for gray, face in zip(grays, faces, strict=True)]
     for threads in (1, 2, 4):
         os.sched_setaffinity(0, {max(cores)} if threads == 1 else cores)
         network = TfliteClassifier(bundle, threads)
         stage(
-            "classify", f"{bundle.card.name}, one face", lambda i, n=network: n.classify([tensors[i]]), threads=threads
+            "classify",
+            f"{bundle.metadata.name}, one face",
+            lambda i, n=network: n.classify([tensors[i]]),
+            threads=threads,
         )
     os.sched_setaffinity(0, {max(cores)})
 
     # One by one, or all faces in one batch: that `classify` takes them one by one rests on these two rows.
     batches = [np.stack([tensors[(i + face) % len(tensors)] for face in range(BATCH)]) for i in range(len(tensors))]
-    one, all_at_once = interpreter(bundle.model, 1), interpreter(bundle.model, BATCH)
+    one, all_at_once = Network(bundle.model), Network(with_batch(bundle.model, BATCH))
     stage(
-        "network alone", f"{BATCH} faces, one by one", lambda i: [run(one, batches[i][n : n + 1]) for n in range(BATCH)]
+        "network alone", f"{BATCH} faces, one by one", lambda i: [one.run(batches[i][n : n + 1]) for n in range(BATCH)]
     )
-    stage("network alone", f"{BATCH} faces, in one batch", lambda i: run(all_at_once, batches[i]))
+    stage("network alone", f"{BATCH} faces, in one batch", lambda i: all_at_once.run(batches[i]))
 
     recognizer = Recognizer.load()
     results: list[FrameResult] = []
     stage("recognize, as a stream", "640x480, two faces", lambda i: results.append(recognizer.recognize(frames[i])))
     results = results[1:]  # the first is the warm-up's
-    stage("colour", "640x480", lambda i: frames[i].picture())
+    stage("color", "640x480", lambda i: frames[i].picture())
     pictures = [frame.picture() for frame in frames]
     stage("draw", "640x480, two faces", lambda i: annotate(pictures[i], results[i].faces))
     stage("JPEG", "640x480", lambda i: cv2.imencode(".jpg", pictures[i]))
-    about = RunInfo("bench", bundle.card.name, bundle.card.model_sha256, fps=15.0, live=False)
+    about = Run("bench", bundle.metadata.name, bundle.metadata.model_sha256, fps=15.0, live=False)
     for spec in (f"jsonl:{os.devnull}", f"csv:{folder / 'faces.csv'}", f"video:{folder / 'annotated.mp4'}"):
         sink = open_sink(spec, about)
         stage(f"sink {spec.partition(':')[0]}", "two faces a frame", lambda i, s=sink: s.write(results[i]))
@@ -140,20 +140,15 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run(network: Any, faces: NDArray[np.uint8]) -> None:
-    """Classify as many faces, uint8 (n, height, width, 1), as the interpreter is ready for."""
-    network.set_tensor(network.get_input_details()[0]["index"], faces)
-    network.invoke()
-
-
-def interpreter(model: bytes, faces: int) -> Any:
-    """LiteRT's, ready for so many faces at a time."""
-    with quiet():
-        network = load_runtime().Interpreter(model_content=model, num_threads=1)
-        (given,) = network.get_input_details()
-        network.resize_tensor_input(given["index"], [faces, *given["shape"][1:]])
-        network.allocate_tensors()
-    return network
+def with_batch(model: bytes, faces: int) -> bytes:
+    """A FlatBuffer that takes so many faces at a time; the runtime works out the shapes behind the input."""
+    table = schema.ModelT.InitFromPackedBuf(model, 0)
+    (graph,) = table.subgraphs
+    source = graph.tensors[graph.inputs[0]]
+    source.shape = [faces, *source.shape[1:]]
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(table.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.cli.bench import describe_machine
+from edge_fer.board import describe_machine
 from edge_fer.config import CameraSettings
 from edge_fer.core import Expression, FaceBox, Frame, FrameResult, Image
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
@@ -92,21 +92,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(paths: Sequence[Path], soak_frames: int) -> tuple[list[Row], list[dict[str, Any]]]:
-    """All goals, and the figures of each clip."""
+    """All goals, and the metrics of each clip."""
     clips = {path: gray_frames(path) for path in paths}
-    figures = []
-    with_face: list[ClipFigures] = []
+    metrics = []
+    with_face: list[ClipMetrics] = []
     without: list[float] = []
     for path, frames in clips.items():
         if path.name.startswith("no_face"):
             ms, results = run(frames)
             without += ms
             false = round(mean(bool(result.faces) for result in results), 3)
-            figures.append({"clip": path.name, "frames": len(frames), **cost(ms), "false": false})
+            metrics.append({"clip": path.name, "frames": len(frames), **cost(ms), "false": false})
         else:
             clip = follow(frames)
             with_face.append(clip)
-            figures.append({"clip": path.name, "frames": len(frames), **cost(clip.ms), **clip.quality()})
+            metrics.append({"clip": path.name, "frames": len(frames), **cost(clip.ms), **clip.quality()})
     rows = [
         *stream_rows(with_face),
         four_faces_row(),
@@ -123,14 +123,14 @@ def measure(paths: Sequence[Path], soak_frames: int) -> tuple[list[Row], list[di
             soak_frames,
         ),
     ]
-    return rows, figures
+    return rows, metrics
 
 
 # --- on clips
 
 
 @dataclass(frozen=True)
-class ClipFigures:
+class ClipMetrics:
     """One clip with a face: CPU ms a frame of ours and of the reference, and how our boxes overlap with its largest."""
 
     ms: list[float]
@@ -138,7 +138,7 @@ class ClipFigures:
     ious: list[float]
 
     def quality(self) -> dict[str, float | None]:
-        """Cost against the reference, share of its faces found, mean overlap of those."""
+        """Cost against the reference, fraction of its faces found, mean overlap of those."""
         found = [iou for iou in self.ious if iou >= FOUND_IOU]
         return {
             "times_less": round(sum(self.reference_ms) / sum(self.ms), 1),
@@ -148,7 +148,7 @@ class ClipFigures:
 
 
 def gray_frames(path: Path) -> list[Frame]:
-    """All frames of a clip in memory, without colour."""
+    """All frames of a clip in memory, without color."""
     with closing(open_source(CameraSettings(source=str(path)))) as source:
         frames = [dataclasses.replace(frame, color=None) for frame in source]
     if not frames:
@@ -168,12 +168,12 @@ def run(frames: Iterable[Frame], recognizer: Recognizer | None = None) -> tuple[
         started = time.process_time_ns()
         result = recognizer.recognize(frame)
         times_ms.append((time.process_time_ns() - started) / 1e6)
-        # Only what is looked at later: a minute of pictures would fill the memory.
+        # Only what is looked at later: a minute of images would fill the memory.
         results.append(dataclasses.replace(result, frame=dataclasses.replace(frame, gray=frame.gray[:0])))
     return times_ms, results
 
 
-def follow(frames: Sequence[Frame]) -> ClipFigures:
+def follow(frames: Sequence[Frame]) -> ClipMetrics:
     """A clip with a face, ours beside the reference."""
     ms, results = run(frames)
     cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
@@ -185,7 +185,7 @@ def follow(frames: Sequence[Frame]) -> ClipFigures:
         if len(found):
             largest = FaceBox(*(float(side) for side in max(found, key=lambda box: box[2] * box[3])))
             ious.append(max((face.box.iou(largest) for face in result.faces), default=0.0))
-    return ClipFigures(ms, reference_ms, ious)
+    return ClipMetrics(ms, reference_ms, ious)
 
 
 def cost(ms: Sequence[float]) -> dict[str, float]:
@@ -197,23 +197,23 @@ def cost(ms: Sequence[float]) -> dict[str, float]:
     }
 
 
-def stream_rows(clips: Sequence[ClipFigures]) -> list[Row]:
+def stream_rows(clips: Sequence[ClipMetrics]) -> list[Row]:
     """Cost of a frame, and ours against the reference, over all frames of all clips with a face."""
     if not clips:
         return [Row("one face", "no clip with a face", "", None, "")]
-    pooled = ClipFigures(
+    pooled = ClipMetrics(
         [ms for clip in clips for ms in clip.ms],
         [ms for clip in clips for ms in clip.reference_ms],
         [iou for clip in clips for iou in clip.ious],
     )
-    figures, quality = cost(pooled.ms), pooled.quality()
+    frame_cost, quality = cost(pooled.ms), pooled.quality()
     frames = f"{len(pooled.ms)} frames, {len(clips)} clips"
     in_reference = f"{len(pooled.ious)} frames in which it finds one"
     reference_ms = mean(pooled.reference_ms)
     return [
-        at_most("a frame, mean", figures["mean_ms"], 3, "ms", frames),
-        at_most("a frame, median", figures["median_ms"], 2, "ms", frames),
-        at_most("a frame, p99", figures["p99_ms"], 12, "ms", frames),
+        at_most("a frame, mean", frame_cost["mean_ms"], 3, "ms", frames),
+        at_most("a frame, median", frame_cost["median_ms"], 2, "ms", frames),
+        at_most("a frame, p99", frame_cost["p99_ms"], 12, "ms", frames),
         at_least(
             "CPU against whole-frame Haar", quality["times_less"], 20, "times less", f"Haar {reference_ms:.1f} ms"
         ),
@@ -222,8 +222,8 @@ def stream_rows(clips: Sequence[ClipFigures]) -> list[Row]:
     ]
 
 
-def percent(share: float | None) -> float | None:
-    return None if share is None else round(100 * share, 1)
+def percent(fraction: float | None) -> float | None:
+    return None if fraction is None else round(100 * fraction, 1)
 
 
 # --- on scenes made of the demo's faces
@@ -231,7 +231,7 @@ def percent(share: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A person of the demo holding an expression: grey picture, and the face's box in it."""
+    """A person of the demo holding an expression: gray image, and the face's box in it."""
 
     picture: Image
     face: FaceBox
@@ -271,7 +271,7 @@ def put(canvas: Image, portrait: Portrait, box: FaceBox) -> None:
 
 
 class Noise:
-    """Sensor noise, normal with a given sigma in grey levels, from a few fields that are shifted about: it is quick."""
+    """Sensor noise, normal with a given sigma in gray levels, from a few fields that are shifted about: it is quick."""
 
     def __init__(self, rng: np.random.Generator, sigma: float, shape: tuple[int, int]) -> None:
         self._rng = rng
@@ -452,7 +452,7 @@ sys.exit(code)
 
 
 def process_rows(clips: Mapping[Path, tuple[int, ...]], soak_frames: int) -> list[Row]:
-    """Start, memory, and memory over many frames, of processes that hold nothing of this one's pictures.
+    """Start, memory, and memory over many frames, of processes that hold nothing of this one's images.
 
     Clips come with their height and width: a decoder keeps several frames, so that larger ones need more memory.
     """
@@ -503,13 +503,13 @@ def child(script: str, *arguments: str) -> str:
 
 def soak(count: int) -> None:
     """Recognize so many frames of the demo, in a circle, with events; tell RSS in MB after a tenth and at the end."""
-    from edge_fer.events import RunInfo
+    from edge_fer.events import Run
     from edge_fer.sinks import open_sink
 
     cv2.setNumThreads(1)
     frames = [dataclasses.replace(frame, color=None) for frame in DemoSource()]
     recognizer = Recognizer.load()
-    sink = open_sink(f"jsonl:{os.devnull}", RunInfo("bench", "", "", fps=FPS, live=False))
+    sink = open_sink(f"jsonl:{os.devnull}", Run("bench", fps=FPS, live=False))
     begun_mb = 0.0
     for seq in range(count):
         frame = dataclasses.replace(frames[seq % len(frames)], seq=seq, time_s=seq / FPS)

@@ -1,10 +1,10 @@
-"""How many pictures a second a recipe trains on, and where the time goes.
+"""How many images a second a recipe trains on, and where the time goes.
 
     python benchmarks/bench_training.py
     python benchmarks/bench_training.py --recipe training/recipes/nano-second.toml --set precision=float32
 
-Pictures and labels are noise: time does not depend on what they show. By the clock, on all cores that the process may
-use (`taskset -c 0` for one of them). Mixup is left out, and a teacher's answers come with the labels.
+Images and labels are noise: time does not depend on what they show. By the clock, on all cores that the process may
+use (`taskset -c 0` for one of them). Mixup is left out, and a teacher's logits come with the labels.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from edge_fer.cli.bench import describe_machine
+from edge_fer.board import describe_machine
 from edge_fer.errors import EdgeFerError
 from training import augmentation, models
+from training.ema import WeightEMA
 from training.losses import TARGETS
 from training.recipe import Recipe, load_recipe
-from training.train import WeightAverage, build
+from training.train import build
 
 STEPS = 20
 """In one reading of the whole, less the first; of the parts, one is timed at a time."""
@@ -76,14 +77,14 @@ def main(arguments: list[str] | None = None) -> int:
         "recipe": recipe.name,
         "precision": recipe.precision,
         "batch_size": recipe.batch_size,
-        "pictures_per_second": round(1000 * recipe.batch_size / whole),
+        "images_per_second": round(1000 * recipe.batch_size / whole),
     }
     if args.json:
         print(json.dumps({**facts, "ms_a_batch": {**milliseconds, "all of it": whole}}))
         return 0
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
-    table = Table("part of a step", "ms", "share", title=f"{recipe.name}, batches of {recipe.batch_size}")
+    table = Table("part of a step", "ms", "fraction", title=f"{recipe.name}, batches of {recipe.batch_size}")
     for part, value in milliseconds.items():
         table.add_row(part, f"{value:.1f}", f"{value / whole:.0%}")
     table.add_row("all of it", f"{whole:.1f}", "")
@@ -96,10 +97,10 @@ def measure(recipe: Recipe) -> dict[str, float]:
     random = np.random.default_rng(0)
     network = build(recipe, STEPS)
     core = models.core_of(network, recipe.model.kind)
-    pictures = random.integers(0, 256, (STEPS * recipe.batch_size, *core.input_shape[1:]), dtype=np.uint8)
+    images = random.integers(0, 256, (STEPS * recipe.batch_size, *core.input_shape[1:]), dtype=np.uint8)
     columns = TARGETS + (models.LOGITS if recipe.distill.weight else 0)
-    labels = random.dirichlet(np.ones(columns), len(pictures)).astype(np.float32)
-    batch, batch_labels = tf.constant(pictures[: recipe.batch_size], tf.float32), labels[: recipe.batch_size]
+    labels = random.dirichlet(np.ones(columns), len(images)).astype(np.float32)
+    batch, batch_labels = tf.constant(images[: recipe.batch_size], tf.float32), labels[: recipe.batch_size]
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
 
     @tf.function
@@ -118,11 +119,11 @@ def measure(recipe: Recipe) -> dict[str, float]:
 
     clock = Clock()
     callbacks: list[keras.callbacks.Callback] = [clock]
-    if recipe.optimizer.average:
-        callbacks.insert(0, WeightAverage(core, keras.models.clone_model(core), recipe.optimizer.average))
+    if recipe.optimizer.ema:
+        callbacks.insert(0, WeightEMA(core, keras.models.clone_model(core), recipe.optimizer.ema))
 
     def whole() -> None:
-        network.fit(pictures, labels, batch_size=recipe.batch_size, callbacks=callbacks, verbose=0, shuffle=False)
+        network.fit(images, labels, batch_size=recipe.batch_size, callbacks=callbacks, verbose=0, shuffle=False)
 
     parts: dict[str, Callable[[], object]] = {
         "change": change,
@@ -140,10 +141,10 @@ def measure(recipe: Recipe) -> dict[str, float]:
             times[name].append(1000 * seconds)
     ms = {name: median(values[1:]) for name, values in times.items()}  # the first round compiles
     return {
-        "changing the pictures": ms["change"],
+        "augmentation": ms["change"],
         "the network, forward": ms["forward"],
         "the network, backward": ms["backward"] - ms["forward"],
-        "optimizer, averaging, the loop": ms["whole"] - ms["backward"] - ms["change"],
+        "optimizer, EMA, the loop": ms["whole"] - ms["backward"] - ms["change"],
         "all of it": ms["whole"],
     }
 

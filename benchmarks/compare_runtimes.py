@@ -4,7 +4,7 @@
     python benchmarks/compare_runtimes.py --python ~/legacy/bin/python --arm64 ~/arm64
 
 The inputs are the bundle's self-test and faces of the demo. Each runtime runs in a process of its own, with three sets
-of kernels: reference, optimised (without XNNPACK), and as it runs by default. All are compared with the reference
+of kernels: reference, optimized (without XNNPACK), and as it runs by default. All are compared with the reference
 kernels of the runtime installed here, which comes first. --python names the interpreter of another environment, --arm64
 a root folder of Debian for aarch64, run by qemu-aarch64-static; docs/runtimes.md tells how to make one.
 """
@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fer.core import Detection
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError, UnavailableError
 from edge_fer.model.bundle import DEFAULT_MODEL, Bundle, load_bundle
-from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.preprocess import Preprocessor
 from edge_fer.sources.demo import DemoSource
 
 QEMU = "qemu-aarch64-static"
@@ -91,8 +92,8 @@ def compare(bundle: Bundle, faces: int, pythons: Sequence[Path], root: Path | No
         UnavailableError: qemu is not installed.
         DataError: a runtime cannot run the model.
     """
-    inputs = np.concatenate([bundle.selftest_inputs, demo_tensors(bundle, faces)])
-    labels = len(bundle.card.heads[0].labels)
+    inputs = np.concatenate([bundle.selftest.inputs, demo_tensors(bundle, faces)])
+    labels = len(bundle.metadata.heads[0].labels)
     first: NDArray[np.int64] | None = None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,20 +115,21 @@ def compare(bundle: Bundle, faces: int, pythons: Sequence[Path], root: Path | No
 
 
 def _print_head(bundle: Bundle, inputs: NDArray[np.uint8], reference: NDArray[np.int64]) -> None:
-    golden = (reference[: len(bundle.selftest_outputs)] == bundle.selftest_outputs).mean()
-    print(f"Bundle {bundle.card.name}, SHA-256 {bundle.card.model_sha256[:12]}: {len(inputs)} faces,")
+    golden = (reference[: len(bundle.selftest.outputs)] == bundle.selftest.outputs).mean()
+    print(f"Bundle {bundle.metadata.name}, SHA-256 {bundle.metadata.model_sha256[:12]}: {len(inputs)} faces,")
     print(f"{reference.size:,} outputs; {golden:.1%} of the golden outputs are what the reference kernels give here.")
-    print("Share of equal outputs, mean and largest difference in quanta:\n")
-    titles = ["machine", "runtime", "Python", "NumPy", "reference kernels", "optimised", "default (XNNPACK)"]
+    print("Fraction of equal outputs, mean and largest difference in LSB:\n")
+    titles = ["machine", "runtime", "Python", "NumPy", "reference kernels", "optimized", "default (XNNPACK)"]
     print(f"| {' | '.join([*titles, 'same expression'])} |")
     print("|---" * 8 + "|")
 
 
 def demo_tensors(bundle: Bundle, count: int) -> NDArray[np.uint8]:
     """Faces of the demo as the model sees them, uint8 (n, height, width, 1)."""
-    size_hw = bundle.selftest_inputs.shape[1:3]
+    height, width = bundle.selftest.inputs.shape[1:3]
+    preprocessor = Preprocessor(bundle.metadata.preprocess, (height, width))
     faces = (
-        face_tensor(frame.gray, face.box, (size_hw[0], size_hw[1]), bundle.card.margin)
+        preprocessor(frame.gray, Detection(face.box))
         for frame in islice(DemoSource(), 0, None, EVERY_NTH_FRAME)
         for face in frame.truth
     )

@@ -1,1 +1,1 @@
-"""Data sets and figures, for training and export alike. Stays in the repository; needs neither Keras nor TensorFlow."""
+"""Data sets and metrics, for training and export alike. Stays in the repository; needs neither Keras nor TensorFlow."""

@@ -1,4 +1,4 @@
-"""``python -m evaluation``: what a bundle is worth, on clean faces, on changed ones, and through the detector.
+"""``python -m evaluation``: what a bundle is worth, on clean faces, on corrupted ones, and through the detector.
 
 python -m evaluation --model edge_fer/bundles/accurate.tflite --data ~/fer2013
 python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
@@ -25,7 +25,7 @@ from edge_fer.errors import OS_ERROR, EdgeFerError, InputMissingError, UsageErro
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
-from evaluation import datasets, figures, robustness
+from evaluation import corruptions, datasets, metrics
 from evaluation.datasets import Dataset
 from evaluation.model_card import model_card
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--faces", type=int, default=400, help="faces that are pasted into scenes for the detector (default: 400)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
     parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there")
     args = parser.parse_args(arguments)
     try:
@@ -71,25 +71,24 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
     data = splits[split]
     results: dict[str, Any] = {"model": bundle.metadata.name, "split": split}
 
-    def logits_of(faces: robustness.Faces, title: str) -> NDArray[np.float32]:
+    def logits_of(faces: corruptions.Faces, title: str) -> NDArray[np.float32]:
         shown = _tracked(list(faces), title, progress)
         return np.stack([classifier.logits(preprocessor.crop(face[..., 0])) for face in shown])
 
     clean = logits_of(data.images, "clean faces")
-    results["clean"] = figures.evaluate_logits(clean, data, classifier.heads)
-    console.print(figures.report({"int8": results["clean"]}))
-    results["mistakes"] = {}
+    results["clean"] = metrics.evaluate_logits(clean, data, classifier.heads)
+    console.print(metrics.report({"int8": results["clean"]}))
+    results["confused"] = {}
     for head in classifier.heads:
-        confusion = np.array(results["clean"][head.name]["confusion"])
-        share = figures.mistaken(confusion, head.labels, Expression.NEUTRAL, Expression.SADNESS)
-        results["mistakes"][head.name] = share
-        console.print(f"{head.name}: {share:.1%} of the neutral faces are called sad")
+        fraction = metrics.confused(results["clean"][head.name], head.labels, Expression.NEUTRAL, Expression.SADNESS)
+        results["confused"][head.name] = fraction
+        console.print(f"{head.name}: {fraction:.1%} of the neutral faces are called sad")
 
-    table = Table("faces", *(head.name for head in classifier.heads), title=f"Changed faces, {split}")
-    results["changed"] = {"none": _accuracies(clean, data, classifier)}
-    for name, change in robustness.CHANGES.items():
-        results["changed"][name] = _accuracies(logits_of(change(data.images), name), data, classifier)
-    for name, row in results["changed"].items():
+    table = Table("faces", *(head.name for head in classifier.heads), title=f"Corruptions, {split}")
+    results["corruptions"] = {"none": _accuracies(clean, data, classifier)}
+    for name, corrupt in corruptions.CORRUPTIONS.items():
+        results["corruptions"][name] = _accuracies(logits_of(corrupt(data.images), name), data, classifier)
+    for name, row in results["corruptions"].items():
         table.add_row(name, *(f"{accuracy:.2%}" for accuracy in row.values()))
     console.print(table)
 
@@ -101,7 +100,7 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
 
 
 def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteClassifier) -> dict[str, float]:
-    rows = figures.evaluate_logits(logits, data, classifier.heads)
+    rows = metrics.evaluate_logits(logits, data, classifier.heads)
     return {head.name: rows[head.name]["accuracy"] for head in classifier.heads if head.name in rows}
 
 
@@ -121,12 +120,12 @@ def _through_detector(
     columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
     table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
     detector = CascadeDetector()
-    kinds = [(side, tilt) for side in robustness.FACE_SIDES_PX for tilt in robustness.TILTS_DEG]
+    kinds = [(side, tilt) for side in corruptions.FACE_SIDES_PX for tilt in corruptions.TILTS_DEG]
     rows_of_all, logits_of_all = [], []
     results["through_detector"] = {}
     for seed, (side, tilt) in enumerate(_tracked(kinds, "through the detector", progress)):
-        scenes = robustness.scenes(part.images, side, tilt, seed)
-        tensors = robustness.found_tensors(detector, scenes, preprocessor)
+        scenes = corruptions.scenes(part.images, side, tilt, seed)
+        tensors = corruptions.found_tensors(detector, scenes, preprocessor)
         found = np.array([place for place, tensor in enumerate(tensors) if tensor is not None], np.int64)
         if len(found) == 0:
             continue

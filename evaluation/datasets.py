@@ -47,7 +47,7 @@ _SPLIT_FOLDERS = {
     "PublicTest": ("validation", "valid", "val", "publictest"),
     "PrivateTest": ("test", "privatetest"),
 }
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,12 @@ def load(
         folder: holds ``fer2013.csv`` or ``icml_face_data.csv``, perhaps with ``fer2013new.csv``; or ``train``.
         exclude: name of a CSV in the folder whose column ``row`` lists Training rows to leave out, numbered as in
             FER+'s image names (``fer0000078.png`` is 78). Ignored when no such file is there.
-        size_hw: what pictures of class folders are brought to. Those of FER2013 are 48x48 and stay so.
+        size_hw: what images of class folders are brought to. Those of FER2013 are 48x48 and stay so.
         alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training rows
-        whose pixels also stand in a test split are left out, so that no figure rests on memory.
+        whose pixels also stand in a test split are left out, so that no metric rests on memory.
 
     Raises:
         InputMissingError: nothing readable is there.
@@ -245,7 +245,7 @@ def _load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     if "Training" not in splits:
         raise InputMissingError(f"{folder} has neither fer2013.csv, nor icml_face_data.csv, nor a folder 'train'.")
     if "PublicTest" not in splits:
-        # Without a validation folder a tenth of train serves, chosen by content so that copies of one picture
+        # Without a validation folder a tenth of train serves, chosen by content so that copies of one image
         # fall on the same side and the choice is the same in every run.
         digests = [hashlib.sha1(image).digest()[0] for image in splits["Training"].images]
         held_out = np.array(digests) % 10 == 0
@@ -263,18 +263,18 @@ def _load_classes(folder: Path, size_hw: tuple[int, int]) -> Dataset:
             continue
         if path.name.lower() not in by_name:
             raise DataError(f"{path} is no expression that edge-fer knows; it knows {', '.join(sorted(by_name))}.")
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _PICTURES]
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _IMAGE_SUFFIXES]
         if not files:
-            raise DataError(f"{path} holds no pictures.")
+            raise DataError(f"{path} holds no images.")
         for file in files:
             gray = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
             if gray is None:
-                raise DataError(f"{file} cannot be read as a picture.")
+                raise DataError(f"{file} cannot be read as an image.")
             images.append(Preprocessor(PreprocessSpec(), size_hw).crop(gray.astype(np.uint8, copy=False)))
             expressions.append(by_name[path.name.lower()])
     if not images:
         raise InputMissingError(f"{folder} holds no class folders (angry, happy, ...).")
-    # A folder has one label for each picture: it serves as FER2013 label, and as ten equal votes for FER+.
+    # A folder has one label for each image: it serves as FER2013 label, and as ten equal votes for FER+.
     fer2013 = [FER2013_LABELS.index(e) if e in FER2013_LABELS else -1 for e in expressions]
     votes = np.zeros((len(images), len(_VOTE_COLUMNS)), np.float32)
     votes[np.arange(len(images)), [FERPLUS_LABELS.index(e) for e in expressions]] = 10

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_fer.model.bundle import Bundle
 
-LICENCE = """\
+LICENSE = """\
 FER2013 was collected from the web for a Kaggle challenge; its pictures are for research, and the rights of the
 people in them were not cleared. FER+ labels are MIT. The model is weights, not pictures, and the demo's faces are means
 of many different pictures each; still, who ships a product should take advice or train on data of their own."""
@@ -17,12 +17,12 @@ pictures: differences between groups of people have not been measured. Nor has a
 a camera: scenes are faces of the data set pasted into backgrounds."""
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share of ``n`` (Wilson, JASA 1927)."""
+def wilson(fraction: float, n: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a fraction of ``n`` (Wilson, JASA 1927)."""
     z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return centre - half, centre + half
+    center = (fraction + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
+    return center - half, center + half
 
 
 def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
@@ -39,8 +39,8 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
     rows = training.get("rows", {})
     shape = bundle.selftest.inputs.shape[1:]
     heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
-    share = training.get("share")
-    averaged = f"; weights {share:.0%} of the way from where it began" if share else ""
+    alpha = training.get("share")
+    interpolated = f"; weights {alpha:.0%} of the way from where it began" if alpha else ""
     temperatures = ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)
     table = [
         ("task", "expression of one cropped face; not identity, not feeling"),
@@ -52,7 +52,7 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         ),
         ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
         ("temperatures", temperatures),
-        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{averaged}"),
+        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{interpolated}"),
         ("rows", ", ".join(f"{name} {count:,}" for name, count in rows.items())),
         ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
         ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
@@ -68,11 +68,11 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         "",
         f"## {results['split']}",
         "",
-        "PublicTest served to choose the model and to fit the temperatures. Pictures of Training that also stand in",
+        "PublicTest served to choose the model and to fit the temperatures. Images of Training that also stand in",
         "a test split were left out of training. FER+ is measured by its strict rule: more than half of the raters",
         "agree.",
         "",
-        "| head | pictures | N | accuracy, int8 | 95 % interval | float | macro F1 | ECE |",
+        "| head | images | N | accuracy, int8 | 95 % interval | float | macro F1 | ECE |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in results["clean"].items():
@@ -88,12 +88,12 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         row = results["clean"][head.name]
         recalls = ", ".join(f"{label} {_percent(recall, 0)}" for label, recall in row["recall"].items())
         lines.append(f"- Recall, {head.name}: {recalls}.")
-        lines.append(f"- {results['mistakes'][head.name]:.1%} of the neutral faces are called sad ({head.name}).")
+        lines.append(f"- {results['confused'][head.name]:.1%} of the neutral faces are called sad ({head.name}).")
     names = [head.name for head in metadata.heads]
-    lines += ["", "## Changed faces", "", "Accuracy when every picture is changed. N as above.", ""]
-    lines += [f"| change | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for change, row in results["changed"].items():
-        lines.append(f"| {change} | {' | '.join(_percent(row.get(name)) for name in names)} |")
+    lines += ["", "## Corruptions", "", "Accuracy when every image is corrupted. N as above.", ""]
+    lines += [f"| corruption | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for name, row in results["corruptions"].items():
+        lines.append(f"| {name} | {' | '.join(_percent(row.get(head)) for head in names)} |")
     lines += ["", "## Through the detector", ""]
     lines += ["Faces of the data set, pasted into scenes of 320x240 and found again by the default Haar detector. Both"]
     lines += ["accuracies are of the faces that were found: as the data set crops them, and as Haar frames them.", ""]
@@ -104,9 +104,9 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
             f"{_percent(row['crop'].get(name))} | {_percent(row['through'].get(name))}" for name in names
         )
         lines.append(f"| {kind} | {row['found']:.1%} | {cells} |")
-    lines += ["", "## Licence of the data", "", LICENCE, "", "## Limits", "", LIMITS, ""]
+    lines += ["", "## License of the data", "", LICENSE, "", "## Limits", "", LIMITS, ""]
     return "\n".join(lines)
 
 
-def _percent(share: float | None, digits: int = 2) -> str:
-    return "-" if share is None else f"{share:.{digits}%}"
+def _percent(fraction: float | None, digits: int = 2) -> str:
+    return "-" if fraction is None else f"{fraction:.{digits}%}"

@@ -1,17 +1,26 @@
-"""What a ``.tflite`` FlatBuffer consists of, read with LiteRT's own schema."""
+"""A ``.tflite`` FlatBuffer: what it consists of, by LiteRT's own schema, and what it answers, by its runtime."""
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
-from edge_fer.errors import DataError
+from edge_fer.errors import DataError, EdgeFerError
+from edge_fer.model.litert import Network
 
 
 def _names(enumeration: type) -> dict[int, str]:
@@ -31,7 +40,7 @@ class Tensor:
         shape: as the model runs if nobody asks for another one; () for a scalar.
         fixed: no other shape can be asked for. A Keras model whose batch is None gives shapes that are not fixed.
         dtype: name in the schema: "INT8", "UINT8", "INT32", "FLOAT32".
-        scales: none when the tensor is not quantised, one, or one for each output channel.
+        scales: none when the tensor is not quantized, one, or one for each output channel.
         zero_points: as many as scales.
         constant: the bytes that the file holds for it, uint8 (n,); None for what is computed or put in.
     """
@@ -94,6 +103,62 @@ def in_float(operators: Sequence[Operator]) -> list[str]:
     """Names of the operators that compute in float, sorted, each once."""
     floating = {operator.name for operator in operators if operator.outputs[0].dtype == "FLOAT32"}
     return sorted(floating - {"DEQUANTIZE"})
+
+
+def as_input(tensors: NDArray[np.uint8], dtype: type[np.generic]) -> NDArray[Any]:
+    """Pixels in the type that a model takes: int8 models take pixel - 128."""
+    if dtype is np.int8:
+        return (tensors.astype(np.int16) - 128).astype(np.int8)
+    return tensors.astype(dtype, copy=False)
+
+
+def run_flatbuffer(model: bytes, tensors: NDArray[np.uint8], console: Console, title: str) -> NDArray[np.float32]:
+    """Outputs in real units for all faces, by the runtime and kernels that the device has: float32 (n, ...).
+
+    Args:
+        model: takes float32, uint8 or int8 (1, height, width, 1).
+        tensors: uint8 (n, height, width, 1).
+        console: where progress is shown.
+        title: of the progress bar.
+    """
+    network = Network(model, threads=os.cpu_count() or 1)
+    (source,), (target,) = network.inputs, network.outputs
+    shown = track(as_input(tensors, source.dtype), title, console=console)
+    return np.stack([target.real(network.run(tensor[np.newaxis])[0][0]) for tensor in shown])
+
+
+_TRIAL = """
+import sys
+from pathlib import Path
+import numpy as np
+from edge_fer.model.litert import Network
+network = Network(Path(sys.argv[1]).read_bytes())
+network.run(*(np.zeros(tensor.shape, tensor.dtype) for tensor in network.inputs))
+"""
+
+
+def try_out(model: bytes, variant: str) -> None:
+    """Run a FlatBuffer once in a process of its own: where the runtime dies, it must not take the export with it.
+
+    LiteRT 2.3's XNNPACK frees memory twice when it takes over some int8 networks on a processor with AVX-512.
+
+    Args:
+        model: the FlatBuffer.
+        variant: what to call it.
+
+    Raises:
+        EdgeFerError: the process was killed by a signal.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.tflite"
+        path.write_bytes(model)
+        code = subprocess.run([sys.executable, "-c", _TRIAL, str(path)], capture_output=True).returncode
+    if code < 0:
+        raise EdgeFerError(
+            f"The TFLite runtime died on the {variant} model ({signal.Signals(-code).name}), as edge-fer would on "
+            "such a processor; nothing is written. Change the network a little: take out squeeze-and-excitation "
+            "(python -m training fold), or use another number of layers."
+        )
 
 
 def _tensor(tensor: Any, buffers: Any) -> Tensor:

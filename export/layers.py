@@ -1,18 +1,17 @@
-"""What happens inside a quantised graph: operators, multiply-accumulates, noise and histograms, layer by layer."""
+"""What happens inside a quantized graph: operators, multiply-accumulates, noise and histograms, layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from edge_fer.model.classifier import load_runtime
-from export.verify import as_input
+from edge_fer.model.litert import Network
+from export.flatbuffer import as_input
 
 CLEAN_DB = 60.0
 """A signal-to-noise ratio that counts as no noise at all: eight bits cannot say more."""
@@ -22,7 +21,7 @@ _HISTOGRAM_BINS = 32
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts in equally wide bins from ``low`` to ``high``, in real units, not in quanta."""
+    """Counts in equally wide bins from ``low`` to ``high``, in real units, not in LSB."""
 
     low: float
     high: float
@@ -37,14 +36,14 @@ class Layer:
         name: of its output tensor, as the converter made it of the Keras layers' names.
         operator: TensorFlow Lite's name for it.
         shape: of its output.
-        macs: multiply-accumulate operations for one picture; 0 where there are none.
+        macs: multiply-accumulate operations for one image; 0 where there are none.
         constants: weights, biases and other constants, in bytes.
-        sqnr_db: signal-to-quantisation-noise ratio of its output, 10 log10(sum float^2 / sum (float - int8)^2), at
+        sqnr_db: signal-to-quantization-noise ratio of its output, 10 log10(sum float^2 / sum (float - int8)^2), at
             most ``CLEAN_DB``. It holds the noise of all layers before too. None where the float graph has no
             such tensor.
         lost_db: how much lower that is than at the noisiest of its inputs: what this layer adds.
         weights: of its largest constant, None where there is none.
-        activations: of its output, over all pictures; None where it is not of eight bits.
+        activations: of its output, over all images; None where it is not of eight bits.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Layer:
 
 
 def inspect_layers(float_model: bytes, int8_model: bytes, tensors: NDArray[np.uint8]) -> list[Layer]:
-    """Run both graphs with plain kernels, keep every tensor, and compare those of the same name and shape.
+    """Run both graphs with the builtin kernels, keep every tensor, and compare those of the same name and shape.
 
     Args:
         float_model: float32 FlatBuffer.
@@ -75,14 +74,13 @@ def inspect_layers(float_model: bytes, int8_model: bytes, tensors: NDArray[np.ui
     twins |= {coarse.key(b): a for a, b in zip(exact.results, coarse.results, strict=True)}
     pairs = {index: twins[key] for index, key in coarse.outputs().items() if key in twins}
     signal, noise = dict.fromkeys(pairs, 0.0), dict.fromkeys(pairs, 0.0)
-    eight_bits = [index for index in coarse.outputs() if coarse.tensors[index]["dtype"] in (np.int8, np.uint8)]
+    eight_bits = [index for index in coarse.outputs() if coarse.tensors[index].dtype in (np.int8, np.uint8)]
     codes = {index: np.zeros(256, np.int64) for index in eight_bits}
     for tensor in tensors:
         exact.run(tensor)
         coarse.run(tensor)
         for index in codes:
-            raw = coarse.interpreter.get_tensor(index)
-            codes[index] += np.bincount(raw.astype(np.int64).ravel() % 256, minlength=256)
+            codes[index] += np.bincount(coarse.network.value(index).astype(np.int64).ravel() % 256, minlength=256)
         for index, twin in pairs.items():
             truth = exact.real(twin)
             signal[index] += float((truth**2).sum())
@@ -130,50 +128,42 @@ def noise_table(layers: Sequence[Layer], count: int = 10) -> Table:
         table.add_row(name, layer.operator, f"{layer.lost_db:.1f} dB", f"{ratio:.1f} dB", bar)
     unmatched = len(layers) - len(matched)
     if unmatched:
-        table.caption = f"{unmatched} of {len(layers)} tensors have no twin in the float graph"
+        table.caption = f"{unmatched} of {len(layers)} tensors have no counterpart in the float graph"
     return table
 
 
 class _Graph:
-    """An interpreter with plain kernels that keeps all tensors, and its operators."""
+    """A network by the builtin kernels that keeps all tensors, and its operators."""
 
     def __init__(self, model: bytes) -> None:
-        runtime = load_runtime()
-        self.interpreter = runtime.Interpreter(
-            model_content=model,
-            experimental_op_resolver_type=runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-        )
-        self.interpreter.allocate_tensors()
-        self.tensors = {int(tensor["index"]): tensor for tensor in self.interpreter.get_tensor_details()}
-        # Private, but the same in all three runtimes; the public interface does not tell the operators.
-        self.operators: list[dict[str, Any]] = self.interpreter._get_ops_details()
-        self.results = [int(tensor["index"]) for tensor in self.interpreter.get_output_details()]
+        self.network = Network(model, kernels="builtin", keep_all=True)
+        self.tensors = {tensor.index: tensor for tensor in self.network.tensors()}
+        self.operators = self.network.operators()
+        self.results = [tensor.index for tensor in self.network.outputs]
         made = {int(index) for operator in self.operators for index in operator["outputs"]}
-        (self._input,) = self.interpreter.get_input_details()
-        self.constants = set(self.tensors) - made - {int(self._input["index"])}
+        (self._input,) = self.network.inputs
+        self.constants = set(self.tensors) - made - {self._input.index}
 
     def outputs(self) -> dict[int, tuple[str, tuple[int, ...]]]:
         """Name and shape of every tensor that an operator makes, by its index."""
         return {int(index): self.key(int(index)) for operator in self.operators for index in operator["outputs"]}
 
     def key(self, index: int) -> tuple[str, tuple[int, ...]]:
-        return self.tensors[index]["name"], tuple(map(int, self.tensors[index]["shape"]))
+        return self.tensors[index].name, self.tensors[index].shape
 
     def size(self, index: int) -> int:
-        return int(np.prod(self.tensors[index]["shape"]))
+        return int(np.prod(self.tensors[index].shape))
 
     def bytes_of(self, index: int) -> int:
-        return self.size(index) * int(np.dtype(self.tensors[index]["dtype"]).itemsize)
+        return self.size(index) * int(np.dtype(self.tensors[index].dtype).itemsize)
 
     def run(self, tensor: NDArray[np.uint8]) -> None:
-        self.interpreter.set_tensor(self._input["index"], as_input(tensor[np.newaxis], self._input["dtype"]))
-        self.interpreter.invoke()
+        self.network.run(as_input(tensor[np.newaxis], self._input.dtype))
 
     def real(self, index: int) -> NDArray[np.float64]:
         """A tensor in real units."""
-        raw = self.interpreter.get_tensor(index).astype(np.float64)
-        parameters = self.tensors[index]["quantization_parameters"]
+        raw = self.network.value(index).astype(np.float64)
+        parameters = self.tensors[index].details["quantization_parameters"]
         scales, zero_points = parameters["scales"], parameters["zero_points"]
         if len(scales) == 0:
             return np.asarray(raw)
@@ -189,9 +179,9 @@ class _Graph:
 
     def histogram_of_codes(self, index: int, codes: NDArray[np.int64]) -> Histogram:
         """Eight-bit codes, counted modulo 256, as a histogram over the whole range that the tensor can express."""
-        lowest = -128 if self.tensors[index]["dtype"] is np.int8 else 0
-        scale, zero_point = self.tensors[index]["quantization"]
-        low, high = ((code - zero_point) * (scale or 1.0) for code in (lowest, lowest + 256))
+        lowest = -128 if self.tensors[index].dtype is np.int8 else 0
+        tensor = self.tensors[index]
+        low, high = ((code - tensor.zero_point) * (tensor.scale or 1.0) for code in (lowest, lowest + 256))
         counts = np.roll(codes, -lowest).reshape(_HISTOGRAM_BINS, -1).sum(axis=1)
         return Histogram(round(float(low), 6), round(float(high), 6), counts.tolist())
 

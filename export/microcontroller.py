@@ -4,7 +4,7 @@
     python export/quantize.py MODEL.keras --data DIR -o accurate.tflite --c-array accurate_model.cc
 
 write ``accurate_model.cc`` and ``accurate_model.h``: the array, the operators for the resolver, the size of the arena,
-labels and quantisation. The arena is measured by running the self-test in TensorFlow Lite Micro's own interpreter
+labels and quantization. The arena is measured by running the self-test in TensorFlow Lite Micro's own interpreter
 (``pip install tflite-micro``: Python 3.10 and 3.11 on x86-64 Linux); without it the header says that it is not known.
 """
 
@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_fer.errors import DataError, EdgeFerError, OutputError
-from edge_fer.model.bundle import Bundle, load_bundle, write_whole
+from edge_fer.files import write_atomically
+from edge_fer.model.bundle import Bundle, load_bundle
+from edge_fer.model.spec import Head
 from export.flatbuffer import Operator, read_operators
 
 BYTES_A_LINE = 16
@@ -39,7 +41,7 @@ import numpy as np
 from tflite_micro import runtime
 
 folder = sys.argv[1]
-# Room for any network; by default it is ten times the model, too little for a small one with large pictures.
+# Room for any network; by default it is ten times the model, too little for a small one with large images.
 interpreter = runtime.Interpreter.from_file(folder + "/model.tflite", arena_size=1 << 26)
 outputs = []
 for tensor in np.load(folder + "/inputs.npy"):
@@ -59,7 +61,7 @@ class Arena:
         size_bytes: of the arena, on a 64-bit machine with the reference kernels.
         equal: outputs of the self-test that equal the exporter's,
         outputs: of so many.
-        largest_difference: between two outputs, in quanta.
+        largest_difference: between two outputs, in LSB.
     """
 
     size_bytes: int
@@ -101,8 +103,8 @@ def write_sources(bundle: Bundle, output: Path, force: bool = False) -> None:
             raise OutputError(f"{path} exists; --force overwrites it.")
     operators = read_operators(bundle.model)
     arena = measure_arena(bundle)
-    write_whole(header, header_text(bundle, output.stem, operators, arena).encode())
-    write_whole(output, source_text(bundle, output.stem).encode())
+    write_atomically(header, header_text(bundle, output.stem, operators, arena).encode())
+    write_atomically(output, source_text(bundle, output.stem).encode())
     print(f"Wrote {output} and {header.name}: a model of {len(bundle.model):,} bytes.")
     if arena is None:
         print("The arena is not measured: tflite-micro is not installed (`pip install tflite-micro`).")
@@ -153,7 +155,7 @@ def measure_arena(bundle: Bundle) -> Arena | None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(bundle.model)
-        np.save(folder / "inputs.npy", bundle.selftest_inputs)
+        np.save(folder / "inputs.npy", bundle.selftest.inputs)
         child = subprocess.run(
             [sys.executable, "-c", _MEASURE, name], capture_output=True, text=True, errors="replace", check=False
         )
@@ -162,7 +164,7 @@ def measure_arena(bundle: Bundle) -> Arena | None:
             lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
             raise DataError(f"TensorFlow Lite Micro cannot run the model: {lines[0]}.")
         outputs = np.load(folder / "outputs.npy").astype(np.int32)
-    difference = np.abs(outputs - bundle.selftest_outputs)
+    difference = np.abs(outputs - bundle.selftest.outputs)
     return Arena(int(size[1]), int((difference == 0).sum()), difference.size, int(difference.max()))
 
 
@@ -177,28 +179,22 @@ def header_text(bundle: Bundle, name: str, operators: Sequence[Operator], arena:
     """
     source, target = operators[0].inputs[0], operators[-1].outputs[0]
     methods = add_methods(operators)
+    metadata, spec = bundle.metadata, bundle.metadata.preprocess
     if arena is None:
         arena_lines = "// The arena is not measured. Try sizes until AllocateTensors succeeds."
     else:
         arena_lines = (
-            "// Measured with tflite-micro on a 64-bit machine. 32 bits need less for pointers; optimised kernels may\n"
+            "// Measured with tflite-micro on a 64-bit machine. 32 bits need less for pointers; optimized kernels may\n"
             "// need more for scratch buffers.\n"
             f"constexpr std::size_t kArenaBytes = {arena.size_bytes};"
         )
-    heads = "\n".join(
-        f"""
-// Head "{head.name}": {len(head.labels)} outputs from {first}. Divide its logits by the temperature before softmax.
-constexpr int k{_camel_case(head.name)}First = {first};
-constexpr float k{_camel_case(head.name)}Temperature = {_float(head.temperature)};
-constexpr const char* k{_camel_case(head.name)}Labels[] = {{{", ".join(f'"{label}"' for label in head.labels)}}};"""
-        for head, first in zip(bundle.card.heads, _firsts(bundle), strict=True)
-    )
+    heads = "\n".join(_head_text(head, metadata.slices()[head.name].start) for head in metadata.heads)
     calls = "\n".join(f"  resolver.{method}();" for method in methods)
-    upright = "" if bundle.card.align == "none" else ", turn it upright by its eyes"
+    upright = "" if spec.alignment == "none" else ", turn it upright by its eyes"
     pixels = "pixels" if source.dtype == "UINT8" else "pixels - 128"
     return f"""\
-// Model "{bundle.card.name}" for TensorFlow Lite Micro. Made by `python -m export.microcontroller`; do not edit.
-// SHA-256 of the model: {bundle.card.model_sha256}
+// Model "{metadata.name}" for TensorFlow Lite Micro. Made by `python -m export.microcontroller`; do not edit.
+// SHA-256 of the model: {metadata.model_sha256}
 #pragma once
 
 #include <cstddef>
@@ -211,8 +207,8 @@ constexpr std::size_t kModelBytes = {len(bundle.model)};
 
 {arena_lines}
 
-// Input: {source.dtype.lower()} {pixels} of a face, row by row. Crop it with a margin of {bundle.card.margin:g} of its
-// sides{upright}, make it grey, and bring it to this size. Do not scale the values.
+// Input: {source.dtype.lower()} {pixels} of a face, row by row. Crop it with a margin of {spec.margin:g} of its
+// sides{upright}, make it gray, and bring it to this size. Do not scale the values.
 constexpr int kInputHeight = {source.shape[1]};
 constexpr int kInputWidth = {source.shape[2]};
 
@@ -234,10 +230,14 @@ void AddOperators(Resolver& resolver) {{
 """
 
 
-def _firsts(bundle: Bundle) -> list[int]:
-    """Where each head's logits begin."""
-    sizes = [len(head.labels) for head in bundle.card.heads]
-    return [sum(sizes[:number]) for number in range(len(sizes))]
+def _head_text(head: Head, first: int) -> str:
+    name = _camel_case(head.name)
+    labels = ", ".join(f'"{label}"' for label in head.labels)
+    return f"""
+// Head "{head.name}": {len(head.labels)} outputs from {first}. Divide its logits by the temperature before softmax.
+constexpr int k{name}First = {first};
+constexpr float k{name}Temperature = {_float(head.temperature)};
+constexpr const char* k{name}Labels[] = {{{labels}}};"""
 
 
 def _float(value: float) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
@@ -20,8 +23,10 @@ from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
 from edge_fer.sources.demo import DemoSource
 
 # oneDNN in TensorFlow 2.21 corrupted the heap in trainings of tiny networks on a processor with AVX-512 ("Fatal Python
-# error: Aborted" in test_recipe_options.py); the kernels that Eigen has did not.
+# error: Aborted"); the kernels that Eigen has did not.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# One number moves all that chance decides in tests of training and export; tests/matrix.py tries ten.
+SEED = int(os.environ.get("TEST_SEED", "1"))
 
 # .ci/run sets this: it has all the real parts that tests want (CONTRIBUTING.md), and a test that is skipped has failed.
 # The name does not begin as those of settings do: edge-fer would take it for one.
@@ -85,6 +90,40 @@ def call() -> Callable[..., Called]:
         return Called(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
 
     return act
+
+
+@pytest.fixture(scope="session")
+def child() -> Callable[..., Called]:
+    """Runs a command in a process of its own, so that its death is one failed test: ``child("training", "train")``."""
+
+    def act(module: str, *arguments: object) -> Called:
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+        if done.returncode < 0:
+            died = signal.Signals(-done.returncode).name
+            pytest.fail(f"{' '.join(command)} died of {died}:\n{done.stderr}", pytrace=False)
+        return Called(done.returncode, done.stdout, done.stderr)
+
+    return act
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """For what draws by itself: a recipe, ``keras.utils.set_random_seed``."""
+    return SEED
+
+
+@pytest.fixture
+def chance() -> np.random.Generator:
+    """Random numbers of the test's own, the same whatever ran before."""
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture(autouse=True)
+def keras_draws_alike() -> None:
+    """Networks of a test begin with the same weights whatever ran before."""
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(SEED)
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain --resume
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/mixed --set mixup=0.2
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
-  python -m training teach --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/committee.npz
-  python -m training train --recipe training/recipes/accurate-taught.toml --data ~/fer2013 --cache runs/committee.npz \\
-      --begin-with runs/a/model.keras
-  python -m training average --of runs/a --and runs/accurate --share 0.7 --data ~/fer2013 --run runs/between
-  python -m training fold --of runs/gated --data ~/fer2013 --run runs/gated-folded
-  python -m training qat --model runs/equalised/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
+  python -m training cache-logits --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/teachers.npz
+  python -m training train --recipe training/recipes/accurate-distilled.toml --data ~/fer2013 \\
+      --teacher-logits runs/teachers.npz --init-from runs/a/model.keras
+  python -m training train --recipe training/recipes/accurate-online.toml --data ~/fer2013 \\
+      --teacher runs/a --teacher runs/b
+  python -m training interpolate --of runs/a --and runs/accurate --alpha 0.7 --data ~/fer2013 --run runs/between
+  python -m training fold --of runs/se --data ~/fer2013 --run runs/se-folded
+  python -m training qat --model runs/equalized/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
       --run runs/accurate-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
 
@@ -43,16 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     train.add_argument("--run", type=Path, metavar="DIR", help="folder to write; default runs/NAME-OF-RECIPE")
     train.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    train.add_argument("--cache", type=Path, metavar="NPZ", help="a committee's answers, for recipes with [distill]")
+    train.add_argument("--teacher-logits", type=Path, metavar="NPZ", help="cached logits, for recipes with [distill]")
     train.add_argument(
         "--teacher",
         type=Path,
         action="append",
         default=[],
         metavar="RUN",
-        help="instead of --cache: ask this run about each picture as it is changed; repeat for a committee",
+        help="instead of --teacher-logits: online distillation from this run; repeat for an ensemble",
     )
-    train.add_argument("--begin-with", type=Path, metavar="KERAS", help="start from the weights of this model")
+    train.add_argument("--init-from", type=Path, metavar="KERAS", help="start from the weights of this model")
     train.add_argument(
         "--set",
         action="append",
@@ -60,23 +62,23 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="KEY=VALUE",
         help="change the recipe; may be given often",
     )
-    pretrain = verbs.add_parser("pretrain", help="train a trunk without labels, for train --begin-with")
+    pretrain = verbs.add_parser("pretrain", help="pre-train a backbone without labels, for train --init-from")
     pretrain.add_argument("--recipe", type=Path, required=True, metavar="TOML")
     pretrain.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     pretrain.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
-    teach = verbs.add_parser("teach", help="fuse several runs to a committee and keep its answers for a student")
-    teach.add_argument("--teacher", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
-    teach.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
-    teach.add_argument("--views", type=int, default=4, help="of each picture (default: 4)")
-    teach.add_argument("--seed", type=int, default=1, help="of the views (default: 1)")
-    teach.add_argument("-o", "--out", type=Path, required=True, metavar="NPZ", help="the answers to write")
-    average = verbs.add_parser("average", help="average the weights of two runs of which one began with the other")
-    average.add_argument("--of", type=Path, required=True, metavar="RUN")
-    average.add_argument("--and", type=Path, required=True, metavar="RUN", dest="second")
-    average.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
-    average.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
-    average.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
-    fold = verbs.add_parser("fold", help="take the gates of squeeze and excitation out of a trained network")
+    cache = verbs.add_parser("cache-logits", help="cache the logits of a teacher ensemble for a student")
+    cache.add_argument("--teacher", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
+    cache.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    cache.add_argument("--views", type=int, default=4, help="of each image (default: 4)")
+    cache.add_argument("--seed", type=int, default=1, help="of the views (default: 1)")
+    cache.add_argument("-o", "--out", type=Path, required=True, metavar="NPZ", help="the logits to write")
+    between = verbs.add_parser("interpolate", help="interpolate the weights of two runs")
+    between.add_argument("--of", type=Path, required=True, metavar="RUN")
+    between.add_argument("--and", type=Path, required=True, metavar="RUN", dest="second")
+    between.add_argument("--alpha", type=float, default=0.5, help="weight of the second (default: 0.5)")
+    between.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    between.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    fold = verbs.add_parser("fold", help="fold squeeze-and-excitation into the batch normalization before it")
     fold.add_argument("--of", type=Path, required=True, metavar="RUN")
     fold.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     fold.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
@@ -85,8 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     evaluate.add_argument("--split", default="PublicTest", choices=["Training", "PublicTest", "PrivateTest"])
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and confusion_*.png")
-    qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantisation.md")
-    qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalise.py made it")
+    qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
+    qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
     qat.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     qat.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
@@ -107,23 +109,23 @@ def main(arguments: list[str] | None = None) -> int:
                 args.data,
                 run,
                 resume=args.resume,
-                cache=args.cache,
+                teacher_logits=args.teacher_logits,
                 teachers=args.teacher,
-                begin_with=args.begin_with,
+                init_from=args.init_from,
                 changes=args.set,
             )
         elif args.verb == "pretrain":
             from training.pretrain import pretrain as pretrain_by_recipe
 
             pretrain_by_recipe(args.recipe, args.data, args.run)
-        elif args.verb == "teach":
-            from training.committee import teach as teach_by_committee
+        elif args.verb == "cache-logits":
+            from training.ensemble import cache_logits
 
-            teach_by_committee(args.teacher, args.data, args.views, args.seed, args.out)
-        elif args.verb == "average":
-            from training.average import average as average_runs
+            cache_logits(args.teacher, args.data, args.views, args.seed, args.out)
+        elif args.verb == "interpolate":
+            from training.interpolate import interpolate
 
-            average_runs(args.of, args.second, args.share, args.data, args.run)
+            interpolate(args.of, args.second, args.alpha, args.data, args.run)
         elif args.verb == "fold":
             from training.fold import fold as fold_run
 
@@ -151,17 +153,17 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
     from rich.console import Console
 
     from edge_fer.errors import InputMissingError
-    from evaluation import datasets, figures
+    from evaluation import datasets, metrics
     from training import models
 
     model = models.load(model_path)
     splits = datasets.load(data, alignment=models.alignment_of(model_path))
     if split not in splits:
-        raise InputMissingError(f"{data} has no {split} rows.")
+        raise InputMissingError(f"{data} has no {split} samples.")
     logits = model.predict(splits[split].images, batch_size=512, verbose=0)
-    results = figures.evaluate_logits(logits, splits[split], models.HEADS)
-    figures.write_figures(results, models.HEADS, out or model_path.parent / "evaluation")
-    Console().print(figures.report({"float": results}))
+    results = metrics.evaluate_logits(logits, splits[split], models.HEADS)
+    metrics.write_metrics(results, models.HEADS, out or model_path.parent / "evaluation")
+    Console().print(metrics.report({"float": results}))
 
 
 if __name__ == "__main__":

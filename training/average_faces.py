@@ -3,7 +3,7 @@
     python -m training.average_faces --data ~/fer2013 -o edge_fer/data/average_faces.png
 
 The mean of many faces is nobody's face, so it can be shown and shipped where a photo of a person could not. The strip
-is one grey PNG, faces of 48x48 from left to right in the order of ``edge_fer.sources.demo.EXPRESSIONS``.
+is one gray PNG, faces of 48x48 from left to right in the order of ``edge_fer.sources.demo.EXPRESSIONS``.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from evaluation import datasets
 from evaluation.datasets import FERPLUS_LABELS, Dataset
 
 VOTES = 8
-"""How many of the ten raters must agree on a picture."""
+"""How many of the ten raters must agree on an image."""
 VOTES_RARE = 6
 """... for disgust and fear, on which eight agree a dozen and a few dozen times in all."""
 RARE = (Expression.DISGUST, Expression.FEAR)
 TYPICAL = 24
-"""Pictures in a mean: those most like the mean of all. A mean of thousands loses the wrinkles that tell sadness from a
+"""Images in a mean: those most like the mean of all. A mean of thousands loses the wrinkles that tell sadness from a
 smile, and the gaping mouths of a few make it worse."""
 ROUNDS = 2
 """The second time the most typical are those most like the mean of the first ones: clearer than the mean of all."""
 MIDDLE_PX = 14.0
-"""Standard deviation of the weight of a pixel in the likeness: eyes and mouth count, hair and backdrop hardly."""
+"""Sigma of the weight of a pixel in the similarity: eyes and mouth count, hair and backdrop hardly."""
 SAME = 0.9
-"""Correlation above which two pictures are taken for the same photo: FER2013 has many twice. A mean in which one photo
+"""Correlation above which two images are taken for the same photo: FER2013 has many twice. A mean in which one photo
 stood several times would be a picture of that person."""
 
 
-def chosen_rows(data: Dataset, expression: Expression) -> NDArray[np.bool_]:
-    """The pictures on which most raters agree that they show ``expression``: bool (n,)."""
+def chosen_samples(data: Dataset, expression: Expression) -> NDArray[np.bool_]:
+    """The images on which most raters agree that they show ``expression``: bool (n,)."""
     votes = VOTES_RARE if expression in RARE else VOTES
     return data.votes[:, FERPLUS_LABELS.index(expression)] >= votes
 
@@ -50,7 +50,7 @@ def chosen_rows(data: Dataset, expression: Expression) -> NDArray[np.bool_]:
 def average_face(images: NDArray[np.uint8]) -> Image:
     """The mean of the most typical of some faces and their mirror images.
 
-    Each picture counts with the same contrast, however dark or flat it is. All means are brought to the same amount of
+    Each image counts with the same contrast, however dark or flat it is. All means are brought to the same amount of
     fine detail.
 
     Args:
@@ -60,11 +60,11 @@ def average_face(images: NDArray[np.uint8]) -> Image:
         uint8 (48, 48), symmetric, mean about 128.
     """
     faces = images[..., 0].astype(np.float64)
-    mean = _most_typical(np.stack([_standardised(face) for face in faces])).mean(axis=0)
-    mean = _standardised((mean + mean[:, ::-1]) / 2)
+    mean = _most_typical(np.stack([_standardized(face) for face in faces])).mean(axis=0)
+    mean = _standardized((mean + mean[:, ::-1]) / 2)
     soft = cv2.GaussianBlur(mean, (0, 0), 2.0)
     detail = mean - soft
-    mean = _standardised(soft + 0.6 * detail / max(detail.std(), 1e-6))
+    mean = _standardized(soft + 0.6 * detail / max(detail.std(), 1e-6))
     return np.clip(np.rint(128 + 46 * mean), 0, 255).astype(np.uint8)
 
 
@@ -76,8 +76,8 @@ def _most_typical(faces: NDArray[np.float64]) -> NDArray[np.float64]:
     for _ in range(ROUNDS):
         mean = chosen.mean(axis=0)
         # Rounding keeps the order the same on every machine.
-        likeness = np.tensordot(faces, weight / weight.mean() * (mean + mean[:, ::-1]), axes=2).round(6)
-        chosen = _different(faces[np.argsort(-likeness, kind="stable")])
+        similarity = np.tensordot(faces, weight / weight.mean() * (mean + mean[:, ::-1]), axes=2).round(6)
+        chosen = _different(faces[np.argsort(-similarity, kind="stable")])
     return chosen
 
 
@@ -93,10 +93,10 @@ def _different(faces: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(chosen)
 
 
-def _standardised(face: NDArray[np.float64]) -> NDArray[np.float64]:
-    # A picture of one grey has no contrast to normalise: it adds nothing.
-    standardised: NDArray[np.float64] = (face - face.mean()) / max(face.std(), 1e-6)
-    return standardised
+def _standardized(face: NDArray[np.float64]) -> NDArray[np.float64]:
+    # An image of one gray has no contrast to normalize: it adds nothing.
+    standardized: NDArray[np.float64] = (face - face.mean()) / max(face.std(), 1e-6)
+    return standardized
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,14 +129,14 @@ def make_strip(folder: Path, out: Path, console: Console) -> None:
         data = datasets.load(folder)["Training"]
         progress.update(reading, total=1, completed=1)
         for expression in progress.track(EXPRESSIONS, description="averaging"):
-            rows = chosen_rows(data, expression)
-            counts[expression] = int(rows.sum())
+            chosen = chosen_samples(data, expression)
+            counts[expression] = int(chosen.sum())
             if not counts[expression]:
                 raise DataError(
-                    f"{folder} has no picture on which the raters agree that it shows {expression}: "
+                    f"{folder} has no image on which the raters agree that it shows {expression}: "
                     "put FER+'s fer2013new.csv beside fer2013.csv."
                 )
-            faces.append(average_face(data.images[rows]))
+            faces.append(average_face(data.images[chosen]))
     done, png = cv2.imencode(".png", np.hstack(faces), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     assert done
     try:
@@ -144,7 +144,7 @@ def make_strip(folder: Path, out: Path, console: Console) -> None:
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror}.") from None
     for expression, count in counts.items():
-        console.print(f"{expression:<10}{count:>6} pictures")
+        console.print(f"{expression:<10}{count:>6} images")
     console.print(f"{out}: {out.stat().st_size} bytes", soft_wrap=True)
 
 

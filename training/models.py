@@ -1,4 +1,4 @@
-"""The networks. Each takes raw grey pixels, 0-255, and ends in logits."""
+"""The networks. Each takes raw gray pixels, 0-255, and ends in logits."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ HEADS = (Head("ferplus", FERPLUS_LABELS, temperature=1.0), Head("fer2013", FER20
 LOGITS = sum(len(head.labels) for head in HEADS)
 
 
-def build_plain(stages: list[list[int]], dropout: float, branches: bool = False, squeeze: int = 0) -> keras.Model:
-    """A plain stack of 3x3 convolutions with batch normalisation and ReLU, global average, one dense layer.
+def build_plain(
+    stages: list[list[int]], dropout: float, repvgg: bool = False, squeeze_excitation: int = 0
+) -> keras.Model:
+    """A plain stack of 3x3 convolutions with batch normalization and ReLU, global average, one dense layer.
 
     Plain convolutions lose nothing to int8 and run on every delegate. The input is declared float32 because
     calibration cannot feed a uint8 one; the exporter makes it uint8. One dense layer serves both heads: the
@@ -34,8 +36,8 @@ def build_plain(stages: list[list[int]], dropout: float, branches: bool = False,
     Args:
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer, in training only.
-        branches: see ``Branches``.
-        squeeze: by how much ``squeezed`` reduces, behind each convolution; 0 for none.
+        repvgg: each convolution as a ``RepVGGBlock``.
+        squeeze_excitation: reduction of ``squeeze_excitation`` behind each convolution; 0 for none.
 
     Returns:
         Model (batch, 48, 48, 1) float32, 0-255 -> (batch, 15) logits, heads in the order of ``HEADS``.
@@ -43,7 +45,7 @@ def build_plain(stages: list[list[int]], dropout: float, branches: bool = False,
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters, stride in stages:
-        x = _convolved(x, filters, stride, branches, squeeze)
+        x = _convolved(x, filters, stride, repvgg, squeeze_excitation)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
@@ -54,7 +56,7 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
     """A MobileNet-like network: a 3x3 stem, then depthwise-separable convolutions, in the layout of ``build_plain``.
 
     With the stages of training/recipes it has a fifth of the plain network's parameters and work. Int8 can cost such
-    networks more: see docs/quantisation.md. Howard et al., arXiv 1704.04861.
+    networks more: see docs/quantization.md. Howard et al., arXiv 1704.04861.
 
     Args:
         stages: [filters, stride] of the stem, then of each separable convolution.
@@ -66,17 +68,19 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     (filters, stride), *blocks = stages
-    x = _normalised(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
+    x = _normalized(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
     for filters, stride in blocks:
-        x = _normalised(layers.DepthwiseConv2D(3, stride, "same", use_bias=False, depthwise_initializer="he_normal"), x)
-        x = _normalised(layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal"), x)
+        x = _normalized(layers.DepthwiseConv2D(3, stride, "same", use_bias=False, depthwise_initializer="he_normal"), x)
+        x = _normalized(layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal"), x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="separable")
 
 
-def build_residual(stages: list[list[int]], dropout: float, branches: bool = False, squeeze: int = 0) -> keras.Model:
+def build_residual(
+    stages: list[list[int]], dropout: float, repvgg: bool = False, squeeze_excitation: int = 0
+) -> keras.Model:
     """``build_plain`` with a shortcut around each convolution that keeps the shape (He et al., arXiv 1512.03385).
 
     A shortcut has no weights and next to no work, and lets a deeper network learn as fast as a shallow one.
@@ -84,8 +88,8 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
     Args:
         stages: as in ``build_plain``.
         dropout: as in ``build_plain``.
-        branches: see ``Branches``.
-        squeeze: as in ``build_plain``.
+        repvgg: as in ``build_plain``.
+        squeeze_excitation: as in ``build_plain``.
 
     Returns:
         As in ``build_plain``.
@@ -93,7 +97,7 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     for filters, stride in stages:
-        y = _convolved(x, filters, stride, branches, squeeze)
+        y = _convolved(x, filters, stride, repvgg, squeeze_excitation)
         x = layers.Add()([x, y]) if y.shape == x.shape else y
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
@@ -101,20 +105,20 @@ def build_residual(stages: list[list[int]], dropout: float, branches: bool = Fal
     return keras.Model(inputs, outputs, name="residual")
 
 
-def _convolved(x: keras.KerasTensor, filters: int, stride: int, branches: bool, squeeze: int) -> keras.KerasTensor:
-    if branches:
-        x = layers.ReLU()(Branches(filters, stride)(x))
+def _convolved(x: keras.KerasTensor, filters: int, stride: int, repvgg: bool, reduction: int) -> keras.KerasTensor:
+    if repvgg:
+        x = layers.ReLU()(RepVGGBlock(filters, stride)(x))
     else:
-        x = _normalised(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
-    return squeezed(x, squeeze) if squeeze else x
+        x = _normalized(layers.Conv2D(filters, 3, stride, "same", use_bias=False, kernel_initializer="he_normal"), x)
+    return squeeze_excitation(x, reduction) if reduction else x
 
 
-def squeezed(x: keras.KerasTensor, reduction: int) -> keras.KerasTensor:
-    """Channels weighed by what all of the picture shows (squeeze and excitation, Hu et al., arXiv 1709.01507).
+def squeeze_excitation(x: keras.KerasTensor, reduction: int) -> keras.KerasTensor:
+    """Channels scaled by what all of the image shows (squeeze-and-excitation, Hu et al., arXiv 1709.01507).
 
-    The gate is a hard sigmoid, ReLU6(x + 3) / 6, which int8 and the Edge TPU have. All are Keras' own layers, so
-    that the exporter can read them. On a processor with AVX-512, though, LiteRT 2.3's XNNPACK died on a trained int8
-    network with gates: ``fold`` takes them out.
+    It ends in a hard sigmoid, ReLU6(x + 3) / 6, which int8 and the Edge TPU have. All are Keras' own layers, so that
+    the exporter can read them. On a processor with AVX-512, though, LiteRT 2.3's XNNPACK died on a trained int8 network
+    with squeeze-and-excitation: ``fold`` takes it out.
 
     Args:
         x: (batch, height, width, channels).
@@ -122,14 +126,14 @@ def squeezed(x: keras.KerasTensor, reduction: int) -> keras.KerasTensor:
     """
     channels = x.shape[-1]
     # 1x1 convolutions, where dense layers would need a reshape that the Edge TPU lacks.
-    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    gate = layers.Conv2D(max(4, channels // reduction), 1, activation="relu")(gate)
-    # From zeros, every gate starts half open: the network begins as one without gates.
-    gate = layers.Conv2D(channels, 1, activation="hard_sigmoid", kernel_initializer="zeros")(gate)
-    return layers.Multiply()([x, gate])
+    scale = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    scale = layers.Conv2D(max(4, channels // reduction), 1, activation="relu")(scale)
+    # From zeros, every scale starts at one half: the network begins as one without them.
+    scale = layers.Conv2D(channels, 1, activation="hard_sigmoid", kernel_initializer="zeros")(scale)
+    return layers.Multiply()([x, scale])
 
 
-def _normalised(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
+def _normalized(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(convolution(x)))
 
 
@@ -145,9 +149,9 @@ def build(recipe: ModelRecipe, precision: Precision = "float32") -> keras.Model:
         precision: what its layers calculate in; with "bfloat16", weights and logits stay float32. ``in_precision`` is
             the way back.
     """
-    options: dict[str, int] = {"branches": True} if recipe.branches else {}
-    if recipe.squeeze:
-        options["squeeze"] = recipe.squeeze
+    options: dict[str, int] = {"repvgg": True} if recipe.repvgg else {}
+    if recipe.squeeze_excitation:
+        options["squeeze_excitation"] = recipe.squeeze_excitation
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
@@ -170,11 +174,11 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
 
 
 @keras.saving.register_keras_serializable("edge_fer")
-class Branches(layers.Layer):
-    """A 3x3 convolution trained as a sum of up to three branches, each with its own batch normalisation.
+class RepVGGBlock(layers.Layer):
+    """A 3x3 convolution trained as a sum of up to three branches, each with its own batch normalization.
 
-    They are a 3x3 convolution, a 1x1 convolution and, where the shape stays, the input itself (Ding et al.,
-    arXiv 2101.03697). ``merge_branches`` makes one convolution of them.
+    They are a 3x3 convolution, a 1x1 convolution and, where the shape stays, the identity (RepVGG, Ding et al.,
+    arXiv 2101.03697). ``reparameterize`` makes one convolution of them.
 
     Args:
         filters: channels of the output.
@@ -208,7 +212,7 @@ class Branches(layers.Layer):
         branches = [convolution(inputs) for convolution in self.convolutions] + [inputs]
         return sum(norm(branch, training=training) for norm, branch in zip(self.norms, branches, strict=False))
 
-    def merged(self) -> tuple[np.ndarray, np.ndarray]:
+    def reparameterized(self) -> tuple[np.ndarray, np.ndarray]:
         """Kernel (3, 3, in, out) and bias (out,) of the one convolution with the same output as in inference."""
         _, height, width, channels = self.input.shape
         three, one = (np.asarray(ops.convert_to_numpy(c.kernel), np.float64) for c in self.convolutions)
@@ -227,29 +231,28 @@ class Branches(layers.Layer):
         return kernel, bias
 
 
-def merge_branches(model: keras.Model) -> keras.Model:
-    """The same function with one convolution, with a bias, for each ``Branches``; the model itself without any."""
-    branched = [layer for layer in model.layers if isinstance(layer, Branches)]
-    if not branched:
+def reparameterize(model: keras.Model) -> keras.Model:
+    """The same function with one convolution, with a bias, for each ``RepVGGBlock``; the model itself without any."""
+    if not any(isinstance(layer, RepVGGBlock) for layer in model.layers):
         return model
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        if isinstance(layer, Branches):
+        if isinstance(layer, RepVGGBlock):
             return layers.Conv2D(layer.filters, 3, layer.stride, "same", name=layer.name)
         return type(layer).from_config(layer.get_config())
 
-    merged = keras.models.clone_model(model, clone_function=clone)
+    copy = keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
-        weights = layer.merged() if isinstance(layer, Branches) else layer.get_weights()
-        merged.get_layer(layer.name).set_weights(weights)
-    return merged
+        weights = layer.reparameterized() if isinstance(layer, RepVGGBlock) else layer.get_weights()
+        copy.get_layer(layer.name).set_weights(weights)
+    return copy
 
 
 @keras.saving.register_keras_serializable("edge_fer")
-class ClassCentres(layers.Layer):
-    """A centre for each class among embeddings (n, d): squared distances to them, and how near they are to each other.
+class ClassCenters(layers.Layer):
+    """A center for each class among embeddings (n, d): squared distances to them, and how near they are to each other.
 
-    Output: (n, classes + 1), the distances and, in each row, the sum of (cosine + 1) over all ordered pairs of centres.
+    Output: (n, classes + 1), the distances and, in each row, the sum of (cosine + 1) over all ordered pairs of centers.
 
     Args:
         classes: how many.
@@ -264,28 +267,29 @@ class ClassCentres(layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         shape = (self.classes, input_shape[-1])
-        self.centres = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(0, 0.1), name="centres")
+        self.centers = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(0, 0.1), name="centers")
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         return input_shape[0], self.classes + 1
 
     def call(self, embeddings: Any) -> Any:
-        distances = ops.sum((embeddings[:, None] - self.centres) ** 2, axis=2)
-        directions = self.centres / ops.sqrt(ops.sum(self.centres**2, axis=1, keepdims=True) + 1e-12)
+        distances = ops.sum((embeddings[:, None] - self.centers) ** 2, axis=2)
+        directions = self.centers / ops.sqrt(ops.sum(self.centers**2, axis=1, keepdims=True) + 1e-12)
         cosines = directions @ ops.transpose(directions)
         pairs = ops.sum((cosines + 1) * (1 - ops.eye(self.classes)))
         return ops.concatenate([distances, ops.zeros_like(distances[:, :1]) + pairs], axis=1)
 
 
-def with_extras(core: keras.Model, supervised: bool, centres: bool) -> keras.Model:
+def with_extras(core: keras.Model, auxiliary_heads: bool, centers: bool) -> keras.Model:
     """A network with further outputs for its training, behind its logits; ``core_of`` is the way back.
 
     Args:
         core: made by ``build``.
-        supervised: add the logits of a head at the end of each stage but the last: of what has one height and width.
-            A head is a global average and a dense layer, as the last one is (deep supervision as in the supervised
-            blocks of Hu et al., "Learning supervised scoring ensemble for emotion recognition in the wild", 2017).
-        centres: add the columns of ``ClassCentres`` for FER2013's classes, on the embedding that the logits come from.
+        auxiliary_heads: add the logits of a head at the end of each stage but the last: of what has one height and
+            width. A head is a global average pooling and a dense layer, as the last one is (deep supervision as in the
+            supervised blocks of Hu et al., "Learning supervised scoring ensemble for emotion recognition in the wild",
+            2017).
+        centers: add the columns of ``ClassCenters`` for FER2013's classes, on the embedding that the logits come from.
 
     Returns:
         A model of the same name and layers, (batch, 48, 48, 1) -> (batch, 15 + extras).
@@ -294,14 +298,14 @@ def with_extras(core: keras.Model, supervised: bool, centres: bool) -> keras.Mod
         ConfigError: there is one stage only.
     """
     outputs = [core.output]
-    if supervised:
+    if auxiliary_heads:
         ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if layer.output.shape[2:3] > (1,)}
         if len(ends) < 2:
-            raise ConfigError("model.stages has one height and width only: supervised wants a stage before the last.")
+            raise ConfigError("model.stages has one height and width only: auxiliary_heads wants an earlier stage.")
         for end in list(ends.values())[:-1]:
             outputs.append(layers.Dense(LOGITS)(layers.GlobalAveragePooling2D()(end)))
-    if centres:
-        outputs.append(ClassCentres(len(FER2013_LABELS))(embedding(core)))
+    if centers:
+        outputs.append(ClassCenters(len(FER2013_LABELS))(embedding(core)))
     return keras.Model(core.input, layers.Concatenate()(outputs), name=core.name) if len(outputs) > 1 else core
 
 
@@ -326,7 +330,7 @@ def core_of(network: keras.Model, kind: str) -> keras.Model:
 
 
 def mmac(model: keras.Model) -> float:
-    """Millions of multiply-accumulates that a functional model takes for one picture, biases and sums not counted."""
+    """Millions of multiply-accumulates that a functional model takes for one image, biases and sums not counted."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense):

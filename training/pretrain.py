@@ -1,10 +1,10 @@
-"""Train a trunk without labels: it fills in faces of which squares are hidden and the rest is noisy.
+"""Pre-train a backbone without labels: it reconstructs faces of which patches are masked and the rest is noisy.
 
     python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
     python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 \\
-        --begin-with runs/plain-faces/model.keras
+        --init-from runs/plain-faces/model.keras
 
-Sources: Vincent et al., ICML 2008 (denoising); He et al., arXiv 2111.06377 (hidden patches, loss on those alone);
+Sources: Vincent et al., ICML 2008 (denoising); He et al., arXiv 2111.06377 (masked patches, loss on those alone);
 Xie et al., arXiv 2111.09886 (a decoder of one linear layer).
 """
 
@@ -29,14 +29,14 @@ from training.recipe import Recipe, load_recipe
 
 @keras.saving.register_keras_serializable("edge_fer")
 class Corrupt(layers.Layer):
-    """Hides squares of pictures (n, h, w, 1), 0-255, behind their mean and adds noise, always.
+    """Masks patches of images (n, h, w, 1), 0-255, with their mean and adds noise, always.
 
-    Output: the corrupted pictures, and the mask float32 (n, h, w, 1), 1 where a pixel is hidden.
+    Output: the corrupted images, and the mask float32 (n, h, w, 1), 1 where a pixel is masked.
 
     Args:
-        mask: share of the squares that is hidden, of each on its own.
-        patch_px: side of a square.
-        noise: deviation, grey levels.
+        mask: probability that a patch is masked.
+        patch_px: side of a patch.
+        noise: sigma, gray levels.
         seed: of the random numbers.
     """
 
@@ -50,52 +50,52 @@ class Corrupt(layers.Layer):
 
     def call(self, images: Any) -> Any:
         n, (height, width), side = ops.shape(images)[0], images.shape[1:3], self.settings["patch_px"]
-        squares = (n, -(-height // side), -(-width // side), 1)
-        hidden = ops.cast(keras.random.uniform(squares, seed=self.random) < self.settings["mask"], "float32")
-        hidden = ops.repeat(ops.repeat(hidden, side, axis=1), side, axis=2)[:, :height, :width]
+        patches = (n, -(-height // side), -(-width // side), 1)
+        masked = ops.cast(keras.random.uniform(patches, seed=self.random) < self.settings["mask"], "float32")
+        masked = ops.repeat(ops.repeat(masked, side, axis=1), side, axis=2)[:, :height, :width]
         mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
         noise = self.settings["noise"] * keras.random.normal(ops.shape(images), seed=self.random)
-        return ops.where(hidden > 0, mean, ops.clip(images + noise, 0, 255)), hidden
+        return ops.where(masked > 0, mean, ops.clip(images + noise, 0, 255)), masked
 
 
 @keras.saving.register_keras_serializable("edge_fer")
-class HiddenError(layers.Layer):
-    """Mean squared error over the hidden pixels: [pictures, filled-in pictures, mask] (n, h, w, 1) each -> (n, 1).
+class ReconstructionError(layers.Layer):
+    """Mean squared error over the masked pixels: [images, reconstructed images, mask] (n, h, w, 1) each -> (n, 1).
 
-    Each picture counts with mean 0 and deviation 1, which is what the filled-in ones are to have.
+    Each image counts with mean 0 and standard deviation 1, which is what the reconstructed ones are to have.
     """
 
     def call(self, inputs: Any) -> Any:
-        images, filled, hidden = inputs
+        images, reconstructed, masked = inputs
         mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
-        deviation = ops.std(images, axis=(1, 2, 3), keepdims=True)
-        error = ops.square(filled - (images - mean) / (deviation + 1.0)) * hidden
-        return ops.sum(error, axis=(1, 2)) / ops.maximum(ops.sum(hidden, axis=(1, 2)), 1.0)
+        sigma = ops.std(images, axis=(1, 2, 3), keepdims=True)
+        error = ops.square(reconstructed - (images - mean) / (sigma + 1.0)) * masked
+        return ops.sum(error, axis=(1, 2)) / ops.maximum(ops.sum(masked, axis=(1, 2)), 1.0)
 
 
 def build(recipe: Recipe, core: keras.Model, steps_per_epoch: int) -> keras.Model:
-    """A network from pictures to the error of each, ready to fit, around the trunk of ``core``.
+    """A network from images to the error of each, ready to fit, around the backbone of ``core``.
 
     Its one output is what training minimises; no labels are looked at.
     """
     pixels = keras.Input(core.input_shape[1:], name="pixels")
-    # No blur and noise of a camera, and no cutout: they would be in the pictures that are to be filled in.
+    # No blur and noise of a camera, and no cutout: they would be in the images that are to be reconstructed.
     augment, _ = augmentation.make(dataclasses.replace(recipe.augment, cutout_px=0), recipe.seed)
     images = augment(pixels)
     settings = recipe.pretrain
     corrupt = Corrupt(settings.mask, settings.patch_px, settings.noise, seed=recipe.seed)
-    corrupted, hidden = corrupt(images)
+    corrupted, masked = corrupt(images)
     pooling = next(layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
-    trunk = keras.Model(core.input, pooling.input, name="trunk")
-    places = trunk.output.shape[1:3]
+    backbone = keras.Model(core.input, pooling.input, name="backbone")
+    places = backbone.output.shape[1:3]
     height, width = core.input_shape[1:3]
     if (height % places[0], width % places[1]) != (0, 0):
         raise ConfigError(f"model.stages end at {places[0]}x{places[1]}, which does not divide {height}x{width}.")
     rows, columns = height // places[0], width // places[1]
-    x = layers.Conv2D(rows * columns, 1, name="decoder")(trunk(corrupted))
+    x = layers.Conv2D(rows * columns, 1, name="decoder")(backbone(corrupted))
     x = layers.Reshape((*places, rows, columns))(x)
-    filled = layers.Reshape((height, width, 1))(layers.Permute((1, 3, 2, 4))(x))
-    network = keras.Model(pixels, HiddenError()([images, filled, hidden]))
+    reconstructed = layers.Reshape((height, width, 1))(layers.Permute((1, 3, 2, 4))(x))
+    network = keras.Model(pixels, ReconstructionError()([images, reconstructed, masked]))
     optimizer = optimizers.make(recipe.optimizer, settings.epochs, steps_per_epoch)
     network.compile(optimizer, loss=_output_itself, jit_compile=False)
     return network
@@ -106,12 +106,12 @@ def _output_itself(y_true: Any, y_pred: Any) -> Any:
 
 
 def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
-    """Train the trunk of a recipe's network without labels, on the Training rows alone.
+    """Pre-train the backbone of a recipe's network without labels, on the Training samples alone.
 
     Args:
         recipe_path: see ``load_recipe``; its ``pretrain.epochs`` count here.
         data_folder: see ``datasets.load``.
-        run: new folder: model.keras, for ``train --begin-with``, recipe.toml and run.json.
+        run: new folder: model.keras, for ``train --init-from``, recipe.toml and run.json.
 
     Raises:
         EdgeFerError: recipe, data or run folder are not as they should be.
@@ -132,7 +132,7 @@ def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
     (run / "recipe.toml").write_text(recipe_path.read_text(encoding="utf-8"), encoding="utf-8")
     show = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: console.print(
-            f"epoch {epoch + 1:3d}  error of hidden pixels {logs['loss']:.4f}  {time.monotonic() - started:.0f} s"
+            f"epoch {epoch + 1:3d}  error of masked pixels {logs['loss']:.4f}  {time.monotonic() - started:.0f} s"
         )
     )
     history = network.fit(

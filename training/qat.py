@@ -1,14 +1,14 @@
 """Fine-tune a trained model under simulated int8, so that its weights learn to live with the rounding.
 
-    python export/equalise.py runs/separable/model.keras -o runs/separable-equalised/model.keras
-    python -m training qat --model runs/separable-equalised/model.keras --recipe training/recipes/separable.toml \\
+    python export/equalize.py runs/separable/model.keras -o runs/separable-equalized/model.keras
+    python -m training qat --model runs/separable-equalized/model.keras --recipe training/recipes/separable.toml \\
         --data ~/fer2013 --run runs/separable-qat
 
-For models that lose more than they may by post-training int8 (docs/quantisation.md). What comes out is a plain Keras
+For models that lose more than they may by post-training int8 (docs/quantization.md). What comes out is a plain Keras
 model without fake-quant layers: the exporter takes it as any other, and rounds its weights to the grid they were
 trained on.
 
-Sources: Jacob et al., arXiv 1712.05877, section 3 (fake quantisation, moving-average ranges); Bengio et al.,
+Sources: Jacob et al., arXiv 1712.05877, section 3 (fake quantization, moving-average ranges); Bengio et al.,
 arXiv 1308.3432 (straight-through gradients).
 """
 
@@ -36,12 +36,12 @@ _LEVELS = 127.0  # int8 weights are symmetric: -127 to 127, zero point 0
 _WINDOW = 100.0  # steps that the moving average of the ranges looks back
 
 
-def straight_through(x: Any, quantised: Any) -> Any:
-    """The value of ``quantised`` with the gradient of ``x`` (Bengio et al.)."""
-    return x + ops.stop_gradient(quantised - x)
+def straight_through(x: Any, quantized: Any) -> Any:
+    """The value of ``quantized`` with the gradient of ``x`` (Bengio et al.)."""
+    return x + ops.stop_gradient(quantized - x)
 
 
-def fake_quantise_weights(kernel: Any, axes: tuple[int, ...]) -> Any:
+def fake_quantize_weights(kernel: Any, axes: tuple[int, ...]) -> Any:
     """Round a kernel to int8 and back, symmetrically (Jacob et al., eq. 12).
 
     Args:
@@ -75,7 +75,7 @@ class FakeQuantWeights(layers.Wrapper):
         channel_axis = 2 if isinstance(self.layer, layers.DepthwiseConv2D) else len(kernel.shape) - 1
         axes = tuple(axis for axis in range(len(kernel.shape)) if not (self.per_channel and axis == channel_axis))
         weights = [
-            fake_quantise_weights(ops.convert_to_tensor(v), axes) if v is kernel else ops.convert_to_tensor(v)
+            fake_quantize_weights(ops.convert_to_tensor(v), axes) if v is kernel else ops.convert_to_tensor(v)
             for v in self.layer.trainable_variables
         ]
         outputs, _ = self.layer.stateless_call(weights, self.layer.non_trainable_variables, inputs)
@@ -99,9 +99,9 @@ class FakeQuantActivations(layers.Layer):
         if training:
             # A plain mean at first, an exponential one later: the first range is that of the first batch.
             self.steps.assign_add(1.0)
-            share = 1 / ops.minimum(self.steps, _WINDOW)
-            self.low.assign_add(share * (ops.stop_gradient(ops.min(inputs)) - self.low))
-            self.high.assign_add(share * (ops.stop_gradient(ops.max(inputs)) - self.high))
+            rate = 1 / ops.minimum(self.steps, _WINDOW)
+            self.low.assign_add(rate * (ops.stop_gradient(ops.min(inputs)) - self.low))
+            self.high.assign_add(rate * (ops.stop_gradient(ops.max(inputs)) - self.high))
         low, high = ops.minimum(self.low, 0.0), ops.maximum(self.high, 0.0)
         scale = ops.maximum((high - low) / 255, 1e-9)
         zero_point = ops.round(-low / scale)
@@ -109,19 +109,19 @@ class FakeQuantActivations(layers.Layer):
         return straight_through(inside, ops.round(inside / scale) * scale)
 
 
-def fake_quantised(model: keras.Model, per_channel: bool, name: str) -> keras.Model:
+def fake_quantized(model: keras.Model, per_channel: bool, name: str) -> keras.Model:
     """A copy of a model that computes in simulated int8.
 
     Args:
-        model: functional, without batch normalisation (``export/equalise.py`` folds it).
+        model: functional, without batch normalization (``export/equalize.py`` folds it).
         per_channel: see ``FakeQuantWeights``.
         name: of the copy.
 
     Raises:
-        DataError: the model has batch normalisation: its weights are not those that int8 will see.
+        DataError: the model has batch normalization: its weights are not those that int8 will see.
     """
     if any(isinstance(layer, layers.BatchNormalization) for layer in model.layers):
-        raise DataError("The model has batch normalisation: fold it with `python export/equalise.py` first.")
+        raise DataError("The model has batch normalization: fold it with `python export/equalize.py` first.")
 
     def clone(layer: keras.Layer) -> keras.Layer:
         copy = type(layer).from_config(layer.get_config())
@@ -150,17 +150,17 @@ def _reads(layer: keras.Layer, before: keras.Layer) -> bool:
     return any(x is before.output for x in keras.tree.flatten(layer.input))
 
 
-def copy_weights_back(quantised: keras.Model, model: keras.Model) -> None:
-    """Give a model the weights that its ``fake_quantised`` copy has learned."""
-    for layer, twin in _twins(model, quantised):
+def copy_weights_back(quantized: keras.Model, model: keras.Model) -> None:
+    """Give a model the weights that its ``fake_quantized`` copy has learned."""
+    for layer, twin in _twins(model, quantized):
         layer.set_weights(twin.get_weights())
 
 
-def _twins(model: keras.Model, quantised: keras.Model) -> Iterator[tuple[keras.Layer, keras.Layer]]:
+def _twins(model: keras.Model, quantized: keras.Model) -> Iterator[tuple[keras.Layer, keras.Layer]]:
     """Each layer with weights, and what it was wrapped as."""
     for layer in model.layers:
         if layer.weights:
-            twin = quantised.get_layer(layer.name)
+            twin = quantized.get_layer(layer.name)
             yield layer, twin.layer if isinstance(twin, FakeQuantWeights) else twin
 
 
@@ -178,11 +178,11 @@ def finetune(
     Adam with a cosine from ``learning_rate`` to 0.
 
     Args:
-        model_path: a two-head model without batch normalisation.
+        model_path: a two-head model without batch normalization.
         recipe_path: what it was trained by.
         data_folder: see ``datasets.load``.
         run: new folder: model.keras, model.toml, run.json, recipe.toml, history.csv, curves.png, evaluation.
-        epochs: passes over the Training rows.
+        epochs: passes over the Training samples.
         learning_rate: at the start; about a twentieth of the training's.
         per_channel: see ``FakeQuantWeights``; as the exporter will do it.
 
@@ -198,7 +198,7 @@ def finetune(
         raise ConfigError(f"{run} is not empty: choose another --run.")
     model = models.load(model_path)
     keras.utils.set_random_seed(recipe.seed)
-    quantised = fake_quantised(model, per_channel, name=recipe.model.kind)
+    quantized = fake_quantized(model, per_channel, name=recipe.model.kind)
     console.print(f"Reading {data_folder} ...")
     splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     training = splits["Training"]
@@ -207,12 +207,12 @@ def finetune(
 
     pixels = keras.Input(model.input_shape[1:], name="pixels")
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
-    network = keras.Model(pixels, quantised(camera(augment(pixels))))
+    network = keras.Model(pixels, quantized(camera(augment(pixels))))
     steps = -(-len(training) // recipe.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
     loss = TwoHeadLoss(recipe.ferplus_weight, **class_balance(recipe.class_balance, training))
     network.compile(keras.optimizers.Adam(schedule), loss=loss, jit_compile=False)
-    log = EpochLog(epochs, run, quantised, None, splits["PublicTest"], [], steps, console)
+    log = EpochLog(epochs, run, quantized, None, splits["PublicTest"], [], steps, console)
     network.fit(
         training.images,
         targets(training, recipe.label_smoothing),
@@ -222,6 +222,6 @@ def finetune(
         verbose=0,
     )
     (run / "checkpoint.keras").unlink()  # for --resume, which so short a training does not have
-    copy_weights_back(quantised, model)
+    copy_weights_back(quantized, model)
     facts = {"epochs": epochs, "learning_rate": learning_rate, "per_channel": per_channel}
-    write_run(run, recipe, model, splits, {"seconds": round(time.monotonic() - started), "quantisation_aware": facts})
+    write_run(run, recipe, model, splits, {"seconds": round(time.monotonic() - started), "quantization_aware": facts})

@@ -19,10 +19,10 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Which rows are used.
+    """Which samples are used.
 
     Attributes:
-        exclude: CSV in the data folder with rows to leave out (see ``datasets.load``); "" for none.
+        exclude: CSV in the data folder with samples to leave out (see ``datasets.load``); "" for none.
         alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
     """
 
@@ -38,20 +38,21 @@ class ModelRecipe:
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer.
         kind: "plain", "separable" or "residual".
-        branches: train each 3x3 convolution as a sum of several, see ``models.Branches``; not for "separable".
-        squeeze: reduction of ``models.squeezed`` behind each convolution, 0 for none; not for "separable".
+        repvgg: train each 3x3 convolution as a ``models.RepVGGBlock``; not for "separable".
+        squeeze_excitation: reduction of ``models.squeeze_excitation`` behind each convolution, 0 for none; not for
+            "separable".
     """
 
     stages: list[list[int]]
     dropout: float = 0.2
     kind: Literal["plain", "separable", "residual"] = "plain"
-    branches: bool = False
-    squeeze: int = 0
+    repvgg: bool = False
+    squeeze_excitation: int = 0
 
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """How pictures are changed in training, see ``augmentation.Augment``."""
+    """How images are augmented in training, see ``augmentation.Augment``."""
 
     rotation_deg: float = 15.0
     scale: float = 0.15
@@ -73,23 +74,24 @@ class OptimizerRecipe:
         learning_rate: at the top of the schedule.
         weight_decay: decoupled; not on biases and batch-norm parameters.
         warmup_epochs: epochs from zero to the top.
-        average: decay of a moving average of the weights, which is then what is measured and exported; 0 for none.
+        ema: decay of an exponential moving average of the weights, which is then what is measured and exported; 0 for
+            none.
     """
 
     kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_epochs: int = 2
-    average: float = 0.0
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """How much a teacher counts, see ``losses.TwoHeadLoss``; its answers come with ``--cache`` or ``--teacher``.
+    """Knowledge distillation, see ``losses.TwoHeadLoss``; the teacher comes with ``--teacher-logits`` or ``--teacher``.
 
     Attributes:
-        weight: share of the teacher in the loss, 0-1; 0 for training without one.
-        temperature: by which both are softened.
+        weight: of the soft targets in the loss, 0-1; 0 for training without a teacher.
+        temperature: by which student and teacher are softened.
     """
 
     weight: float = 0.0
@@ -103,7 +105,7 @@ class ClassBalanceRecipe:
     Attributes:
         kind: "none", "effective_number" or "logit_adjustment".
         beta: of the effective number, 0 to less than 1; 0 weighs all classes alike.
-        tau: how much of the logarithm of the classes' shares is added; 1 is what the theory says.
+        tau: how much of the logarithm of the class priors is added; 1 is what the theory says.
     """
 
     kind: Literal["none", "effective_number", "logit_adjustment"] = "none"
@@ -116,10 +118,10 @@ class PretrainRecipe:
     """Training without labels, see ``pretrain``: only ``python -m training pretrain`` reads it.
 
     Attributes:
-        epochs: passes over the Training rows.
-        mask: share of the picture that is hidden.
-        patch_px: side of a hidden square.
-        noise: deviation of the Gaussian noise that is to be taken away, in grey levels.
+        epochs: passes over the Training samples.
+        mask: fraction of the image that is masked.
+        patch_px: side of a masked patch.
+        noise: sigma of the Gaussian noise that is to be taken away, in gray levels.
     """
 
     epochs: int = 20
@@ -135,19 +137,20 @@ class Recipe:
     Attributes:
         name: of the run and of the model.
         seed: of weights, order and augmentation.
-        epochs: passes over the Training rows.
-        batch_size: pictures in a step.
+        epochs: passes over the Training samples.
+        batch_size: images in a step.
         label_smoothing: on the FER2013 head (Szegedy et al., arXiv 1512.00567); FER+ votes are soft already.
         ferplus_weight: of the FER+ head's loss; the FER2013 head's is 1.
         mixup: alpha of ``augmentation.Mixup``, off in the last tenth of the epochs; 0 for none.
         center: weight of the center loss, see ``losses.TwoHeadLoss``; 0 for none. Its authors': 0.01.
         island: weight of the island loss's pairs inside the center loss. Its authors': 10.
-        supervised: weight of each head at the end of an earlier stage, see ``models.with_extras``; 0 for none.
+        auxiliary_heads: weight of each head at the end of an earlier stage (deep supervision), see
+            ``models.with_extras``; 0 for none.
         precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have
             it, and much slower on others (Micikevicius et al., arXiv 1710.03740). The trained model is float32.
         model: the network.
-        data: the rows.
-        augment: the changes.
+        data: the samples.
+        augment: the augmentation.
         optimizer: the steps.
         distill: the teacher.
         class_balance: the rare classes.
@@ -164,7 +167,7 @@ class Recipe:
     mixup: float = 0.0
     center: float = 0.0
     island: float = 0.0
-    supervised: float = 0.0
+    auxiliary_heads: float = 0.0
     precision: Precision = "float32"
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
@@ -176,20 +179,20 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs <= self.optimizer.warmup_epochs:
             raise ConfigError(f"epochs ({self.epochs}) must be more than warmup_epochs, or nothing is trained.")
-        for key, value in (("distill.weight", self.distill.weight), ("optimizer.average", self.optimizer.average)):
+        for key, value in (("distill.weight", self.distill.weight), ("optimizer.ema", self.optimizer.ema)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
-        for key in ("mixup", "center", "island", "supervised"):
+        for key in ("mixup", "center", "island", "auxiliary_heads"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
         if self.island and not self.center:
             raise ConfigError("island is a part of the center loss: give center a weight too.")
-        if self.model.branches and self.model.kind == "separable":
-            raise ConfigError("model.branches is for plain and residual networks: a separable one has no 3x3 to split.")
-        if self.model.squeeze and self.model.kind == "separable":
-            raise ConfigError("model.squeeze is for plain and residual networks, not for separable ones.")
-        if self.model.squeeze < 0:
-            raise ConfigError(f"model.squeeze must be 0 or more, not {self.model.squeeze}.")
+        if self.model.repvgg and self.model.kind == "separable":
+            raise ConfigError("model.repvgg is for plain and residual networks: a separable one has no 3x3 to split.")
+        if self.model.squeeze_excitation and self.model.kind == "separable":
+            raise ConfigError("model.squeeze_excitation is for plain and residual networks, not for separable ones.")
+        if self.model.squeeze_excitation < 0:
+            raise ConfigError(f"model.squeeze_excitation must be 0 or more, not {self.model.squeeze_excitation}.")
         if not 0 <= self.augment.edges <= 0.5:
             raise ConfigError(f"augment.edges must be 0 to 0.5, half of the side, not {self.augment.edges}.")
         if not 0 <= self.class_balance.beta < 1:

@@ -1,14 +1,14 @@
 """Train a model by a recipe, into a run folder that says all about it.
 
 RUN/recipe.toml      the recipe as it was used
-RUN/run.json         seed, hashes of the data, versions, rows, time
+RUN/run.json         seed, hashes of the data, versions, samples, time
 RUN/history.csv      a line an epoch; curves.png shows it
 RUN/checkpoint.keras network, optimizer and epoch, after every epoch: what --resume continues from
-RUN/averaged.keras   the averaged weights, where the recipe asks for them
+RUN/ema.keras        the EMA of the weights, where the recipe has one
 RUN/model.keras      the network to export, without augmentation
-RUN/branched.keras   the same before its branches were merged, where it has any: what --begin-with takes
+RUN/multibranch.keras with its RepVGG blocks not yet re-parameterized, where it has any: what --init-from takes
 RUN/model.toml       its name, heads and framing, for the exporter
-RUN/evaluation/      figures on PublicTest
+RUN/evaluation/      metrics on PublicTest
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_fer.errors import ConfigError, InputMissingError
-from evaluation import datasets, figures
+from evaluation import datasets, metrics
 from evaluation.datasets import Dataset
 from training import augmentation, models, optimizers
 from training.augmentation import Mixup, MixupUntil
-from training.committee import Committee, gather, load_cache
+from training.ema import WeightEMA
+from training.ensemble import TeacherEnsemble, gather, load_logits
 from training.losses import TwoHeadLoss, class_balance, targets, with_teacher
 from training.recipe import Recipe, load_recipe, read_table, to_toml
 
@@ -44,9 +45,9 @@ def train(
     run: Path,
     *,
     resume: bool = False,
-    cache: Path | None = None,
+    teacher_logits: Path | None = None,
     teachers: Sequence[Path] = (),
-    begin_with: Path | None = None,
+    init_from: Path | None = None,
     changes: Sequence[str] = (),
 ) -> None:
     """Train, or go on with a training that was cut off.
@@ -56,9 +57,11 @@ def train(
         data_folder: see ``datasets.load``.
         run: new folder to write, or one to go on with.
         resume: go on from the last checkpoint.
-        cache: a committee's answers for the Training pictures; these or ``teachers`` where the recipe has a teacher.
-        teachers: run folders of a committee that is asked about each picture as the network sees it.
-        begin_with: a .keras file with the same layers, whose weights to start from.
+        teacher_logits: cached logits of a teacher ensemble for the Training images; these or ``teachers`` where the
+            recipe distills.
+        teachers: run folders of a teacher ensemble for online distillation: it predicts each image as the network sees
+            it.
+        init_from: a .keras file with the same layers, whose weights to start from.
         changes: of the recipe, see ``read_table``.
 
     Raises:
@@ -76,26 +79,26 @@ def train(
             )
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
-    if bool(cache) + bool(teachers) != bool(recipe.distill.weight):
+    if bool(teacher_logits) + bool(teachers) != bool(recipe.distill.weight):
         raise ConfigError(
-            f"{recipe_path} has a distill.weight: give its teacher with --cache or with --teacher, not with both."
+            f"{recipe_path} has a distill.weight: give --teacher-logits or --teacher, one of the two."
             if recipe.distill.weight
-            else f"{recipe_path} has no distill.weight: leave --cache and --teacher out."
+            else f"{recipe_path} has no distill.weight: leave --teacher-logits and --teacher out."
         )
     console.print(f"Reading {data_folder} ...")
     splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     training, validation = splits["Training"], splits["PublicTest"]
     labels, facts = targets(training, recipe.label_smoothing), {}
-    if cache:
-        logits, facts["committee"] = load_cache(cache, training)
+    if teacher_logits:
+        logits, facts["teacher"] = load_logits(teacher_logits, training)
         labels = with_teacher(labels, logits)
-    committee = None
+    ensemble = None
     if teachers:
-        committee, facts["committee"] = gather(list(teachers), recipe, validation)
+        ensemble, facts["teacher"] = gather(list(teachers), recipe, validation)
 
     keras.utils.set_random_seed(recipe.seed)
     steps = -(-len(training) // recipe.batch_size)
-    network = build(recipe, steps, class_balance(recipe.class_balance, training), committee)
+    network = build(recipe, steps, class_balance(recipe.class_balance, training), ensemble)
     core = models.core_of(network, recipe.model.kind)
     if resume:
         models.restore(network, checkpoint)
@@ -104,49 +107,49 @@ def train(
         history = [line for line in _read_history(run / "history.csv") if line["epoch"] <= epochs_done]
     else:
         epochs_done, history = 0, []
-        if begin_with:
-            _begin_with(core, begin_with)
-            facts["began_with"] = hashlib.sha256(begin_with.read_bytes()).hexdigest()
+        if init_from:
+            _init_from(core, init_from)
+            facts["init_from"] = hashlib.sha256(init_from.read_bytes()).hexdigest()
     run.mkdir(parents=True, exist_ok=True)
     if not resume:
         text = to_toml(read_table(recipe_path, changes)) if changes else recipe_path.read_text(encoding="utf-8")
         (run / "recipe.toml").write_text(text, encoding="utf-8")
     console.print(
-        f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training rows, "
-        f"{len(validation):,} PublicTest rows, Keras on {keras.backend.backend()}"
+        f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples, "
+        f"{len(validation):,} PublicTest samples, Keras on {keras.backend.backend()}"
     )
     started = time.monotonic()
-    average, callbacks = None, []
-    if recipe.optimizer.average:
-        averaged = models.load(run / "averaged.keras") if resume else keras.models.clone_model(core)
-        average = WeightAverage(core, averaged, recipe.optimizer.average)
+    ema, callbacks = None, []
+    if recipe.optimizer.ema:
+        averaged = models.load(run / "ema.keras") if resume else keras.models.clone_model(core)
+        ema = WeightEMA(core, averaged, recipe.optimizer.ema)
     if recipe.mixup:
         callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
-    measured = average.averaged if average else core
-    log = EpochLog(recipe.epochs, run, measured, average, validation, history, steps, console)
+    measured = ema.averaged if ema else core
+    log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console)
     callbacks.append(log)
     options = {"batch_size": recipe.batch_size, "epochs": recipe.epochs, "initial_epoch": epochs_done}
     if accelerated():
-        from training import compiled
+        from training import jax_fit
 
         log.least_seconds = 10.0
         options["seed"] = recipe.seed
-        compiled.fit(network, training.images, labels, **options, callbacks=callbacks, average=average)
+        jax_fit.fit(network, training.images, labels, **options, callbacks=callbacks, ema=ema)
     else:
-        callbacks += [average] if average else []
+        callbacks += [ema] if ema else []
         network.fit(training.images, labels, **options, callbacks=callbacks, verbose=0)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
-    facts["pictures_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
-    if recipe.model.branches:
-        _replace(run / "branched.keras", measured.save)
-        measured = models.merge_branches(measured)
+    facts["images_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
+    if recipe.model.repvgg:
+        _replace(run / "multibranch.keras", measured.save)
+        measured = models.reparameterize(measured)
     if recipe.precision != "float32":
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
 
 
 def accelerated() -> bool:
-    """Whether Keras runs on JAX and JAX on a GPU or TPU, where ``compiled.fit`` is the faster way."""
+    """Whether Keras runs on JAX and JAX on a GPU or TPU, where ``jax_fit.fit`` is the faster way."""
     if keras.backend.backend() != "jax":
         return False
     import jax
@@ -154,41 +157,11 @@ def accelerated() -> bool:
     return bool(jax.default_backend() != "cpu")
 
 
-def _begin_with(core: keras.Model, path: Path) -> None:
+def _init_from(core: keras.Model, path: Path) -> None:
     weights = models.load(path).get_weights()
     if [one.shape for one in weights] != [one.shape for one in core.get_weights()]:
-        raise ConfigError(f"{path} has other layers than the recipe's [model]: --begin-with wants the same.")
+        raise ConfigError(f"{path} has other layers than the recipe's [model]: --init-from wants the same.")
     core.set_weights(weights)
-
-
-class WeightAverage(keras.callbacks.Callback):
-    """Keeps a moving average of a network's weights, statistics of batch normalisation included.
-
-    It starts from the weights after the first steps, not from chance: the decay grows with the steps (as in
-    Tan & Le, arXiv 1905.11946, and TensorFlow's ExponentialMovingAverage). ``compiled.fit`` does the same by itself.
-
-    Args:
-        core: the network that trains.
-        averaged: its copy, which gets the average.
-        decay: of one step.
-    """
-
-    every = 8  # steps from one look at the weights to the next: looking costs as much as a hundredth of a step
-
-    def __init__(self, core: keras.Model, averaged: keras.Model, decay: float) -> None:
-        super().__init__()
-        self.core, self.averaged, self.decay = core, averaged, decay
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.steps = int(self.model.optimizer.iterations.numpy())
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps += 1
-        if self.steps % self.every == 0:
-            assert self.model  # with JAX, asking for it is what brings the weights up to date
-            decay = min(self.decay**self.every, self.steps / (self.steps + 10 * self.every))
-            pairs = zip(self.averaged.get_weights(), self.core.get_weights(), strict=True)
-            self.averaged.set_weights([decay * old + (1 - decay) * new for old, new in pairs])
 
 
 def write_run(
@@ -200,8 +173,8 @@ def write_run(
     _replace(run / "model.keras", trained.save)
     (run / "model.toml").write_text(models.description(recipe.name, recipe.data.alignment), encoding="utf-8")
     logits = trained.predict(validation.images, batch_size=512, verbose=0)
-    results = figures.evaluate_logits(logits, validation, models.HEADS)
-    figures.write_figures(results, models.HEADS, run / "evaluation")
+    results = metrics.evaluate_logits(logits, validation, models.HEADS)
+    metrics.write_metrics(results, models.HEADS, run / "evaluation")
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -219,7 +192,7 @@ def write_run(
         "public_test": results,
     }
     (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    console.print(figures.report({"float": results}))
+    console.print(metrics.report({"float": results}))
     console.print(f"Wrote {run / 'model.keras'}")
 
 
@@ -227,7 +200,7 @@ def build(
     recipe: Recipe,
     steps_per_epoch: int,
     balance: dict[str, list[float]] | None = None,
-    committee: Committee | None = None,
+    ensemble: TeacherEnsemble | None = None,
 ) -> keras.Model:
     """The network with augmentation in front, its loss and its optimizer, ready to fit.
 
@@ -235,19 +208,19 @@ def build(
         recipe: all of it.
         steps_per_epoch: batches.
         balance: what ``losses.class_balance`` made of the data.
-        committee: is asked about each picture, where the answers do not come with the labels. It sees what the network
-            sees, but not the blur and noise of ``augmentation.Camera``, which would blur its answer too.
+        ensemble: for online distillation, where no teacher logits come with the labels. It sees what the network sees,
+            but not the blur and noise of ``augmentation.Camera``, which would spoil its soft targets too.
     """
     core = models.build(recipe.model, recipe.precision)
-    core = models.with_extras(core, supervised=recipe.supervised > 0, centres=recipe.center > 0)
+    core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, centers=recipe.center > 0)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
     seen, columns = augment(pixels), []
     if recipe.mixup:
-        seen, shares = Mixup(recipe.mixup, seed=recipe.seed)(seen)
-        columns = [shares]
-    if committee:
-        columns.insert(0, committee(seen))
+        seen, lam = Mixup(recipe.mixup, seed=recipe.seed)(seen)
+        columns = [lam]
+    if ensemble:
+        columns.insert(0, ensemble(seen))
     columns.insert(0, core(camera(seen)))
     network = keras.Model(pixels, keras.layers.Concatenate()(columns) if len(columns) > 1 else columns[0])
     optimizer = optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch)
@@ -255,11 +228,11 @@ def build(
         recipe.ferplus_weight,
         recipe.distill.weight,
         recipe.distill.temperature,
-        supervised=recipe.supervised,
+        auxiliary_heads=recipe.auxiliary_heads,
         center=recipe.center,
         island=recipe.island,
-        asked=committee is not None,
-        mixed=recipe.mixup > 0,
+        online=ensemble is not None,
+        mixup=recipe.mixup > 0,
         **(balance or {}),
     )
     network.compile(optimizer, loss=loss, jit_compile=False)
@@ -275,7 +248,7 @@ class EpochLog(keras.callbacks.Callback):
         epochs: of the whole run.
         run: its folder.
         measured: the network whose accuracy counts.
-        average: what makes it, if it is an average.
+        ema: what makes it, if it is an EMA.
         validation: PublicTest.
         history: lines of the epochs done before.
         steps: in an epoch.
@@ -289,14 +262,14 @@ class EpochLog(keras.callbacks.Callback):
         epochs: int,
         run: Path,
         measured: keras.Model,
-        average: WeightAverage | None,
+        ema: WeightEMA | None,
         validation: Dataset,
         history: list[dict[str, float]],
         steps: int,
         console: Console,
     ) -> None:
         super().__init__()
-        self.epochs, self.run, self.measured, self.average = epochs, run, measured, average
+        self.epochs, self.run, self.measured, self.ema = epochs, run, measured, ema
         self.validation, self.history, self.steps, self.console = validation, history, steps, console
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -336,12 +309,12 @@ class EpochLog(keras.callbacks.Callback):
             "seconds": round(seconds / self.epochs_unseen, 2),
         }
         self.epochs_unseen = 0
-        results = figures.evaluate_logits(logits, self.validation, models.HEADS)
+        results = metrics.evaluate_logits(logits, self.validation, models.HEADS)
         line |= {head.name: results[head.name]["accuracy"] for head in models.HEADS if head.name in results}
         self.history.append(line)
         _write_history(self.run / "history.csv", self.history)
-        if self.average:
-            _replace(self.run / "averaged.keras", self.measured.save)
+        if self.ema:
+            _replace(self.run / "ema.keras", self.measured.save)
         _replace(self.run / "checkpoint.keras", self.model.save)
         scores = "  ".join(f"{head.name} {line[head.name]:.2%}" for head in models.HEADS if head.name in line)
         self.console.print(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,16 +109,17 @@ def test_wilsons_interval(share: float, n: int, low: float, high: float) -> None
     assert wilson(share, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_the_command_prints_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_writes_figures(tmp_path: Path, call: Callable[..., Any]) -> None:
     write_csvs(tmp_path, public=21)
     out = tmp_path / "figures.json"
     card = tmp_path / "card.md"
-    assert main(["--data", str(tmp_path), "--faces", "3", "--json", str(out), "--model-card", str(card)]) == 0
+    done = call(main, "--data", tmp_path, "--faces", "3", "--json", out, "--model-card", card)
+    assert done.code == 0
     results = json.loads(out.read_text())
     assert set(results["changed"]) == {"none", *robustness.CHANGES}
     assert results["clean"]["fer2013"]["n"] == 21
     assert results["changed"]["none"]["fer2013"] == results["clean"]["fer2013"]["accuracy"]
-    assert "neutral faces are called sad" in capsys.readouterr().out
+    assert "neutral faces are called sad" in done.out
     text = card.read_text()
     assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
     assert load_bundle(DEFAULT_MODEL).card.model_sha256 in text
@@ -133,10 +136,11 @@ def test_the_command_prints_and_writes_figures(tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_wrong_arguments(
-    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, message: str, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     write_csvs(tmp_path, training=7, public=7)
-    assert main(["--data", str(tmp_path), *(one.format(here=tmp_path) for one in arguments)]) == code
-    error = capsys.readouterr().err
+    done = call(main, "--data", tmp_path, *(one.format(here=tmp_path) for one in arguments))
+    assert done.code == code
+    error = done.err
     assert message in error
     assert "Traceback" not in error

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
-from rich.console import Console
-
-from export.convert import to_int8
 from export.equalise import (
     correct_bias,
     equalise,
@@ -22,8 +20,14 @@ from export.equalise import (
     main,
     output_range,
 )
+from keras import layers
+from rich.console import Console
+
+from export.convert import to_int8
 from export.verify import run_flatbuffer
 from training import models
+
+pytestmark = pytest.mark.trains
 
 FACES = np.random.default_rng(0).integers(0, 256, (24, 48, 48, 1)).astype(np.uint8)
 
@@ -33,11 +37,11 @@ def logits(model: keras.Model) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def trained() -> keras.Model:
-    """A separable network whose batch normalisation has seen data, and whose channels differ by a hundred times."""
-    keras.utils.set_random_seed(1)
+def uneven(seed: int) -> keras.Model:
+    """A separable network as training can leave it, with channels that differ by a hundred times."""
+    keras.utils.set_random_seed(seed)
     model = models.build_separable([[8, 2], [8, 2], [16, 2]], dropout=0.1)
-    chance = np.random.default_rng(1)
+    chance = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             gamma = 10 ** chance.uniform(-1, 1, layer.gamma.shape)
@@ -46,20 +50,19 @@ def trained() -> keras.Model:
     return model
 
 
-def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(trained: keras.Model) -> None:
-    folded = fold_batch_norm(trained)
+def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(uneven: keras.Model) -> None:
+    folded = fold_batch_norm(uneven)
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
-    np.testing.assert_allclose(logits(folded), logits(trained), rtol=1e-3, atol=1e-3 * np.ptp(logits(trained)))
+    np.testing.assert_allclose(logits(folded), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
 
 
-def test_folding_does_not_touch_its_argument(trained: keras.Model) -> None:
-    before = [weights.copy() for weights in trained.get_weights()]
-    equalise(trained)
-    assert all(np.array_equal(old, new) for old, new in zip(before, trained.get_weights(), strict=True))
+def test_folding_does_not_touch_its_argument(uneven: keras.Model) -> None:
+    before = [weights.copy() for weights in uneven.get_weights()]
+    equalise(uneven)
+    assert all(np.array_equal(old, new) for old, new in zip(before, uneven.get_weights(), strict=True))
 
 
 def test_a_sequential_model_with_biases_and_several_multipliers_is_folded() -> None:
-    keras.utils.set_random_seed(2)
     model = keras.Sequential(
         [
             keras.Input((48, 48, 1)),
@@ -88,10 +91,8 @@ def test_a_batch_norm_after_an_activation_stays() -> None:
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in fold_batch_norm(model).layers) == 1
 
 
-def test_equalising_keeps_the_outputs(trained: keras.Model) -> None:
-    np.testing.assert_allclose(
-        logits(equalise(trained)), logits(trained), rtol=1e-3, atol=1e-3 * np.ptp(logits(trained))
-    )
+def test_equalising_keeps_the_outputs(uneven: keras.Model) -> None:
+    np.testing.assert_allclose(logits(equalise(uneven)), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
 
 
 def ratios(model: keras.Model, first: str, second: str) -> np.ndarray:
@@ -101,18 +102,18 @@ def ratios(model: keras.Model, first: str, second: str) -> np.ndarray:
     return output_range(before.kernel.numpy(), depthwise) / input_range(after.kernel.numpy())
 
 
-def test_equalised_channels_have_the_same_range_before_and_after(trained: keras.Model) -> None:
-    pairs, skipped = find_pairs(trained)
+def test_equalised_channels_have_the_same_range_before_and_after(uneven: keras.Model) -> None:
+    pairs, skipped = find_pairs(uneven)
     assert (len(pairs), skipped) == (5, [])
-    before, after = fold_batch_norm(trained), equalise(trained)
+    before, after = fold_batch_norm(uneven), equalise(uneven)
     for first, second in pairs:
         old, new = ratios(before, first, second), ratios(after, first, second)
         assert old.max() / old.min() > 3
         np.testing.assert_allclose(new, 1, rtol=0.01)
 
 
-def test_a_dead_channel_does_no_harm(trained: keras.Model) -> None:
-    model = fold_batch_norm(trained)
+def test_a_dead_channel_does_no_harm(uneven: keras.Model) -> None:
+    model = fold_batch_norm(uneven)
     stem = model.layers[2]
     kernel = stem.kernel.numpy()
     kernel[..., 0] = 0
@@ -142,31 +143,35 @@ def test_what_cannot_be_equalised_is_skipped_with_the_reason(between: object, re
     np.testing.assert_allclose(logits(equalise(model)), logits(model), rtol=1e-4, atol=1e-4)
 
 
-def test_bias_correction_reduces_the_mean_error_of_a_bad_model(trained: keras.Model) -> None:
+def test_bias_correction_reduces_the_mean_error_of_a_bad_model(uneven: keras.Model) -> None:
     convert = partial(to_int8, tensors=FACES, console=Console(quiet=True), per_tensor=True)
 
     def error(model: keras.Model) -> float:
         int8 = run_flatbuffer(convert(model), FACES, Console(quiet=True), "")
-        return float(np.abs((int8 - logits(trained)).mean(axis=0)).mean())
+        return float(np.abs((int8 - logits(uneven)).mean(axis=0)).mean())
 
-    assert error(correct_bias(trained, FACES, convert)) < 0.5 * error(trained)
+    assert error(correct_bias(uneven, FACES, convert)) < 0.5 * error(uneven)
 
 
 def test_the_command_writes_a_model_with_its_description(
-    trained: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    uneven: keras.Model, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    trained.save(tmp_path / "model.keras")
+    uneven.save(tmp_path / "model.keras")
     (tmp_path / "model.toml").write_text(models.description("x"))
     out = tmp_path / "new" / "model.keras"
-    assert main([str(tmp_path / "model.keras"), "-o", str(out)]) == 0
-    assert "5 pairs" in capsys.readouterr().out
+    done = call(main, tmp_path / "model.keras", "-o", out)
+    assert done.code == 0
+    assert "5 pairs" in done.out
     assert out.with_suffix(".toml").read_text() == models.description("x")
-    np.testing.assert_allclose(logits(keras.models.load_model(out)), logits(equalise(trained)), rtol=1e-4, atol=1e-3)
-    assert main([str(tmp_path / "model.keras"), "-o", str(out)]) == 73
+    np.testing.assert_allclose(logits(keras.models.load_model(out)), logits(equalise(uneven)), rtol=1e-4, atol=1e-3)
+    done = call(main, tmp_path / "model.keras", "-o", out)
+    assert done.code == 73
 
 
-def test_the_command_refuses_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_what_is_no_model(tmp_path: Path, call: Callable[..., Any]) -> None:
     (tmp_path / "x.keras").write_text("hello")
-    assert main([str(tmp_path / "x.keras"), "-o", str(tmp_path / "y.keras")]) == 65
-    assert main([str(tmp_path / "none.keras"), "-o", str(tmp_path / "y.keras")]) == 66
-    assert "Traceback" not in capsys.readouterr().err
+    done = call(main, tmp_path / "x.keras", "-o", tmp_path / "y.keras")
+    assert done.code == 65
+    done = call(main, tmp_path / "none.keras", "-o", tmp_path / "y.keras")
+    assert done.code == 66
+    assert "Traceback" not in done.err

@@ -6,7 +6,9 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +58,8 @@ def without_micro(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_micro")
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
-def test_a_program_holds_the_model_of_the_bundle(tmp_path: Path) -> None:
-    assert microcontroller.main([str(DEFAULT_MODEL), "-o", str(tmp_path / "accurate_model.cc")]) == 0
+def test_a_program_holds_the_model_of_the_bundle(tmp_path: Path, call: Callable[..., Any]) -> None:
+    assert call(microcontroller.main, DEFAULT_MODEL, "-o", tmp_path / "accurate_model.cc").code == 0
     (tmp_path / "main.cc").write_text(PROGRAM)
     assert COMPILER
     command = [
@@ -85,9 +87,10 @@ def test_a_program_holds_the_model_of_the_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_micro")
-def test_an_arena_that_is_not_measured_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert microcontroller.main([str(DEFAULT_MODEL), "-o", str(tmp_path / "m.cc")]) == 0
-    assert "tflite-micro is not installed" in capsys.readouterr().out
+def test_an_arena_that_is_not_measured_is_left_out(tmp_path: Path, call: Callable[..., Any]) -> None:
+    done = call(microcontroller.main, DEFAULT_MODEL, "-o", tmp_path / "m.cc")
+    assert done.code == 0
+    assert "tflite-micro is not installed" in done.out
     header = (tmp_path / "m.h").read_text()
     assert "kArenaBytes" not in header and "not measured" in header
 
@@ -125,19 +128,20 @@ def test_a_compiled_model_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["model.txt", "my-model.cc", "1.cc"])
-def test_a_name_that_cpp_cannot_use_is_refused(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert microcontroller.main([str(DEFAULT_MODEL), "-o", str(tmp_path / name)]) == 65
-    assert "NAME.cc" in capsys.readouterr().err
+def test_a_name_that_cpp_cannot_use_is_refused(tmp_path: Path, name: str, call: Callable[..., Any]) -> None:
+    done = call(microcontroller.main, DEFAULT_MODEL, "-o", tmp_path / name)
+    assert done.code == 65
+    assert "NAME.cc" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("without_micro")
-def test_files_are_not_overwritten_without_force(tmp_path: Path) -> None:
+def test_files_are_not_overwritten_without_force(tmp_path: Path, call: Callable[..., Any]) -> None:
     (tmp_path / "m.h").write_text("mine")
-    arguments = [str(DEFAULT_MODEL), "-o", str(tmp_path / "m.cc")]
-    assert microcontroller.main(arguments) == 73
+    arguments = [DEFAULT_MODEL, "-o", tmp_path / "m.cc"]
+    assert call(microcontroller.main, *arguments).code == 73
     assert (tmp_path / "m.h").read_text() == "mine" and not (tmp_path / "m.cc").exists()
-    assert microcontroller.main([*arguments, "--force"]) == 0
+    assert call(microcontroller.main, *arguments, "--force").code == 0
 
 
 def test_a_head_may_have_any_name() -> None:

@@ -73,9 +73,9 @@ def test_a_model_has_no_noise_against_itself() -> None:
     assert sum(first.weights.counts) == 24 * 9
 
 
+@pytest.mark.trains
 def test_the_layer_that_is_to_blame_is_named() -> None:
     """Huge weights that cancel each other in float leave int8 no room for the others of their layer."""
-    keras.utils.set_random_seed(3)
     good, bad = (keras.layers.Conv2D(8, 3, strides=3, name=name) for name in ("good", "bad"))
     tail = [keras.layers.Flatten(), keras.layers.Dense(15)]
     model = keras.Sequential([keras.Input((48, 48, 1)), keras.layers.Rescaling(1 / 255), good, bad, *tail])
@@ -98,9 +98,9 @@ def test_the_layer_that_is_to_blame_is_named() -> None:
     assert "bad" in console.export_text()
 
 
-def test_the_temperature_restores_the_true_one(rows: datasets.Dataset) -> None:
+@pytest.mark.trains
+def test_the_temperature_restores_the_true_one(rows: datasets.Dataset, chance: np.random.Generator) -> None:
     head = models.HEADS[1]
-    chance = np.random.default_rng(0)
     logits = chance.normal(0, 1, (len(rows) * 30, 7)).astype(np.float32)
     labels = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from softmax(logits)
     many = rows[np.tile(np.arange(len(rows)), 30)]

@@ -15,7 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 from numpy.typing import NDArray
 
-from training.train import WeightAverage
+from training.ema import WeightEMA
 
 
 def fit(
@@ -28,42 +28,42 @@ def fit(
     initial_epoch: int,
     callbacks: Sequence[keras.callbacks.Callback],
     seed: int,
-    average: WeightAverage | None = None,
+    ema: WeightEMA | None = None,
 ) -> None:
     """Train as ``network.fit`` does, with callbacks at the beginning and end of training and of epochs only.
 
-    All pictures lie in the memory of the device. Where the rows do not fill the last batch of an epoch, rows from the
-    beginning of its order do.
+    All images lie in the memory of the device. Where the samples do not fill the last batch of an epoch, samples from
+    the beginning of its order do.
 
     Args:
         network: compiled, with one input and one output.
         images: (n, height, width, 1).
         labels: (n, columns), what the network's loss takes.
-        batch_size: rows of a step.
+        batch_size: samples of a step.
         epochs: of the whole training.
         initial_epoch: those done before.
         callbacks: see above.
-        seed: of the order of the rows, which is another in each epoch.
-        average: is kept up here, after each step.
+        seed: of the order of the samples, which is another in each epoch.
+        ema: is updated here, after each step.
     """
     optimizer, loss_of = network.optimizer, network.loss
     optimizer.build(network.trainable_variables)
     weights, others = network.trainable_variables, network.non_trainable_variables
     place = {id(variable): at for at, variable in enumerate([*weights, *others])}
-    sources = [place[id(variable)] for variable in average.core.weights] if average else []
-    averaged = average.averaged.weights if average else []
-    decay = average.decay if average else 0.0
+    sources = [place[id(variable)] for variable in ema.core.weights] if ema else []
+    averaged = ema.averaged.weights if ema else []
+    decay = ema.decay if ema else 0.0
     steps = -(-len(images) // batch_size)
 
     @jax.jit
-    def epoch_of(state: Any, pictures: Any, targets: Any, key: Any) -> Any:
-        def step(state: Any, rows: Any) -> Any:
+    def epoch_of(state: Any, pixels: Any, targets: Any, key: Any) -> Any:
+        def step(state: Any, batch: Any) -> Any:
             weights, others, slots, means, done = state
 
             def loss_and_others(weights: Any) -> Any:
-                seen = pictures[rows].astype("float32")
+                seen = pixels[batch].astype("float32")
                 outputs, changed = network.stateless_call(weights, others, seen, training=True)
-                return loss_of(targets[rows], outputs), changed
+                return loss_of(targets[batch], outputs), changed
 
             (loss, others), gradients = jax.value_and_grad(loss_and_others, has_aux=True)(weights)
             weights, slots = optimizer.stateless_apply(slots, gradients, weights)
@@ -77,17 +77,17 @@ def fit(
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    pictures, targets = jnp.asarray(images), jnp.asarray(labels)
+    pixels, targets = jnp.asarray(images), jnp.asarray(labels)
     key = jax.random.key(seed)
     held = [weights, others, optimizer.variables, averaged]
-    watchers = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
-    watchers.on_train_begin()
+    callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
+    callback_list.on_train_begin()
     for epoch in range(initial_epoch, epochs):
-        watchers.on_epoch_begin(epoch)
+        callback_list.on_epoch_begin(epoch)
         values = ([variable.value for variable in part] for part in held)
-        state, loss = epoch_of((*values, np.float32(epoch * steps)), pictures, targets, jax.random.fold_in(key, epoch))
+        state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, targets, jax.random.fold_in(key, epoch))
         for part, values in zip(held, state, strict=False):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
-        watchers.on_epoch_end(epoch, {"loss": float(loss)})
-    watchers.on_train_end()
+        callback_list.on_epoch_end(epoch, {"loss": float(loss)})
+    callback_list.on_train_end()

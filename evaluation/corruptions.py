@@ -1,9 +1,10 @@
-"""What is left of a model's accuracy when faces are not clean crops: changed pictures, and faces found in scenes."""
+"""Faces that are no clean crops: corrupted images, and faces pasted into scenes for a detector to find."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ from edge_fer.core import FaceBox, FaceDetector, Image
 from edge_fer.preprocess import Preprocessor
 from evaluation.datasets import SIDE
 
-Faces = NDArray[np.uint8]
+Faces: TypeAlias = NDArray[np.uint8]
 """uint8 (n, 48, 48, 1)."""
+Corruption: TypeAlias = Callable[[Faces], Faces]
 
 SCENE_HW = (240, 320)
 FACE_SIDES_PX = (64, 96, 160)
@@ -23,73 +25,76 @@ SAME_FACE = 0.4
 """IoU from which a box that was found is the face that was drawn."""
 
 
-def _each(change: Callable[[Image], NDArray[np.generic]]) -> Callable[[Faces], Faces]:
-    def changed(faces: Faces) -> Faces:
-        return np.stack([change(face[..., 0]) for face in faces]).astype(np.uint8)[..., np.newaxis]
+def _each(corrupt: Callable[[Image], NDArray[np.generic]]) -> Corruption:
+    def corrupted(faces: Faces) -> Faces:
+        return np.stack([corrupt(face[..., 0]) for face in faces]).astype(np.uint8)[..., np.newaxis]
 
-    return changed
+    return corrupted
 
 
-def _blur(sigma_px: float) -> Callable[[Faces], Faces]:
+def _blur(sigma_px: float) -> Corruption:
     return _each(lambda face: cv2.GaussianBlur(face, (0, 0), sigma_px))
 
 
-def _noise(deviation: float) -> Callable[[Faces], Faces]:
-    def changed(faces: Faces) -> Faces:
-        noise = np.random.default_rng(0).normal(0, deviation, faces.shape)
+def _noise(sigma: float) -> Corruption:
+    def corrupted(faces: Faces) -> Faces:
+        noise = np.random.default_rng(0).normal(0, sigma, faces.shape)
         return np.clip(np.rint(faces + noise), 0, 255).astype(np.uint8)
 
-    return changed
+    return corrupted
 
 
-def _low_light(gain: float, deviation: float) -> Callable[[Faces], Faces]:
+def _low_light(gain: float, sigma: float) -> Corruption:
     """A short exposure: less light, and the noise of the sensor weighs more."""
-    return lambda faces: _noise(deviation)(np.rint(faces * gain).astype(np.uint8))
+    return lambda faces: _noise(sigma)(np.rint(faces * gain).astype(np.uint8))
 
 
-def _gamma(exponent: float) -> Callable[[Faces], Faces]:
+def _gamma(exponent: float) -> Corruption:
     table = np.rint(255 * (np.arange(256) / 255) ** exponent).astype(np.uint8)
     return lambda faces: table[faces]
 
 
-def _jpeg(quality: int) -> Callable[[Faces], Faces]:
-    def change(face: Image) -> NDArray[np.generic]:
+def _jpeg(quality: int) -> Corruption:
+    def corrupt(face: Image) -> NDArray[np.generic]:
         _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
         decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
         assert decoded is not None, "OpenCV reads the JPEG that it wrote"
         return decoded
 
-    return _each(change)
+    return _each(corrupt)
 
 
-def _covered(first_row: int, last_row: int) -> Callable[[Faces], Faces]:
-    def changed(faces: Faces) -> Faces:
+def _covered(first_row: int, last_row: int) -> Corruption:
+    def corrupted(faces: Faces) -> Faces:
         faces = faces.copy()
         faces[:, first_row:last_row, 4:-4] = faces.mean(axis=(1, 2, 3), keepdims=True).astype(np.uint8)
         return faces
 
-    return changed
+    return corrupted
 
 
-def _smaller(side_px: int) -> Callable[[Faces], Faces]:
-    def change(face: Image) -> NDArray[np.generic]:
+def _smaller(side_px: int) -> Corruption:
+    def corrupt(face: Image) -> NDArray[np.generic]:
         small = cv2.resize(face, (side_px, side_px), interpolation=cv2.INTER_AREA)
         return cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
-    return _each(change)
+    return _each(corrupt)
 
 
-def _tilted(degrees: float) -> Callable[[Faces], Faces]:
-    centre = ((SIDE - 1) / 2, (SIDE - 1) / 2)
-    turn = cv2.getRotationMatrix2D(centre, degrees, 1.0)
+def _rotation(middle: float, degrees: float, scale: float) -> NDArray[np.float64]:
+    return np.asarray(cv2.getRotationMatrix2D((middle, middle), degrees, scale), np.float64)
+
+
+def _tilted(degrees: float) -> Corruption:
+    turn = _rotation((SIDE - 1) / 2, degrees, 1.0)
     return _each(lambda face: cv2.warpAffine(face, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE))
 
 
-CHANGES: dict[str, Callable[[Faces], Faces]] = {
+CORRUPTIONS: dict[str, Corruption] = {
     "blur, sigma 1 px": _blur(1.0),
     "blur, sigma 2 px": _blur(2.0),
-    "noise, deviation 10": _noise(10),
-    "noise, deviation 25": _noise(25),
+    "noise, sigma 10": _noise(10),
+    "noise, sigma 25": _noise(25),
     "low light: a fifth, noise 4": _low_light(0.2, 4),
     "gamma 0.5": _gamma(0.5),
     "gamma 2": _gamma(2.0),
@@ -106,7 +111,7 @@ CHANGES: dict[str, Callable[[Faces], Faces]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A face pasted into a picture.
+    """A face pasted into an image.
 
     Attributes:
         gray: uint8 ``SCENE_HW``.
@@ -139,16 +144,16 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
         background = 120 + 35 * cv2.resize(texture, (width, height), interpolation=cv2.INTER_CUBIC)
         background += random.normal(0, 3, (height, width)).astype(np.float32)
         x, y = (int(random.integers(side_px // 8, length - side_px * 9 // 8)) for length in (width, height))
-        centre = (x + side_px / 2 - 0.5, y + side_px / 2 - 0.5)
+        center = (x + side_px / 2 - 0.5, y + side_px / 2 - 0.5)
         scale = side_px / SIDE
         warp = _rotation((SIDE - 1) / 2, tilt_deg, scale)
-        warp[:, 2] += np.array(centre) - (SIDE - 1) / 2
+        warp[:, 2] += np.array(center) - (SIDE - 1) / 2
         middle = (side_px - 1) / 2 + around
         whole = _rotation(middle, tilt_deg, 1.0)
-        whole[:, 2] += np.array(centre) - middle
+        whole[:, 2] += np.array(center) - middle
         drawn = cv2.warpAffine(face, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        share = cv2.warpAffine(mask, whole, (width, height))
-        gray = np.clip(share * drawn + (1 - share) * background, 0, 255).astype(np.uint8)
+        alpha = cv2.warpAffine(mask, whole, (width, height))
+        gray = np.clip(alpha * drawn + (1 - alpha) * background, 0, 255).astype(np.uint8)
         yield Scene(gray, FaceBox(x, y, side_px, side_px))
 
 

@@ -1,10 +1,11 @@
-"""A committee of teachers: fused by the survey's rules, its answers kept for a student to learn from.
+"""A teacher ensemble: fused by the survey's rules, its logits cached for a student to be distilled from.
 
-    python -m training teach --teacher runs/teacher --teacher runs/plain --data ~/fer2013 -o runs/committee.npz
+    python -m training cache-logits --teacher runs/teacher --teacher runs/plain --data ~/fer2013 -o runs/teachers.npz
 
-Each teacher sees each Training picture as it is, mirrored, and changed as in training. The mean of what the committee
-says of all these views is what a student gets for the picture: a few numbers for each picture, so that a student can be
-trained where no teacher could. Where one could, ``Committee`` answers for the very picture that the student sees.
+Each teacher sees each Training image as it is, mirrored, and augmented as in training. The mean of what the ensemble
+predicts for all these views is the image's soft target: a few numbers for each image, so that a student can be trained
+where no teacher could. Where one could, ``TeacherEnsemble`` predicts the very image that the student sees (online
+distillation).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputError
-from evaluation import datasets, figures
+from evaluation import datasets, metrics
 from evaluation.datasets import Dataset
 from training import augmentation, models
 from training.recipe import AugmentRecipe, DataRecipe, Recipe, load_recipe
@@ -38,7 +39,7 @@ LEAST = 1e-7
 
 
 def majority(members: Floats) -> Floats:
-    """Share of the members that vote for each class.
+    """Fraction of the members that vote for each class.
 
     Args:
         members: probabilities, (members, n, classes).
@@ -69,11 +70,11 @@ def va_expo_weights(accuracies: Floats, q: float) -> Floats:
 
 
 def best_exponent(members: Floats, labels: NDArray[np.int64]) -> float:
-    """The q of ``va_expo_weights`` whose committee is right most often; of equals the one nearest to 0.
+    """The q of ``va_expo_weights`` whose ensemble is right most often; of equals the one nearest to 0.
 
     Args:
         members: probabilities, (members, n, classes).
-        labels: (n,), -1 where a row has none.
+        labels: (n,), -1 where a sample has none.
     """
     members, labels = members[:, labels >= 0], labels[labels >= 0]
     accuracies = (members.argmax(axis=2) == labels).mean(axis=1)
@@ -86,8 +87,8 @@ def best_exponent(members: Floats, labels: NDArray[np.int64]) -> float:
     return best
 
 
-def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: Path) -> None:
-    """Write the committee's logits for all Training pictures, and print how good each rule of fusion is.
+def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int, out: Path) -> None:
+    """Write the ensemble's logits for all Training images, and print how good each rule of fusion is.
 
     The weights are those of VA-Expo-WA on PublicTest, which a student may not be judged on as if it were unseen: all
     that is chosen here is one number for each head.
@@ -95,8 +96,8 @@ def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: P
     Args:
         teachers: run folders of ``python -m training train``.
         data_folder: see ``datasets.load``.
-        views: of each picture: as it is, mirrored, and then changed at random.
-        seed: of the changes.
+        views: of each image: as it is, mirrored, and then augmented at random.
+        seed: of the augmentation.
         out: .npz with ``logits`` float16 (n, 15), which are log-probabilities, and ``facts``, JSON.
 
     Raises:
@@ -113,17 +114,17 @@ def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: P
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("PublicTest", total=len(networks) * (1 + views))
 
-        def asked(network: keras.Model, images: Any) -> NDArray[np.float32]:
+        def predicted(network: keras.Model, images: Any) -> NDArray[np.float32]:
             logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0)
             progress.advance(task)
             return logits
 
-        on_validation = [asked(network, validation.images) for network in networks]
+        on_validation = [predicted(network, validation.images) for network in networks]
         table, weights = _measure(teachers, on_validation, validation)
         progress.update(task, description="Training")
         mean = np.zeros((len(training), sum(len(head.labels) for head in models.HEADS)))
         for view in _views(training.images, views, seed):
-            logits = [asked(network, view) for network in networks]
+            logits = [predicted(network, view) for network in networks]
             mean += _fused(logits, lambda head, members: weighted_average(members, weights[head])) / views
     console.print(table)
     facts = {
@@ -137,12 +138,12 @@ def teach(teachers: list[Path], data_folder: Path, views: int, seed: int, out: P
         np.savez(out, logits=np.log(np.maximum(mean, LEAST)).astype(np.float16), facts=json.dumps(facts))
     except OSError as error:
         raise OutputError(f"Cannot write {out}: {error.strerror}.") from None
-    console.print(f"Wrote {out}: {len(training):,} pictures, {out.stat().st_size / 1000:.0f} kB", highlight=False)
+    console.print(f"Wrote {out}: {len(training):,} images, {out.stat().st_size / 1000:.0f} kB", highlight=False)
 
 
 @keras.saving.register_keras_serializable("edge_fer")
-class Committee(keras.layers.Layer):
-    """What teachers say together of pictures, (batch, 48, 48, 1) -> log-probabilities (batch, 15). They do not learn.
+class TeacherEnsemble(keras.layers.Layer):
+    """What teachers predict together, images (batch, 48, 48, 1) -> log-probabilities (batch, 15). They do not learn.
 
     Args:
         members: the teachers.
@@ -155,28 +156,28 @@ class Committee(keras.layers.Layer):
         for member in self.members:
             member.trainable = False  # of each by itself: a network gathers its weights past the layers between
         # A variable and not a constant, so that a compiled program serves for other weights too.
-        self.shares = self.add_weight(shape=(len(weights), len(members)), trainable=False, name="shares")
-        self.shares.assign(list(weights.values()))
+        self.by_head = self.add_weight(shape=(len(weights), len(members)), trainable=False, name="by_head")
+        self.by_head.assign(list(weights.values()))
 
     def get_config(self) -> dict[str, Any]:
         # A checkpoint keeps the numbers alone: who goes on gathers the same teachers.
         return {**super().get_config(), "members": len(self.members)}
 
-    def call(self, pictures: Any) -> Any:
-        answers = [member(pictures, training=False) for member in self.members]
+    def call(self, images: Any) -> Any:
+        logits = keras.ops.stack([member(images, training=False) for member in self.members])
         columns = []
-        for place, part in enumerate(figures.head_slices(models.HEADS).values()):
-            shares = keras.ops.reshape(self.shares[place], (-1, 1, 1))
-            columns.append(keras.ops.sum(shares * keras.ops.softmax(keras.ops.stack(answers)[:, :, part]), axis=0))
+        for place, part in enumerate(metrics.head_slices(models.HEADS).values()):
+            weights = keras.ops.reshape(self.by_head[place], (-1, 1, 1))
+            columns.append(keras.ops.sum(weights * keras.ops.softmax(logits[:, :, part]), axis=0))
         return keras.ops.log(keras.ops.maximum(keras.ops.concatenate(columns, axis=1), LEAST))
 
 
-def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Committee, dict[str, Any]]:
-    """A committee to be asked in training, and what is known of it; prints how good each rule of fusion is.
+def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[TeacherEnsemble, dict[str, Any]]:
+    """An ensemble for online distillation, and what is known of it; prints how good each rule of fusion is.
 
     Args:
         runs: folders of ``python -m training train``.
-        recipe: the student's, whose rows and precision are the teachers' too.
+        recipe: the student's, whose samples and precision are the teachers' too.
         validation: PublicTest, for the weights of VA-Expo-WA.
 
     Raises:
@@ -184,7 +185,7 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Commi
     """
     networks = [_load_teacher(run) for run in runs]
     if _data_recipe(runs) != recipe.data:
-        raise ConfigError(f"The teachers were trained on other rows than {recipe.name}: the recipes differ in [data].")
+        raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")
     logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]
     table, weights = _measure(runs, logits, validation)
     Console(stderr=True).print(table)
@@ -193,25 +194,27 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Commi
         "teachers": {run.name: hashlib.sha256((run / "model.keras").read_bytes()).hexdigest() for run in runs},
         "weights": {head: [round(float(one), 4) for one in each] for head, each in weights.items()},
     }
-    return Committee(members, weights, name="committee"), facts
+    return TeacherEnsemble(members, weights, name="teachers"), facts
 
 
-def load_cache(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The committee's logits, float32 (n, 15), for the rows of ``training``, and what is known of them.
+def load_logits(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Cached teacher logits, float32 (n, 15), for the samples of ``training``, and what is known of them.
 
     Raises:
         InputMissingError: no such file.
-        DataError: it is not what ``teach`` wrote, or was made from other rows.
+        DataError: it is not what ``cache_logits`` wrote, or was made from other samples.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             logits, facts = file["logits"].astype(np.float32), json.loads(str(file["facts"]))
     except FileNotFoundError:
-        raise InputMissingError(f"No {path}: make it with `python -m training teach`.") from None
+        raise InputMissingError(f"No {path}: make it with `python -m training cache-logits`.") from None
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not what `python -m training teach` wrote: {error}.") from None
+        raise DataError(f"{path} is not what `python -m training cache-logits` wrote: {error}.") from None
     if facts.get("data_sha256") != training.sha256 or len(logits) != len(training):
-        raise DataError(f"{path} was made from other Training rows: make it again with `python -m training teach`.")
+        raise DataError(
+            f"{path} was made from other Training samples: make it again with `python -m training cache-logits`."
+        )
     return logits, facts
 
 
@@ -227,24 +230,24 @@ def _load_teacher(run: Path) -> keras.Model:
 def _data_recipe(teachers: list[Path]) -> DataRecipe:
     recipes = [load_recipe(run / "recipe.toml").data for run in teachers]
     if any(recipe != recipes[0] for recipe in recipes):
-        raise ConfigError("The teachers were trained on different rows: their recipes differ in [data].")
+        raise ConfigError("The teachers saw different samples: their recipes differ in [data].")
     return recipes[0]
 
 
 def _views(images: NDArray[np.uint8], count: int, seed: int) -> Iterator[NDArray[Any]]:
-    """Each picture as it is, then mirrored, then changed as ``AugmentRecipe`` does by default: (n, h, w, 1) each."""
+    """Each image as it is, then mirrored, then augmented as ``AugmentRecipe`` does by default: (n, h, w, 1) each."""
     yield images
     if count > 1:
         yield images[:, :, ::-1]
-    change, _ = augmentation.make(AugmentRecipe(), seed)
+    augment, _ = augmentation.make(AugmentRecipe(), seed)
     for _ in range(count - 2):
         parts = [images[start : start + 512].astype(np.float32) for start in range(0, len(images), 512)]
-        yield np.concatenate([keras.ops.convert_to_numpy(change(part, training=True)) for part in parts])
+        yield np.concatenate([keras.ops.convert_to_numpy(augment(part, training=True)) for part in parts])
 
 
 def _fused(logits: list[NDArray[np.float32]], rule: Callable[[str, Floats], Floats]) -> Floats:
-    """What a committee says of each picture, both heads side by side: probabilities (n, 15)."""
-    heads = figures.head_slices(models.HEADS).items()
+    """What an ensemble predicts for each image, both heads side by side: probabilities (n, 15)."""
+    heads = metrics.head_slices(models.HEADS).items()
     return np.column_stack([rule(head, _probabilities(logits, part)) for head, part in heads])
 
 
@@ -260,8 +263,8 @@ def _measure(
 ) -> tuple[Table, dict[str, Floats]]:
     """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""
     table = Table("PublicTest", *(head.name for head in models.HEADS), title="Teachers, and how they are fused")
-    members = {h: _probabilities(logits, part) for h, part in figures.head_slices(models.HEADS).items()}
-    labels = {head.name: figures.truth(validation, head) for head in models.HEADS}
+    members = {h: _probabilities(logits, part) for h, part in metrics.head_slices(models.HEADS).items()}
+    labels = {head.name: metrics.truth(validation, head) for head in models.HEADS}
     accuracies, weights, exponents = {}, {}, {}
     for head in members:
         known = labels[head] >= 0
@@ -273,7 +276,7 @@ def _measure(
     equal = np.full(len(teachers), 1 / len(teachers))
     rules: dict[str, Callable[[str], Floats]] = {
         "majority": lambda head: majority(members[head]),
-        "average": lambda head: weighted_average(members[head], equal),
+        "score averaging": lambda head: weighted_average(members[head], equal),
         "weighted by accuracy": lambda head: weighted_average(members[head], va_expo_weights(accuracies[head], 1.0)),
         "VA-Expo-WA": lambda head: weighted_average(members[head], weights[head]),
     }

@@ -1,9 +1,9 @@
-"""Average the weights of two trainings of which one began with the other.
+"""Interpolate the weights of two trainings of which one was initialized from the other.
 
-    python -m training average --of runs/a --and runs/b --share 0.7 --data ~/fer2013 --run runs/between
+    python -m training interpolate --of runs/a --and runs/b --alpha 0.7 --data ~/fer2013 --run runs/between
 
 What fine-tuning won in one place and lost in another is often won in both halfway: Wortsman et al., "Robust fine-tuning
-of zero-shot models", arXiv 2109.01903, eq. 1. The statistics of batch normalisation are averaged too.
+of zero-shot models" (WiSE-FT), arXiv 2109.01903, eq. 1. The statistics of batch normalization are interpolated too.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from training.recipe import load_recipe
 from training.train import write_run
 
 
-def average(first: Path, second: Path, share: float, data_folder: Path, run: Path) -> None:
+def interpolate(first: Path, second: Path, alpha: float, data_folder: Path, run: Path) -> None:
     """Write a run whose weights lie between those of two others.
 
     Args:
         first: run folder.
-        second: run folder that began with the first; its recipe and name are kept.
-        share: of the second, 0-1.
+        second: run folder that was initialized from the first; its recipe and name are kept.
+        alpha: weight of the second, 0-1.
         data_folder: see ``datasets.load``; PublicTest is measured.
         run: new folder.
 
     Raises:
-        EdgeFerError: a run, the data, the share or the new folder is not as it should be.
+        EdgeFerError: a run, the data, alpha or the new folder is not as it should be.
     """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"--share must be 0 to 1, not {share}.")
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"--alpha must be 0 to 1, not {alpha}.")
     if run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run.")
     recipe = load_recipe(second / "recipe.toml")
     paths = (first / "model.keras", second / "model.keras")
     one, other = (models.load(path) for path in paths)
     if [each.shape for each in one.get_weights()] != [each.shape for each in other.get_weights()]:
-        raise ConfigError(f"{first} and {second} have other layers: only runs of the same network are averaged.")
+        raise ConfigError(f"{first} and {second} have other layers: only runs of the same network are interpolated.")
     Console(stderr=True).print(f"Reading {data_folder} ...")
     splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
     pairs = zip(one.get_weights(), other.get_weights(), strict=True)
-    other.set_weights([(1 - share) * a + share * b for a, b in pairs])
+    other.set_weights([(1 - alpha) * a + alpha * b for a, b in pairs])
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.toml").write_text((second / "recipe.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    facts = {"averaged": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths], "share": share}
+    # "share" is what the metadata of bundles calls alpha.
+    facts = {"interpolated": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths], "share": alpha}
     write_run(run, recipe, other, splits, facts)

@@ -1,7 +1,7 @@
-"""What int8 costs a model, and what equalisation, bias correction and quantisation-aware training win back.
+"""What int8 costs a model, and what equalization, bias correction and quantization-aware training win back.
 
-    python benchmarks/bench_quantisation.py --data ~/fer2013 --run runs/separable
-    python benchmarks/bench_quantisation.py --data ~/fer2013 --run runs/separable --spread 0.5
+    python benchmarks/bench_quantization.py --data ~/fer2013 --run runs/separable
+    python benchmarks/bench_quantization.py --data ~/fer2013 --run runs/separable --spread 0.5
 
 RUN is a folder that ``python -m training train`` wrote. Accuracy on PublicTest of both heads, by the device's runtime,
 with per-tensor and with per-channel weights. With --spread the channels are first driven apart, which changes nothing
@@ -27,11 +27,14 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_fer.errors import EdgeFerError, InputMissingError
-from evaluation import datasets, figures
+from evaluation import datasets
 from evaluation.datasets import Dataset
-from export.convert import as_tensors, calibration_faces, to_int8
-from export.equalise import correct_bias, equalise, find_pairs, fold_batch_norm
-from export.verify import run_flatbuffer
+from evaluation.metrics import evaluate_logits
+from export.convert import to_int8
+from export.equalize import equalize, find_pairs
+from export.flatbuffer import run_flatbuffer
+from export.fold import correct_bias, fold_batch_norm
+from export.load import calibration_faces
 from training.models import HEADS
 from training.qat import finetune
 
@@ -50,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         measure(args.data, args.run, args.spread, args.epochs, args.learning_rate)
     except EdgeFerError as error:
-        print(f"bench_quantisation: {error}", file=sys.stderr)
+        print(f"bench_quantization: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
@@ -70,8 +73,8 @@ def measure(data: Path, run: Path, spread: float, epochs: int, learning_rate: fl
     folder.mkdir(exist_ok=True)
     model = drive_apart(keras.models.load_model(run / "model.keras", compile=False), spread)
     model.save(folder / "folded.keras")
-    tensors = as_tensors(calibration_faces(splits["Training"], HEADS[0], CALIBRATION), model.input_shape[1:3], 0.0)
-    equalised = equalise(model)
+    tensors = calibration_faces(splits["Training"], HEADS[0], CALIBRATION).images
+    equalized = equalize(model)
 
     table = Table("weights", "model", title=f"{run.name}, spread {spread:g}, PublicTest")
     for head in HEADS:
@@ -96,7 +99,7 @@ def measure(data: Path, run: Path, spread: float, epochs: int, learning_rate: fl
         for name, candidate in {
             "int8": model,
             "int8, bias-corrected": correct_bias(model, tensors, convert),
-            "int8, equalised": equalised,
+            "int8, equalized": equalized,
             "int8, fine-tuned": finetuned,
         }.items():
             add_row(weights, name, run_flatbuffer(convert(candidate), faces.images, progress, name))
@@ -105,7 +108,7 @@ def measure(data: Path, run: Path, spread: float, epochs: int, learning_rate: fl
 
 
 def drive_apart(model: keras.Model, decades: float) -> keras.Model:
-    """The opposite of ``equalise``: scale channels by random factors of up to 10^decades, outputs staying the same."""
+    """The opposite of ``equalize``: scale channels by random factors of up to 10^decades, outputs staying the same."""
     wide = fold_batch_norm(model)
     chance = np.random.default_rng(0)
     for names in find_pairs(wide)[0]:
@@ -126,7 +129,7 @@ def in_float(model: keras.Model, faces: Dataset) -> NDArray[np.float32]:
 
 def accuracies(logits: NDArray[np.float32], faces: Dataset) -> list[float]:
     """Percent of the faces that each head gets right."""
-    results = figures.evaluate_logits(logits, faces, HEADS)
+    results = evaluate_logits(logits, faces, HEADS)
     return [100 * results[head.name]["accuracy"] for head in HEADS]
 
 

@@ -1,4 +1,4 @@
-"""Compiled epochs train as ``fit`` does. Needs JAX: ``make test-jax``."""
+"""Epochs as one program train as ``fit`` does. Needs JAX: ``make test-jax``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 
 import keras
 
-from training import compiled
+from training import jax_fit
+from training.ema import WeightEMA
 from training.losses import TwoHeadLoss
-from training.train import WeightAverage
+
+pytestmark = pytest.mark.trains
 
 
 class Watcher(keras.callbacks.Callback):
@@ -47,26 +49,26 @@ def network_and_data() -> tuple[keras.Model, np.ndarray, np.ndarray]:
     return network, images, labels
 
 
-def test_one_batch_of_all_rows_is_the_step_of_fit() -> None:
+def test_one_batch_of_all_samples_is_the_step_of_fit() -> None:
     by_fit, images, labels = network_and_data()
     by_fit.fit(images, labels, batch_size=50, epochs=3, verbose=0)
     network, _, _ = network_and_data()
-    compiled.fit(network, images, labels, batch_size=50, epochs=3, initial_epoch=0, callbacks=[], seed=1)
+    jax_fit.fit(network, images, labels, batch_size=50, epochs=3, initial_epoch=0, callbacks=[], seed=1)
     for one, other in zip(network.get_weights(), by_fit.get_weights(), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     assert int(network.optimizer.iterations.value) == 3
 
 
-def test_epochs_cover_the_rows_go_on_and_average() -> None:
+def test_epochs_cover_the_samples_go_on_and_keep_the_ema() -> None:
     network, images, labels = network_and_data()
-    average = WeightAverage(network, keras.models.clone_model(network), decay=0.0)
+    ema = WeightEMA(network, keras.models.clone_model(network), decay=0.0)
     watcher = Watcher()
-    options = {"batch_size": 20, "callbacks": [watcher], "seed": 1, "average": average}
-    compiled.fit(network, images, labels, epochs=20, initial_epoch=0, **options)
-    compiled.fit(network, images, labels, epochs=40, initial_epoch=20, **options)
+    options = {"batch_size": 20, "callbacks": [watcher], "seed": 1, "ema": ema}
+    jax_fit.fit(network, images, labels, epochs=20, initial_epoch=0, **options)
+    jax_fit.fit(network, images, labels, epochs=40, initial_epoch=20, **options)
     assert int(network.optimizer.iterations.value) == 40 * 3
     assert len(watcher.losses) == 40
     assert watcher.losses[-1] < 0.5 * watcher.losses[0]
-    # With no decay, the average is what it follows.
-    for one, other in zip(average.averaged.get_weights(), network.get_weights(), strict=True):
+    # With no decay, the EMA is what it follows.
+    for one, other in zip(ema.averaged.get_weights(), network.get_weights(), strict=True):
         assert one == pytest.approx(other)

@@ -1,0 +1,109 @@
+"""Last step: the int8 model becomes a bundle, and is written if it passed the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from edge_fer.core import FaceBox
+from edge_fer.errors import EdgeFerError
+from edge_fer.files import write_atomically
+from edge_fer.model.bundle import Bundle
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.selftest import SelfTest
+from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.sources.demo import average_faces
+from export import microcontroller, report
+from export.flatbuffer import as_input
+from export.layers import noise_table
+from export.result import Export
+
+SELFTEST_FACES = 4
+
+
+def bundle(export: Export) -> Export:
+    """Put metadata and self-test around the int8 model."""
+    model = export.flatbuffers["int8"]
+    inputs = as_input(
+        _selftest_faces(export.model.input_shape[1:3]), np.int8 if export.options.io == "int8" else np.uint8
+    )
+    metadata = dataclasses.replace(export.metadata, facts={**export.metadata.facts, **_facts(export)})
+    made = Bundle.new(model, metadata, SelfTest.measured(model, inputs))
+    return dataclasses.replace(export, metadata=made.metadata, bundle=made)
+
+
+def write(export: Export) -> None:
+    """Write the report where one is wanted, and all else if the gate is passed.
+
+    Raises:
+        EdgeFerError: it is not passed, the bundle does not run, or a file cannot be written.
+    """
+    options, console = export.options, Console()
+    assert export.bundle is not None, "bundle() comes first"
+    if options.report:
+        content = report.content(export)
+        write_atomically(options.report.with_suffix(".json"), json.dumps(content, indent=1).encode())
+        write_atomically(options.report, report.page(content, export.data).encode())
+        console.print(f"Wrote {options.report}", highlight=False)
+    if export.reasons:
+        console.print(noise_table(export.layers))
+        raise EdgeFerError(
+            f"The int8 model is not as good as the float one: {'; '.join(export.reasons)}. {options.output} is not "
+            "written. The table above shows which layers lose most; docs/quantization.md shows what helps."
+        )
+    if options.io == "uint8":
+        TfliteClassifier(export.bundle)  # as the device will: shapes, labels and self-test
+    for variant in options.also:
+        write_atomically(options.path_of(variant), export.flatbuffers[variant])
+    written = export.bundle.write(options.output)
+    console.print(f"Wrote {options.output}: {options.output.stat().st_size / 1000:.0f} kB", highlight=False)
+    if options.c_array:
+        microcontroller.write_sources(written, options.c_array, force=True)
+
+
+def _selftest_faces(size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Faces of nobody, uint8 (n, height, width, 1): a bundle must not carry people from the data it was made with.
+
+    They get noise: a good network hardly notices when a smooth face is a pixel off, and the self-test has to. Eight
+    gray levels, because these are smaller in the bundle.
+    """
+    faces = average_faces()[:SELFTEST_FACES]
+    tensors = np.stack([face_tensor(face, FaceBox(0, 0, *face.shape[::-1]), size_hw, margin=0.0) for face in faces])
+    noise = np.random.default_rng(0).normal(0, 25, tensors.shape)
+    return (np.clip(tensors + noise, 0, 255) // 32 * 32).astype(np.uint8)
+
+
+def _facts(export: Export) -> dict[str, Any]:
+    """What the metadata says for people."""
+    options = export.options
+    public_test = {
+        name: {key: value for key, value in row.items() if key != "confusion"}
+        | {"accuracy_float": export.metrics["Keras"][name]["accuracy"]}
+        for name, row in export.metrics["int8"].items()
+    }
+    for row in export.comparisons:
+        if row.variant == "int8":
+            public_test[row.head] |= {"agreement": row.agreement, "ece": row.ece}
+    run = options.model.with_name("run.json")
+    return {
+        "public_test": public_test,
+        "quantization": {
+            "calibration": len(export.calibration),
+            "weights": "per tensor" if options.per_tensor else "per channel",
+            "bias_corrected": options.correct_bias,
+        },
+        "training": _training_facts(run) if run.is_file() else {},
+        "parameters": int(export.model.count_params()),
+    }
+
+
+def _training_facts(path: Path) -> dict[str, Any]:
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    kept = ("recipe", "seed", "share", "rows", "data_sha256", "versions")
+    return {key: facts[key] for key in kept if key in facts}

@@ -1,0 +1,108 @@
+"""What an export is asked for and what it knows so far: one value that every step hands on with more in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.model.bundle import Bundle
+from edge_fer.model.spec import Metadata
+from evaluation.datasets import Dataset
+from export.layers import Layer
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export, and how; see ``quantize.main`` for the words."""
+
+    model: Path
+    data: Path
+    output: Path
+    calibration: int
+    io: str
+    per_tensor: bool
+    correct_bias: bool
+    also: tuple[str, ...]
+    max_drop: float
+    min_agreement: float
+    report: Path | None
+    c_array: Path | None
+    force: bool
+
+    def path_of(self, variant: str) -> Path:
+        """Where a float variant is written."""
+        return self.output.with_name(f"{self.output.stem}.{variant}.tflite")
+
+    def files(self) -> list[Path]:
+        """All files that will be written."""
+        reports = [self.report, self.report.with_suffix(".json")] if self.report else []
+        sources = [self.c_array, self.c_array.with_suffix(".h")] if self.c_array else []
+        return [self.output, *map(self.path_of, self.also), *reports, *sources]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One head of one variant of a model against the float Keras model.
+
+    Attributes:
+        variant: "Keras", "float32", "float16" or "int8".
+        head: name of the head.
+        n: images with a label of the head.
+        drop: points of accuracy (0-100) that the variant loses; below 0 it wins.
+        agreement: fraction of all images for which both choose the same label, 0-1.
+        largest_difference: between two logits of the same image.
+        ece_raw: expected calibration error of the variant with temperature 1, 0-1.
+        ece: the same with the head's temperature.
+    """
+
+    variant: str
+    head: str
+    n: int
+    drop: float
+    agreement: float
+    largest_difference: float
+    ece_raw: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export on its way: load -> fold -> convert -> verify -> bundle.
+
+    Attributes:
+        options: what was asked for.
+        metadata: load: of the TOML file beside the model. verify: with temperatures. bundle: as it is in the bundle.
+        model: load: Keras, raw gray pixels -> logits, in float.
+        calibration: load: uint8 (n, height, width, 1), what int8 is calibrated on.
+        data: load: the rows of PublicTest.
+        tensors: load: their faces as the model sees them, uint8 (n, height, width, 1).
+        corrected: fold: the model with biases corrected for int8; None where ``model`` itself is quantized.
+        flatbuffers: convert: by variant: "float32", "float16", "int8".
+        logits: verify: of all faces by variant, "Keras" included, float32 (n, logits).
+        metrics: verify: of ``evaluate_logits`` by variant.
+        comparisons: verify: of each variant and head with float.
+        reasons: verify: why int8 does not pass the gate; empty when it does.
+        layers: verify: of the int8 graph, where somebody will look at them.
+        bundle: bundle: what is written, if the gate is passed.
+    """
+
+    options: Options
+    metadata: Metadata
+    model: keras.Model
+    calibration: NDArray[np.uint8]
+    data: Dataset
+    tensors: NDArray[np.uint8]
+    corrected: keras.Model | None = None
+    flatbuffers: Mapping[str, bytes] = field(default_factory=dict)
+    logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    metrics: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+    reasons: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    bundle: Bundle | None = None

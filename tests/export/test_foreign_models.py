@@ -1,0 +1,226 @@
+"""Networks from elsewhere get what they miss, or are refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from edge_fer.bundle import golden_outputs, load_bundle
+from edge_fer.classifier import TfliteClassifier, softmax
+from rich.console import Console
+
+from evaluation import datasets
+from export.convert import HeadDescription, ModelDescription, as_tensors, load_model, to_int8
+from export.flatbuffer import in_float, read_operators
+from export.quantize import main
+from training import models
+
+UNGATED = ["--max-drop", "100", "--min-agreement", "0", "--calibration", "20"]  # see test_export.py
+
+
+def described(tmp_path: Path, model: keras.Model | None, toml: str) -> Path:
+    if model is not None:
+        model.save(tmp_path / "model.keras")
+    (tmp_path / "model.toml").write_text(toml)
+    return tmp_path / "model.keras"
+
+
+def network(shape: tuple[int | None, ...] = (48, 48, 1), outputs: int = 15) -> keras.Model:
+    inputs = keras.Input(shape)
+    x = keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(outputs)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def unscaled(*tail: keras.layers.Layer) -> keras.Model:
+    """A network from elsewhere: three channels, depthwise, ReLU6 and swish; pixels are scaled before it."""
+    inputs = keras.Input((40, 36, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same")(inputs)
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.DepthwiseConv2D(3, strides=2)(x)
+    x = keras.layers.Activation("swish")(keras.layers.Conv2D(16, 1)(x))
+    x = keras.layers.Dense(15)(keras.layers.GlobalAveragePooling2D()(x)) if not tail else keras.layers.Flatten()(x)
+    for layer in tail:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def arctangent() -> keras.Model:
+    """Begins well, then asks for an operator that TensorFlow Lite does not have."""
+    inputs = keras.Input((48, 48, 1))
+    x = keras.ops.arctan(keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(15)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+class Homemade(keras.layers.Layer):
+    """A layer that Keras cannot load without this file."""
+
+    def call(self, inputs: object) -> object:
+        return inputs
+
+
+def homemade() -> keras.Model:
+    inputs = keras.Input((48, 48, 1))
+    return keras.Model(inputs, keras.layers.Dense(15)(keras.layers.Flatten()(Homemade()(inputs))))
+
+
+GOOD = models.description("x")
+SEVEN = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+
+
+def foreign(scaling: list[float]) -> ModelDescription:
+    return ModelDescription("foreign", 0.0, [HeadDescription("mine", SEVEN)], scaling)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    "tail",
+    [
+        lambda: [keras.layers.Dense(7, activation="softmax")],
+        lambda: [keras.layers.Dense(7), keras.layers.Softmax()],
+        lambda: [keras.layers.Dense(7), keras.layers.Activation("softmax")],
+        lambda: [keras.Sequential([keras.layers.Dense(7, activation="softmax")])],
+    ],
+)
+def test_a_strangers_network_gets_what_it_misses(tmp_path: Path, tail: object) -> None:
+    original = unscaled(*tail())  # type: ignore[operator]
+    original.save(tmp_path / "m.keras")
+    model, notes = load_model(tmp_path / "m.keras", foreign([1 / 127.5, -1.0]))
+    assert len(notes) == 3
+    gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.float32)
+    expected = original.predict(gray.repeat(3, axis=-1) / 127.5 - 1, verbose=0)
+    logits = model.predict(gray, verbose=0)
+    assert np.abs(logits).max() > 0.01
+    assert np.allclose(softmax(logits), expected, atol=1e-5)
+
+
+@pytest.mark.trains
+def test_a_strangers_network_runs_on_the_device(tmp_path: Path, data: Path, call: Callable[..., Any]) -> None:
+    original = unscaled(keras.layers.Dense(7, activation="softmax"))
+    original.save(tmp_path / "m.keras")
+    toml = f'name = "m"\nmargin = 0.0\nnormalise = [0.01, -1]\n[[heads]]\nname = "mine"\nlabels = {json.dumps(SEVEN)}\n'
+    (tmp_path / "m.toml").write_text(toml)
+    done = call(main, tmp_path / "m.keras", "--data", data, "-o", tmp_path / "m.tflite", *UNGATED)
+    assert done.code == 0
+    assert "softmax" in done.out
+    classifier = TfliteClassifier(load_bundle(tmp_path / "m.tflite"))
+    tensors = as_tensors(datasets.load(data)["PublicTest"][:6], classifier.size_hw, 0.0)
+    expected = original.predict(tensors.repeat(3, axis=-1) * np.float32(0.01) - 1, verbose=0)
+    assert np.allclose([softmax(classifier.logits(tensor)) for tensor in tensors], expected, atol=0.02)
+
+
+@pytest.mark.trains
+def test_a_network_with_a_mean_for_each_channel_takes_raw_pixels(tmp_path: Path) -> None:
+    inputs = keras.Input((40, 36, 3))
+    x = keras.layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[3000.0, 3100.0, 3200.0])(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(x))
+    original = keras.Model(inputs, keras.layers.Dense(7)(x))
+    original.save(tmp_path / "m.keras")
+    model, _ = load_model(tmp_path / "m.keras", foreign([]))
+    gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.uint8)
+    expected = original.predict(gray.repeat(3, axis=-1).astype(np.float32), verbose=0)
+    assert np.allclose(model.predict(gray.astype(np.float32), verbose=0), expected, atol=1e-4)
+    to_int8(model, gray, Console(quiet=True))  # raises where pixels would be changed
+
+
+@pytest.mark.trains
+def test_a_network_trained_in_mixed_precision_computes_in_float32(tmp_path: Path) -> None:
+    inputs = keras.Input((40, 36, 1))
+    x = keras.layers.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    x = keras.Sequential([keras.layers.BatchNormalization(), keras.layers.ReLU()], name="block")(x)
+    x = keras.layers.Dense(7, dtype="mixed_float16")(keras.layers.GlobalAveragePooling2D()(x))
+    original = keras.Model(inputs, x)
+    original.save(tmp_path / "m.keras")
+    model, _ = load_model(tmp_path / "m.keras", foreign([1.0, 0.0]))
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.float32)
+    expected = original.predict(gray, verbose=0).astype(np.float32)
+    assert np.abs(model.predict(gray, verbose=0) - expected).max() < 0.01 * np.abs(expected).max()
+
+
+def test_an_output_may_have_a_name(tmp_path: Path) -> None:
+    inputs = keras.Input((40, 36, 1))
+    logits = keras.layers.Dense(7)(keras.layers.Flatten()(inputs))
+    keras.Model(inputs, {"expression": logits}).save(tmp_path / "m.keras")
+    model, _ = load_model(tmp_path / "m.keras", foreign([1.0, 0.0]))
+    assert model.predict(np.zeros((1, 40, 36, 1)), verbose=0).shape == (1, 7)
+
+
+def test_an_operator_without_a_reference_kernel_is_compared_less_strictly() -> None:
+    inputs = keras.Input((12, 12, 1))
+    x = keras.layers.Conv2D(4, 3, activation="elu")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(7)(keras.layers.GlobalAveragePooling2D()(x)))
+    tensors = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 1)).astype(np.uint8)
+    flatbuffer = to_int8(model, tensors, Console(quiet=True))
+    outputs, quanta = golden_outputs(flatbuffer, tensors)
+    assert outputs.shape == (4, 7)
+    assert quanta == 4
+    assert in_float(read_operators(flatbuffer)) == ["ELU"]
+
+
+def test_a_softmax_that_cannot_be_taken_off_is_refused(tmp_path: Path, data: Path, call: Callable[..., Any]) -> None:
+    softly = [keras.layers.Dense(7, activation="softmax"), keras.layers.Reshape((7,))]
+    unscaled(*softly).save(tmp_path / "m.keras")
+    (tmp_path / "m.toml").write_text(
+        f'name = "m"\nmargin = 0.0\nnormalise = [0.01, -1]\n[[heads]]\nname = "mine"\nlabels = {json.dumps(SEVEN)}\n'
+    )
+    done = call(main, tmp_path / "m.keras", "--data", data, "-o", tmp_path / "m.tflite", *UNGATED)
+    assert done.code == 65
+    assert "softmax or sigmoid that cannot be taken off" in done.err
+
+
+@pytest.mark.parametrize(
+    ("model", "toml", "code", "message"),
+    [
+        (lambda: None, GOOD, 66, "No model"),
+        (lambda: network(outputs=7), GOOD, 65, "model.toml names 15 labels"),
+        (lambda: network((None, None, 1)), GOOD, 65, "fixed height and width"),
+        (lambda: network((48, 48, 2)), GOOD, 65, "must take"),
+        (lambda: keras.Model(x := keras.Input((48, 48, 1), batch_size=4), network()(x)), GOOD, 65, "must take"),
+        (lambda: unscaled(), GOOD, 65, "normalise = \\[scale, offset]"),
+        (lambda: network(), "normalise = [0.1, 0]\n" + GOOD, 65, "scaled twice"),
+        (lambda: network(), "normalise = [0, 1]\n" + GOOD, 78, "a scale other than 0"),
+        (lambda: arctangent(), GOOD, 65, "cannot be converted: TensorFlow Lite has no Atan"),
+        (lambda: homemade(), GOOD, 65, "needs Homemade, which only the code that made it knows"),
+        (lambda: network(), GOOD.replace('"ferplus"', '"fer2013"'), 78, "the same name"),
+        (lambda: network(), GOOD.replace('"anger"', '"fear"'), 78, "each once"),
+        (lambda: network(), GOOD.replace("anger", "rage"), 78, "unknown label 'rage'"),
+        (lambda: network(), GOOD.replace("margin", "margins"), 78, "Did you mean 'margin'"),
+        (lambda: network(), 'name = "x"\nmargin = 0.0\nheads = []\n', 78, "no \\[\\[heads]]"),
+        (lambda: network(), "name = ", 78, "not valid TOML"),
+    ],
+)
+def test_models_that_cannot_be_exported(
+    tmp_path: Path, data: Path, model: object, toml: str, code: int, message: str, call: Callable[..., Any]
+) -> None:
+    path = described(tmp_path, model(), toml)  # type: ignore[operator]
+    done = call(main, path, "--data", data, "-o", tmp_path / "out.tflite")
+    assert done.code == code
+    assert message.replace("\\", "") in done.err
+    assert not (tmp_path / "out.tflite").exists()
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path, data: Path, call: Callable[..., Any]) -> None:
+    model = network()
+    model.layers[-1].bias.assign(np.full(15, np.nan))
+    path = described(tmp_path, model, GOOD)
+    done = call(main, path, "--data", data, "-o", tmp_path / "out.tflite")
+    assert done.code == 65
+    assert "not numbers" in done.err
+
+
+def test_what_is_no_keras_model(run: Path, data: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
+    shutil.copy(run / "model.toml", tmp_path)
+    (tmp_path / "model.keras").write_text("hello")
+    done = call(main, tmp_path / "model.keras", "--data", data, "-o", tmp_path / "x.tflite")
+    assert done.code == 65
+    assert "not a Keras model" in done.err
+    (tmp_path / "model.toml").unlink()
+    done = call(main, tmp_path / "model.keras", "--data", data, "-o", tmp_path / "x.tflite")
+    assert done.code == 66
+    assert "model.toml" in done.err

@@ -1,0 +1,105 @@
+"""Recipes: read, changed, written again and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_fer.errors import ConfigError, InputMissingError
+from training.recipe import ModelRecipe, Recipe, load_recipe, read_table, to_toml
+from training.train import build
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_of_the_project_build(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    most = 3_000_000 if recipe.name in {"large", "t1", "t2", "t3", "t4"} else 500_000  # a teacher goes on no device
+    assert build(recipe, steps_per_epoch=10).count_params() < most
+
+
+def test_a_recipe_is_read_whole(recipe: Callable[..., Path]) -> None:
+    read = load_recipe(recipe())
+    assert isinstance(read, Recipe)
+    assert read.model.stages == [[8, 2], [16, 2], [16, 2]]
+    assert read.augment.rotation_deg == 0.0
+
+
+def test_a_recipe_is_changed_and_written_again(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path = recipe()
+    changes = ["seed=7", "model.dropout=0.5", "optimizer.kind=muon", "distill.weight = 0.25", "model.stages=[[4, 2]]"]
+    changed = load_recipe(path, changes)
+    assert (changed.seed, changed.model.dropout, changed.optimizer.kind) == (7, 0.5, "muon")
+    assert (changed.distill.weight, changed.model.stages) == (0.25, [[4, 2]])
+    (tmp_path / "again.toml").write_text(to_toml(read_table(path, changes)))
+    assert load_recipe(tmp_path / "again.toml") == changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed", "write KEY=VALUE"),
+        ("=2", "write KEY=VALUE"),
+        ("a.b.c=2", "write KEY=VALUE"),
+        ("name.first=2", "name is no table"),
+        ("sed=2", "seed"),
+        ("seed=two", "seed"),
+        ("model.drop=0.1", "dropout"),
+    ],
+)
+def test_a_change_that_is_none_is_refused(change: str, message: str, recipe: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(recipe(), [change])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nmae = 'x'", "Did you mean 'name'"),
+        ("name = 'x'", "'model' is missing"),
+        ("name = 'x'\nepochs = 2\n[model]\nstages = [[8, 2]]\n", "more than warmup_epochs"),
+        ("name = 'x'\n[model]\nstages = [[8, 'a']]\n", "'model.stages' must be a whole number"),
+        ("= 3", "not valid TOML"),
+    ],
+)
+def test_wrong_recipes(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
+
+
+def test_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match="training/recipes"):
+        load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["mixup=-0.1"], "mixup must be 0 or more"),
+        (["center=inf"], "center must be 0 or more"),
+        (["island=10.0"], "island is a part of the center loss"),
+        (["model.kind=separable", "model.repvgg=true"], "repvgg is for plain and residual"),
+        (["model.kind=separable", "model.squeeze_excitation=4"], "squeeze_excitation is for plain and residual"),
+        (["model.squeeze_excitation=-1"], "squeeze_excitation must be 0 or more"),
+        (["augment.edges=0.6"], r"augment\.edges"),
+        (["class_balance.beta=1.0"], "beta must be 0 to less than 1"),
+        (["class_balance.kind=focal"], "must be one of none, effective_number, logit_adjustment"),
+        (["pretrain.mask=1.0"], "mask must be between 0 and 1"),
+        (["pretrain.epochs=0"], "must be at least 1"),
+        (["optimizer.kind=sgd"], "must be one of adamw, muon"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: list[str], message: str, recipe: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(recipe(), changes)
+
+
+def test_auxiliary_heads_of_one_size_are_refused() -> None:
+    with pytest.raises(ConfigError, match="one height and width only"):
+        build(Recipe("x", ModelRecipe([[4, 2]]), auxiliary_heads=0.3), 10)
