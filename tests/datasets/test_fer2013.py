@@ -98,8 +98,8 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                picture = cv2.resize(pattern(label, noise), (96, 96))
-                cv2.imwrite(str(folder / f"{number}.png"), picture)
+                image = cv2.resize(pattern(label, noise), (96, 96))
+                cv2.imwrite(str(folder / f"{number}.png"), image)
     (tmp_path / "validation").symlink_to(tmp_path / "test")
     splits = datasets.load(tmp_path)
     training = splits["Training"]
@@ -154,7 +154,7 @@ def folder_with(*files: str) -> Callable[[Path], None]:
         for file in files:
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("not a picture")
+            path.write_text("not a image")
 
     return make
 

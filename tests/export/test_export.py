@@ -174,8 +174,8 @@ def test_nothing_is_left_when_the_place_cannot_be_written(
 def faces(folder: Path, names: list[str], side: int = 48) -> Path:
     for number, name in enumerate(names * 20):
         (folder / "train" / name).mkdir(parents=True, exist_ok=True)
-        picture = np.random.default_rng(number).integers(0, 256, (side, side)).astype(np.uint8)
-        cv2.imwrite(str(folder / "train" / name / f"{number}.png"), picture)
+        image = np.random.default_rng(number).integers(0, 256, (side, side)).astype(np.uint8)
+        cv2.imwrite(str(folder / "train" / name / f"{number}.png"), image)
     return folder
 
 
