@@ -16,7 +16,7 @@ from rich.console import Console
 from edge_fer.errors import DataError
 from evaluation import datasets
 from export.convert import to_int8
-from export.equalise import fold_batch_norm
+from export.fold import fold_batch_norm
 from export.verify import run_flatbuffer
 from training import models
 from training.__main__ import main
@@ -101,7 +101,7 @@ def test_simulated_int8_is_near_the_real_one(chance: np.random.Generator) -> Non
 
 
 def test_batch_norm_must_be_folded_first() -> None:
-    with pytest.raises(DataError, match=r"export/equalise.py"):
+    with pytest.raises(DataError, match=r"export/equalize.py"):
         fake_quantised(models.build_separable([[4, 2]], dropout=0.0), per_channel=True, name="x")
 
 
@@ -215,4 +215,4 @@ def test_a_model_with_batch_norm_is_told_what_to_do(
     arguments = ["--model", tmp_path / "model.keras", "--recipe", recipe(), "--data", data, "--run", tmp_path / "x"]
     refused = call(main, "qat", *arguments)
     assert refused.code == 65
-    assert "export/equalise.py" in refused.err
+    assert "export/equalize.py" in refused.err

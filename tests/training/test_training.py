@@ -19,7 +19,7 @@ from edge_fer.bundle import load_bundle
 from edge_fer.eyes import Alignment
 from evaluation import datasets
 from export import edgetpu, quantize
-from export.equalise import fold_batch_norm
+from export.fold import fold_batch_norm
 from export.flatbuffer import in_float, read_operators
 from training import models
 from training import train as loop
