@@ -17,7 +17,7 @@ from edge_fer.errors import DataError
 from evaluation import datasets
 from export.convert import to_int8
 from export.fold import fold_batch_norm
-from export.verify import run_flatbuffer
+from export.flatbuffer import run_flatbuffer
 from training import models
 from training.__main__ import main
 from training.qat import (
