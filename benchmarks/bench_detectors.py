@@ -85,7 +85,7 @@ def on_clip(detect: Timed, path: Path, every: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="folder of pictures and boxes.json")
+    parser.add_argument("--photos", type=Path, help="folder of images and boxes.json")
     parser.add_argument("--videos", type=Path, help="folder of clips")
     parser.add_argument("--every", type=int, default=5, help="take every so-manieth frame of a clip (default: 5)")
     parser.add_argument("--min-face", type=int, default=40, help="smallest face in pixels (default: 40)")

@@ -3,7 +3,7 @@
     python benchmarks/bench_peers.py --videos DIR --data DIR
 
 Their packages are fetched into --cache when they are not there (pip and npm need the network; npm comes with Node 20).
-From a BGR picture to expressions, in CPU time. Accuracy is that of the models on FER2013's PublicTest crops, 7 classes.
+From a BGR image to expressions, in CPU time. Accuracy is that of the models on FER2013's PublicTest crops, 7 classes.
 """
 
 from __future__ import annotations
@@ -125,12 +125,12 @@ def load_clips(folder: Path, count: int) -> Clips:
 def timed(clips: Clips, recognize: Callable[[str, int, Image], int]) -> tuple[tuple[float, float], float]:
     """Median and mean CPU ms of a frame, and the fraction of frames with a face. ``recognize`` counts the faces."""
     times_ms, found = [], []
-    for name, pictures in clips.items():
+    for name, images in clips.items():
         for seq in range(WARM_UP):
-            recognize("warm-up", seq, pictures[0])
-        for seq, picture in enumerate(pictures):
+            recognize("warm-up", seq, images[0])
+        for seq, image in enumerate(images):
             started = time.process_time_ns()
-            faces = recognize(name, seq, picture)
+            faces = recognize(name, seq, image)
             times_ms.append((time.process_time_ns() - started) / 1e6)
             found.append(faces > 0)
     return (median(times_ms), mean(times_ms)), mean(found)
@@ -140,8 +140,8 @@ def measure_edge_fer(clips: Clips, public: Dataset | None) -> Peer:
     """edge-fer with what is in the package."""
     recognizer = Recognizer.load()
 
-    def recognize(name: str, seq: int, picture: Image) -> int:
-        gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    def recognize(name: str, seq: int, image: Image) -> int:
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
         return len(recognizer.recognize(Frame(gray, seq, seq / 30, name)).faces)
 
     ms, found = timed(clips, recognize)
@@ -173,8 +173,8 @@ def measure_fer(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
         tensor = (cv2.resize(face, (64, 64)).astype(np.float32) / 255 - 0.5) * 2
         return int(network.run(tensor[np.newaxis, ..., np.newaxis])[0].argmax())
 
-    def recognize(name: str, seq: int, picture: Image) -> int:
-        gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    def recognize(name: str, seq: int, image: Image) -> int:
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         boxes = cascade.detectMultiScale(gray, 1.1, 5, flags=cv2.CASCADE_SCALE_IMAGE, minSize=(50, 50))
         padded = cv2.copyMakeBorder(gray, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=(cv2.mean(gray[-2:])[0],))
         for x, y, w, h in boxes:
@@ -197,9 +197,9 @@ def measure_human(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
     frames = []
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
-        for pictures in clips.values():
-            raw.write_bytes(b"".join(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).tobytes() for picture in pictures))
-            height, width = pictures[0].shape[:2]
+        for images in clips.values():
+            raw.write_bytes(b"".join(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes() for image in images))
+            height, width = images[0].shape[:2]
             lines = fetch([*node, "frames", str(raw), str(width), str(height)]).splitlines()
             frames += [json.loads(line) for line in lines if line.startswith("{")]
         accuracy = None
@@ -227,7 +227,7 @@ def fraction_right(predicted: Sequence[int], data: Dataset) -> float:
 def report(peers: Sequence[Peer], clips: Clips, public: Dataset | None, as_json: bool) -> None:
     """Print all, as a table or one JSON object."""
     machine, date = describe_machine(), datetime.now(UTC).date().isoformat()
-    frames = sum(len(pictures) for pictures in clips.values())
+    frames = sum(len(images) for images in clips.values())
     if as_json:
         rows = [dataclasses.asdict(peer) for peer in peers]
         counts = {"frames": frames, "clips": list(clips), "public_test": len(public) if public else None}

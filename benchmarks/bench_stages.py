@@ -128,9 +128,9 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
     stage("recognize, as a stream", "640x480, two faces", lambda i: results.append(recognizer.recognize(frames[i])))
     results = results[1:]  # the first is the warm-up's
     stage("color", "640x480", lambda i: frames[i].picture())
-    pictures = [frame.picture() for frame in frames]
-    stage("draw", "640x480, two faces", lambda i: annotate(pictures[i], results[i].faces))
-    stage("JPEG", "640x480", lambda i: cv2.imencode(".jpg", pictures[i]))
+    images = [frame.picture() for frame in frames]
+    stage("draw", "640x480, two faces", lambda i: annotate(images[i], results[i].faces))
+    stage("JPEG", "640x480", lambda i: cv2.imencode(".jpg", images[i]))
     about = Run("bench", bundle.metadata.name, bundle.metadata.model_sha256, fps=15.0, live=False)
     for spec in (f"jsonl:{os.devnull}", f"csv:{folder / 'faces.csv'}", f"video:{folder / 'annotated.mp4'}"):
         sink = open_sink(spec, about)

@@ -233,7 +233,7 @@ def percent(fraction: float | None) -> float | None:
 class Portrait:
     """A person of the demo holding an expression: gray image, and the face's box in it."""
 
-    picture: Image
+    image: Image
     face: FaceBox
 
 
@@ -265,8 +265,8 @@ def put(canvas: Image, portrait: Portrait, box: FaceBox) -> None:
     scale = box.w / portrait.face.w
     matrix = np.array([[scale, 0, box.x - scale * portrait.face.x], [0, scale, box.y - scale * portrait.face.y]])
     size_wh = (canvas.shape[1], canvas.shape[0])
-    mask = cv2.warpAffine(np.full(portrait.picture.shape, 255, np.uint8), matrix, size_wh)
-    drawn = cv2.warpAffine(portrait.picture, matrix, size_wh, flags=cv2.INTER_AREA)
+    mask = cv2.warpAffine(np.full(portrait.image.shape, 255, np.uint8), matrix, size_wh)
+    drawn = cv2.warpAffine(portrait.image, matrix, size_wh, flags=cv2.INTER_AREA)
     np.copyto(canvas, drawn, where=mask > 127)
 
 
@@ -284,9 +284,9 @@ class Noise:
         return np.clip(np.rint(gray) + shifted, 0, 255).astype(np.uint8)
 
 
-def stream(pictures: Iterable[Image], name: str) -> Iterator[Frame]:
-    """Pictures as frames of a camera with ``FPS``."""
-    for seq, gray in enumerate(pictures):
+def stream(images: Iterable[Image], name: str) -> Iterator[Frame]:
+    """Images as frames of a camera with ``FPS``."""
+    for seq, gray in enumerate(images):
         yield Frame(gray, seq, seq / FPS, name)
 
 
@@ -343,9 +343,9 @@ def new_face_row() -> Row:
     for case, (box, start) in enumerate(itertools.product(boxes, range(30, 45, 2))):
         with_face = wall.copy()
         put(with_face, portrait, box)
-        pictures = (noise(wall if count < start else with_face) for count in range(start + 3 * FPS))
+        images = (noise(wall if count < start else with_face) for count in range(start + 3 * FPS))
         wait_s = float("inf")
-        for frame in stream(pictures, f"case {case}"):
+        for frame in stream(images, f"case {case}"):
             faces = recognizer.recognize(frame).faces
             if frame.seq >= start and any(face.box.iou(box) >= FOUND_IOU for face in faces):
                 wait_s = (frame.seq - start) / FPS
@@ -382,8 +382,8 @@ def change_row() -> Row:
         if old == new:
             continue
         wait_s = float("inf")
-        pictures = (noise(before if count < cut else after) for count in range(cut + 2 * FPS))
-        for frame in stream(pictures, f"{old} {new}"):
+        images = (noise(before if count < cut else after) for count in range(cut + 2 * FPS))
+        for frame in stream(images, f"{old} {new}"):
             faces = recognizer.recognize(frame).faces
             if frame.seq >= cut and faces and faces[0].expression == new:
                 wait_s = (frame.seq - cut) / FPS
@@ -397,7 +397,7 @@ def change_row() -> Row:
 
 
 def steady_row(clip: Sequence[Frame]) -> Row:
-    """A minute of one picture with noise, exposure, blur and jitter added: how often the answer changes."""
+    """A minute of one image with noise, exposure, blur and jitter added: how often the answer changes."""
     rng = np.random.default_rng(5)
     stills = {}
     for expression in (Expression.NEUTRAL, Expression.HAPPINESS, Expression.SADNESS):
@@ -418,7 +418,7 @@ def steady_row(clip: Sequence[Frame]) -> Row:
 
 
 def disturbed(gray: Image, noise: Noise, rng: np.random.Generator) -> Image:
-    """The picture as a poor camera sees it: exposure +-10 %, a shift of up to 1 px, a little blur, noise of sigma 4."""
+    """The image as a poor camera sees it: exposure +-10 %, a shift of up to 1 px, a little blur, noise of sigma 4."""
     dx, dy = rng.uniform(-1, 1, 2)
     moved = cv2.warpAffine(gray, np.array([[1, 0, dx], [0, 1, dy]]), gray.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
     blurred = cv2.GaussianBlur(moved, (0, 0), rng.uniform(0.3, 1.0))

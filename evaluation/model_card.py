@@ -33,39 +33,49 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         size_bytes: of the bundle.
         results: of ``python -m evaluation``.
     """
-    metadata, facts = bundle.metadata, bundle.metadata.facts
-    preprocess = metadata.preprocess
-    training, exported = facts.get("training", {}), facts.get("public_test", {})
-    rows = training.get("rows", {})
-    shape = bundle.selftest.inputs.shape[1:]
-    heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
-    alpha = training.get("share")
-    interpolated = f"; weights {alpha:.0%} of the way from where it began" if alpha else ""
-    temperatures = ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)
-    table = [
-        ("task", "expression of one cropped face; not identity, not feeling"),
-        ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
-        ("input", f"uint8 {(1, *shape)}, raw grey pixels; preprocessing version {preprocess.version}"),
-        (
-            "crop",
-            f"the detector's box, {preprocess.margin:.0%} wider on every side; alignment: {preprocess.alignment}",
-        ),
-        ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
-        ("temperatures", temperatures),
-        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{interpolated}"),
-        ("rows", ", ".join(f"{name} {count:,}" for name, count in rows.items())),
-        ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
-        ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
-    ]
     lines = [
-        f"# Model card: {metadata.name}",
+        f"# Model card: {bundle.metadata.name}",
         "",
         "Written by `python -m evaluation --model-card`; do not edit. The numbers are of this very file.",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in table),
+        *(f"| {name} | {value} |" for name, value in _facts(bundle, size_bytes)),
         "",
+        *_metrics(bundle, results),
+        "",
+        *_corruptions(bundle, results),
+        "",
+        *_through_detector(bundle, results),
+    ]
+    lines += ["", "## License of the data", "", LICENSE, "", "## Limits", "", LIMITS, ""]
+    return "\n".join(lines)
+
+
+def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
+    metadata, facts, spec = bundle.metadata, bundle.metadata.facts, bundle.metadata.preprocess
+    training = facts.get("training", {})
+    shape = bundle.selftest.inputs.shape[1:]
+    heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
+    alpha = training.get("share")
+    interpolated = f"; weights {alpha:.0%} of the way from where it began" if alpha else ""
+    return [
+        ("task", "expression of one cropped face; not identity, not feeling"),
+        ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
+        ("input", f"uint8 {(1, *shape)}, raw gray pixels; preprocessing version {spec.version}"),
+        ("crop", f"the detector's box, {spec.margin:.0%} wider on every side; alignment: {spec.alignment}"),
+        ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
+        ("temperatures", ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)),
+        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{interpolated}"),
+        ("rows", ", ".join(f"{name} {count:,}" for name, count in training.get("rows", {}).items())),
+        ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
+        ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
+    ]
+
+
+def _metrics(bundle: Bundle, results: dict[str, Any]) -> list[str]:
+    exported = bundle.metadata.facts.get("public_test", {})
+    lines = [
         f"## {results['split']}",
         "",
         "PublicTest served to choose the model and to fit the temperatures. Images of Training that also stand in",
@@ -84,17 +94,26 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
             f"| {known.get('ece', '')} |"
         )
     lines += ["", "float and ECE are as the exporter measured them on PublicTest.", ""]
-    for head in metadata.heads:
-        row = results["clean"][head.name]
-        recalls = ", ".join(f"{label} {_percent(recall, 0)}" for label, recall in row["recall"].items())
-        lines.append(f"- Recall, {head.name}: {recalls}.")
-        lines.append(f"- {results['confused'][head.name]:.1%} of the neutral faces are called sad ({head.name}).")
-    names = [head.name for head in metadata.heads]
-    lines += ["", "## Corruptions", "", "Accuracy when every image is corrupted. N as above.", ""]
+    for one in bundle.metadata.heads:
+        recall = results["clean"][one.name]["recall"]
+        recalls = ", ".join(f"{label} {_percent(value, 0)}" for label, value in recall.items())
+        lines.append(f"- Recall, {one.name}: {recalls}.")
+        lines.append(f"- {results['confused'][one.name]:.1%} of the neutral faces are called sad ({one.name}).")
+    return lines
+
+
+def _corruptions(bundle: Bundle, results: dict[str, Any]) -> list[str]:
+    names = [head.name for head in bundle.metadata.heads]
+    lines = ["## Corruptions", "", "Accuracy when every image is corrupted. N as above.", ""]
     lines += [f"| corruption | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
-    for name, row in results["corruptions"].items():
-        lines.append(f"| {name} | {' | '.join(_percent(row.get(head)) for head in names)} |")
-    lines += ["", "## Through the detector", ""]
+    for corruption, row in results["corruptions"].items():
+        lines.append(f"| {corruption} | {' | '.join(_percent(row.get(name)) for name in names)} |")
+    return lines
+
+
+def _through_detector(bundle: Bundle, results: dict[str, Any]) -> list[str]:
+    names = [head.name for head in bundle.metadata.heads]
+    lines = ["## Through the detector", ""]
     lines += ["Faces of the data set, pasted into scenes of 320x240 and found again by the default Haar detector. Both"]
     lines += ["accuracies are of the faces that were found: as the data set crops them, and as Haar frames them.", ""]
     lines += [f"| face | found | {' | '.join(f'{name} crop | {name} found' for name in names)} |"]
@@ -104,8 +123,7 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
             f"{_percent(row['crop'].get(name))} | {_percent(row['through'].get(name))}" for name in names
         )
         lines.append(f"| {kind} | {row['found']:.1%} | {cells} |")
-    lines += ["", "## License of the data", "", LICENSE, "", "## Limits", "", LIMITS, ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _percent(fraction: float | None, digits: int = 2) -> str:

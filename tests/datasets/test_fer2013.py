@@ -1,4 +1,4 @@
-"""Data sets are read right or refused, and figures are what their definitions say."""
+"""Data sets are read right or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from faces_csv import pattern, write_csvs
 
+from edge_fer.core import FaceBox
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
+from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation import datasets
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, Dataset
 
@@ -95,8 +98,8 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                picture = cv2.resize(pattern(label, noise), (96, 96))
-                cv2.imwrite(str(folder / f"{number}.png"), picture)
+                image = cv2.resize(pattern(label, noise), (96, 96))
+                cv2.imwrite(str(folder / f"{number}.png"), image)
     (tmp_path / "validation").symlink_to(tmp_path / "test")
     splits = datasets.load(tmp_path)
     training = splits["Training"]
@@ -151,7 +154,7 @@ def folder_with(*files: str) -> Callable[[Path], None]:
         for file in files:
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("not a picture")
+            path.write_text("not a image")
 
     return make
 
@@ -162,7 +165,7 @@ def folder_with(*files: str) -> Callable[[Path], None]:
         (folder_with(), InputMissingError, "neither fer2013.csv"),
         (folder_with("train/happy/x.png"), DataError, "x.png cannot be read"),
         (folder_with("train/silly/x.png"), DataError, "silly is no expression"),
-        (folder_with("train/happy/x.txt"), DataError, "holds no pictures"),
+        (folder_with("train/happy/x.txt"), DataError, "holds no images"),
         (folder_with("train/x.txt"), InputMissingError, "no class folders"),
     ],
 )
@@ -175,3 +178,21 @@ def test_unusable_folders(tmp_path: Path, make: Callable[[Path], None], kind: ty
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="No folder"):
         datasets.load(tmp_path / "none")
+
+
+def test_class_folders_are_read_at_the_size_of_the_model(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    for name in ("happy", "sad"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(20):
+            cv2.imwrite(str(tmp_path / "train" / name / f"{number}.png"), cv2.resize(pattern(2, noise), (100, 100)))
+    training = datasets.load(tmp_path, size_hw=(90, 80))["Training"]
+    image = cv2.imread(str(tmp_path / "train" / "happy" / "0.png"), cv2.IMREAD_GRAYSCALE)
+    expected = face_tensor(image, FaceBox(0, 0, 100, 100), (90, 80), 0.0)
+    assert any(np.array_equal(face, expected) for face in training.images)
+
+
+def test_a_data_sets_framing_is_kept_whatever_the_margin(data: Path) -> None:
+    images = datasets.load(data)["Training"].images[:3]
+    for margin in (0.0, 0.25):
+        assert np.array_equal(Preprocessor(PreprocessSpec(margin=margin), (48, 48)).crops(images), images)

@@ -1,4 +1,4 @@
-"""The Edge TPU compiler's log, and a bundle that comes out of it with its card."""
+"""The Edge TPU compiler's log, and a bundle that comes out of it with its metadata."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 
 pytest.importorskip("ai_edge_litert", reason="the schema comes with ai-edge-litert")
 
-from edge_fer.bundle import DEFAULT_MODEL, load_bundle
-
+from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from export import edgetpu
 
 # What edgetpu_compiler -s prints, of a small classifier.
@@ -185,7 +184,7 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     return install
 
 
-def test_the_card_is_attached_after_compiling(
+def test_the_metadata_is_attached_after_compiling(
     compiler: Callable[..., None], tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     compiler(FULL)
@@ -195,13 +194,13 @@ def test_the_card_is_attached_after_compiling(
     assert done.code == 0
     before, after = load_bundle(DEFAULT_MODEL), load_bundle(output)
     assert after.model == before.model + b"edgetpu-custom-op"
-    assert after.card.facts["edgetpu"] == {
+    assert after.metadata.facts["edgetpu"] == {
         "compiler": "16.0.384591198",
         "operators_mapped": 12,
         "operators_on_cpu": 0,
     }
-    assert (after.card.heads, after.card.smoothing) == (before.card.heads, before.card.smoothing)
-    np.testing.assert_array_equal(after.selftest_outputs, before.selftest_outputs)
+    assert (after.metadata.heads, after.metadata.smoothing) == (before.metadata.heads, before.metadata.smoothing)
+    np.testing.assert_array_equal(after.selftest.outputs, before.selftest.outputs)
     assert (output.parent / DEFAULT_MODEL.name).read_bytes() == DEFAULT_MODEL.read_bytes()
     assert "mapped 12 of 12" in done.out
 

@@ -13,15 +13,15 @@ import keras
 import numpy as np
 import pytest
 
-from edge_fer.core import Expression, FaceBox
+from edge_fer.core import Expression
 from edge_fer.errors import BundleError, DataError
-from edge_fer.model.bundle import Head, check_golden, load_bundle
+from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.model.spec import Head
 from edge_fer.sources.demo import average_faces
-from evaluation import datasets, figures
-from export.convert import as_tensors, calibration_faces
-from export.quantize import load_description, main
+from evaluation import datasets
+from export.load import calibration_faces, read_description
+from export.quantize import main
 from training import models
 
 # A network that was never trained has near ties, which any rounding turns.
@@ -38,10 +38,10 @@ def exported(run: Path, data: Path, call: Callable[..., Any], tmp_path_factory: 
 @pytest.mark.trains
 def test_the_bundle_runs_on_the_device_and_agrees_with_float(exported: Path, run: Path, data: Path) -> None:
     bundle = load_bundle(exported)
-    assert bundle.card.name == "tiny"
-    assert [head.labels for head in bundle.card.heads] == [head.labels for head in models.HEADS]
+    assert bundle.metadata.name == "tiny"
+    assert [head.labels for head in bundle.metadata.heads] == [head.labels for head in models.HEADS]
     classifier = TfliteClassifier(bundle)
-    assert classifier._input["quantization"] == (1.0, 0)
+    assert (classifier._input.scale, classifier._input.zero_point) == (1.0, 0)
     images = datasets.load(data)["PublicTest"].images
     float_logits = keras.models.load_model(run / "model.keras").predict(images, verbose=0)
     int8_logits = np.stack([classifier.logits(image) for image in images])
@@ -55,7 +55,7 @@ def test_cpp_comes_from_the_same_run(
     assert call(main, *arguments, "--c-array", tmp_path / "my-model.cc").code == 65
     assert list(tmp_path.iterdir()) == []
     assert call(main, *arguments, "--c-array", tmp_path / "tiny_model.cc").code == 0
-    assert load_bundle(exported).card.model_sha256 in (tmp_path / "tiny_model.h").read_text()
+    assert load_bundle(exported).metadata.model_sha256 in (tmp_path / "tiny_model.h").read_text()
     assert "kModel[kModelBytes] = {" in (tmp_path / "tiny_model.cc").read_text()
 
 
@@ -65,42 +65,43 @@ def test_biases_are_corrected_on_demand(
     out = tmp_path / "corrected.tflite"
     assert call(main, run / "model.keras", "--data", data, "-o", out, *UNGATED, "--correct-bias").code == 0
     plain, corrected = load_bundle(exported), load_bundle(out)
-    assert [one.card.facts["quantisation"]["bias_corrected"] for one in (plain, corrected)] == [False, True]
+    assert [one.metadata.facts["quantization"]["bias_corrected"] for one in (plain, corrected)] == [False, True]
     assert corrected.model != plain.model
 
 
 def test_the_self_test_shows_nobody_from_the_data(exported: Path) -> None:
-    shown = load_bundle(exported).selftest_inputs[..., 0]
+    shown = load_bundle(exported).selftest.inputs[..., 0]
     for tensor, face in zip(shown, average_faces(), strict=False):  # with noise
         assert np.corrcoef(tensor.ravel(), face.ravel())[0, 1] > 0.8
     assert len(np.unique(shown)) == 8
 
 
-def test_figures_stand_in_the_card(exported: Path) -> None:
-    figures = load_bundle(exported).card.facts["public_test"]
-    assert figures["fer2013"]["n"] == 42
-    assert {"accuracy", "accuracy_float", "macro_f1", "recall", "agreement", "ece"} <= figures["ferplus"].keys()
+def test_metrics_stand_in_the_metadata(exported: Path) -> None:
+    metrics = load_bundle(exported).metadata.facts["public_test"]
+    assert metrics["fer2013"]["n"] == 42
+    assert {"accuracy", "accuracy_float", "macro_f1", "recall", "agreement", "ece"} <= metrics["ferplus"].keys()
 
 
 def test_a_float_variant_stands_beside(exported: Path) -> None:
     half = exported.with_name("tiny.float16.tflite")
     assert half.stat().st_size > 0
-    with pytest.raises(BundleError, match="has no card"):
+    with pytest.raises(BundleError, match="has no metadata"):
         load_bundle(half)
 
 
 def test_the_golden_outputs_are_exact_and_the_int8_input_takes_shifted_pixels(
     exported: Path, run: Path, data: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    check_golden(load_bundle(exported))
+    tiny = load_bundle(exported)
+    assert tiny.selftest.check_golden(tiny.model, "tiny") == 0
     out = tmp_path / "int8.tflite"
     arguments = [run / "model.keras", "--data", data, "-o", out, "--io", "int8", "--per-tensor"]
     assert call(main, *arguments, *UNGATED).code == 0
     bundle = load_bundle(out)
-    check_golden(bundle)
-    assert bundle.selftest_inputs.dtype == np.int8
-    assert bundle.selftest_inputs.min() < -100
-    assert bundle.card.facts["quantisation"]["weights"] == "per tensor"
+    assert bundle.selftest.check_golden(bundle.model, "int8") == 0
+    assert bundle.selftest.inputs.dtype == np.int8
+    assert bundle.selftest.inputs.min() < -100
+    assert bundle.metadata.facts["quantization"]["weights"] == "per tensor"
     with pytest.raises(BundleError, match="takes int8"):
         TfliteClassifier(bundle)
 
@@ -170,20 +171,11 @@ def test_nothing_is_left_when_the_place_cannot_be_written(
     assert not out.parent.exists()
 
 
-def test_class_folders_are_read_at_the_size_of_the_model(tmp_path: Path) -> None:
-    folder = faces(tmp_path, ["happy", "sad"], side=100)
-    training = datasets.load(folder, size_hw=(90, 80))["Training"]
-    picture = cv2.imread(str(folder / "train" / "happy" / "0.png"), cv2.IMREAD_GRAYSCALE)
-    expected = face_tensor(picture, FaceBox(0, 0, 100, 100), (90, 80), 0.0)
-    tensors = as_tensors(training, (90, 80), 0.1)
-    assert any(np.array_equal(tensor, expected) for tensor in tensors)
-
-
 def faces(folder: Path, names: list[str], side: int = 48) -> Path:
     for number, name in enumerate(names * 20):
         (folder / "train" / name).mkdir(parents=True, exist_ok=True)
-        picture = np.random.default_rng(number).integers(0, 256, (side, side)).astype(np.uint8)
-        cv2.imwrite(str(folder / "train" / name / f"{number}.png"), picture)
+        image = np.random.default_rng(number).integers(0, 256, (side, side)).astype(np.uint8)
+        cv2.imwrite(str(folder / "train" / name / f"{number}.png"), image)
     return folder
 
 
@@ -198,7 +190,7 @@ def broken(folder: Path) -> Path:
         (lambda folder: folder, 66, "has neither fer2013.csv"),
         (lambda folder: folder / "none", 66, "No folder"),
         (lambda folder: faces(folder, ["happy"]), 65, "All Training faces have one label"),
-        (broken, 65, "cannot be read as a picture"),
+        (broken, 65, "cannot be read as an image"),
     ],
 )
 def test_wrong_calibration_data(
@@ -225,19 +217,17 @@ def test_calibration_is_balanced_over_labels(data: Path) -> None:
         calibration_faces(training, Head("x", (Expression.CONTEMPT,), 1.0), 10)
 
 
-def test_a_head_that_knows_contempt_is_measured_by_votes(tmp_path: Path) -> None:
-    training = datasets.load(faces(tmp_path, ["happy", "contempt"]))["Training"]
-    truth = figures.truth(training, Head("mine", (Expression.CONTEMPT, Expression.HAPPINESS), 1.0))
-    assert sorted(set(truth)) == [0, 1]
-
-
-def test_a_data_sets_framing_is_kept_whatever_the_margin(data: Path) -> None:
-    training = datasets.load(data)["Training"][:3]
-    assert np.array_equal(as_tensors(training, (48, 48), 0.0), training.images)
-    assert np.array_equal(as_tensors(training, (48, 48), 0.25), training.images)
-
-
 def test_a_description_is_read(run: Path) -> None:
-    description, heads = load_description(run / "model.toml")
-    assert (description.name, description.margin) == ("tiny", 0.0)
-    assert heads == models.HEADS
+    description = read_description(run / "model.toml")
+    assert (description.name, description.preprocess.margin, description.normalize) == ("tiny", 0.0, ())
+    assert description.heads == models.HEADS
+
+
+def test_the_file_beside_a_model_may_say_how_to_smooth(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    path.write_text("normalize = [0.5, 2]\n" + (run / "model.toml").read_text() + "\n[smoothing]\ndwell_s = 0.4\n")
+    description = read_description(path)
+    assert description.normalize == (0.5, 2.0)
+    metadata = description.metadata()
+    assert metadata.smoothing.dwell_s == 0.4
+    assert "normalize" not in metadata.to_table()

@@ -100,7 +100,7 @@ def test_the_arena_is_measured_by_running_the_model(tmp_path: Path) -> None:
     bundle = load_bundle(DEFAULT_MODEL)
     arena = microcontroller.measure_arena(bundle)
     assert arena is not None
-    assert arena.outputs == bundle.selftest_outputs.size
+    assert arena.outputs == bundle.selftest.outputs.size
     assert arena.equal >= 0.9 * arena.outputs and arena.largest_difference <= 2
     microcontroller.write_sources(bundle, tmp_path / "m.cc")
     assert re.search(rf"kArenaBytes = {arena.size_bytes};", (tmp_path / "m.h").read_text())

@@ -1,4 +1,4 @@
-"""The gate between float and int8: figures that must be right, and layers that are to blame."""
+"""The gate between float and int8, and the layers that are to blame."""
 
 from __future__ import annotations
 
@@ -12,30 +12,15 @@ from rich.console import Console
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from evaluation import datasets
 from export.convert import to_float, to_int8
+from export.flatbuffer import run_flatbuffer
 from export.layers import inspect_layers, noise_table
-from export.verify import compare, expected_calibration_error, fitted, refusals, reliability, run_flatbuffer
+from export.verify import compare, refusals
 from training import models
 
 
 @pytest.fixture(scope="module")
 def rows(data: Path) -> datasets.Dataset:
     return datasets.load(data)["Training"]
-
-
-def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:
-    # Ten answers at confidence 0.9 of which six are right, ten at 0.6 of which all are: (0.3 + 0.4) / 2.
-    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10, np.float32)
-    labels = np.array([0] * 6 + [1] * 4 + [0] * 10)
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.35, abs=1e-6)
-    count, confidence, accuracy = reliability(probabilities, labels)
-    assert count.sum() == 20
-    assert confidence[count > 0] == pytest.approx([0.6, 0.9])
-    assert accuracy[count > 0] == pytest.approx([1.0, 0.6])
-
-
-def test_certainty_and_indifference_have_a_bin() -> None:
-    probabilities = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
-    assert expected_calibration_error(probabilities, np.array([0, 1])) == pytest.approx(0.25)
 
 
 def logits_of(rows: datasets.Dataset, wrong: int) -> np.ndarray:
@@ -60,7 +45,7 @@ def test_the_gate_counts_points_and_agreement(rows: datasets.Dataset) -> None:
 
 def test_a_model_has_no_noise_against_itself() -> None:
     bundle = load_bundle(DEFAULT_MODEL)
-    layers = inspect_layers(bundle.model, bundle.model, bundle.selftest_inputs)
+    layers = inspect_layers(bundle.model, bundle.model, bundle.selftest.inputs)
     assert {layer.sqnr_db for layer in layers} == {60.0}
     assert {layer.lost_db for layer in layers} == {0.0}
     # 3x3 convolutions on 48x48 with 1 channel, stride 1, 24 filters: 48 * 48 * 24 * 9.
@@ -68,7 +53,7 @@ def test_a_model_has_no_noise_against_itself() -> None:
     assert first.macs == 48 * 48 * 24 * 9
     assert first.constants == 24 * 9 + 24 * 4
     assert first.activations is not None
-    assert sum(first.activations.counts) == 48 * 48 * 24 * len(bundle.selftest_inputs)
+    assert sum(first.activations.counts) == 48 * 48 * 24 * len(bundle.selftest.inputs)
     assert first.weights is not None
     assert sum(first.weights.counts) == 24 * 9
 
@@ -86,7 +71,7 @@ def test_the_layer_that_is_to_blame_is_named() -> None:
     kernel[0, 0, 0] += 100
     kernel[0, 0, 1] -= 100
     bad.kernel.assign(kernel)
-    tensors = load_bundle(DEFAULT_MODEL).selftest_inputs
+    tensors = load_bundle(DEFAULT_MODEL).selftest.inputs
     exact, coarse = to_float(model), to_int8(model, tensors, Console(stderr=True))
     logits = run_flatbuffer(exact, tensors, Console(stderr=True), "")
     assert np.allclose(logits, model.predict(tensors, verbose=0), atol=1e-3)
@@ -96,13 +81,3 @@ def test_the_layer_that_is_to_blame_is_named() -> None:
     console = Console(record=True, width=140)
     console.print(noise_table(layers, 1))
     assert "bad" in console.export_text()
-
-
-@pytest.mark.trains
-def test_the_temperature_restores_the_true_one(rows: datasets.Dataset, chance: np.random.Generator) -> None:
-    head = models.HEADS[1]
-    logits = chance.normal(0, 1, (len(rows) * 30, 7)).astype(np.float32)
-    labels = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from softmax(logits)
-    many = rows[np.tile(np.arange(len(rows)), 30)]
-    many = type(many)(many.images, labels.astype(np.int64), many.votes, many.also_in_training)
-    assert fitted(head, 2 * logits, many).temperature == pytest.approx(2, rel=0.08)

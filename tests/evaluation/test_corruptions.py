@@ -1,4 +1,4 @@
-"""Changed faces and scenes are what they say, and the command measures a bundle on them."""
+"""Corruptions and scenes are what they say, and the command measures a bundle on them."""
 
 from __future__ import annotations
 
@@ -13,45 +13,48 @@ import pytest
 from faces_csv import write_csvs
 
 import edge_fer
-from edge_fer.core import FaceBox
+from edge_fer.core import Detection, FaceBox
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.preprocess.alignment import EyeTilt
+from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.preprocess.alignment import EyeFinder
 from edge_fer.preprocess.face_tensor import face_tensor
-from evaluation import datasets, robustness
+from evaluation import corruptions, datasets
 from evaluation.__main__ import main
 from evaluation.model_card import wilson
 
 STRIP = cv2.imread(str(Path(edge_fer.__file__).parent / "data" / "average_faces.png"), cv2.IMREAD_GRAYSCALE)
 FACES = np.stack(np.hsplit(STRIP, 7))[..., np.newaxis]
+AS_IT_IS = Preprocessor(PreprocessSpec(), (48, 48))
+UPRIGHT = Preprocessor(PreprocessSpec(alignment="eyes"), (48, 48))
 
 
-@pytest.mark.parametrize("name", robustness.CHANGES)
-def test_every_change_gives_other_pictures_of_the_same_kind_and_the_same_again(name: str) -> None:
-    change = robustness.CHANGES[name]
+@pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
+def test_every_corruption_gives_other_images_of_the_same_kind_and_the_same_again(name: str) -> None:
+    corrupt = corruptions.CORRUPTIONS[name]
     before = FACES.copy()
-    changed = change(FACES)
-    assert (changed.shape, changed.dtype) == (FACES.shape, np.uint8)
-    assert not np.array_equal(changed, FACES)
-    assert np.array_equal(change(FACES), changed)
+    corrupted = corrupt(FACES)
+    assert (corrupted.shape, corrupted.dtype) == (FACES.shape, np.uint8)
+    assert not np.array_equal(corrupted, FACES)
+    assert np.array_equal(corrupt(FACES), corrupted)
     assert np.array_equal(FACES, before)
 
 
-def test_known_changes() -> None:
+def test_known_corruptions() -> None:
     dot = np.zeros((1, 48, 48, 1), np.uint8)
     dot[0, 10, 24] = 255
-    turned = robustness.CHANGES["tilted by 30 degrees"](dot)[0, ..., 0]
+    turned = corruptions.CORRUPTIONS["tilted by 30 degrees"](dot)[0, ..., 0]
     row, column = np.unravel_index(turned.argmax(), turned.shape)
     # 13.5 px above the centre, turned counter-clockwise: to the left by sin 30, up by cos 30.
     assert (row, column) == pytest.approx((23.5 - 13.5 * np.cos(np.pi / 6), 24 - 13.5 / 2), abs=1)
     steps = np.tile(np.arange(48, dtype=np.uint8) * 5, (1, 48, 1))[..., np.newaxis]
-    assert robustness.CHANGES["gamma 2"](steps)[0, 0, :3, 0].tolist() == [0, 0, 0]
-    assert robustness.CHANGES["gamma 0.5"](steps)[0, 0, 47, 0] == round(255 * (235 / 255) ** 0.5)
+    assert corruptions.CORRUPTIONS["gamma 2"](steps)[0, 0, :3, 0].tolist() == [0, 0, 0]
+    assert corruptions.CORRUPTIONS["gamma 0.5"](steps)[0, 0, 47, 0] == round(255 * (235 / 255) ** 0.5)
 
 
 def test_scenes_hold_the_face_where_they_say() -> None:
-    for scene, face in zip(robustness.scenes(FACES, 96, 0.0, seed=4), FACES[..., 0], strict=True):
-        assert scene.gray.shape == robustness.SCENE_HW
+    for scene, face in zip(corruptions.scenes(FACES, 96, 0.0, seed=4), FACES[..., 0], strict=True):
+        assert scene.gray.shape == corruptions.SCENE_HW
         x, y = int(scene.box.x), int(scene.box.y)
         middle = scene.gray[y + 24 : y + 72 : 2, x + 24 : x + 72 : 2].astype(int)
         assert np.abs(middle - face[12:36, 12:36]).mean() < 8
@@ -60,7 +63,7 @@ def test_scenes_hold_the_face_where_they_say() -> None:
 
 @pytest.mark.parametrize(("side_px", "tilt_deg"), [(64, 0.0), (96, 10.0), (160, -10.0)])
 def test_the_whole_crop_is_in_the_scene_up_to_its_corners(side_px: int, tilt_deg: float) -> None:
-    for scene, face in zip(robustness.scenes(FACES, side_px, tilt_deg, seed=4), FACES[..., 0], strict=True):
+    for scene, face in zip(corruptions.scenes(FACES, side_px, tilt_deg, seed=4), FACES[..., 0], strict=True):
         middle = (scene.box.x + side_px / 2 - 0.5, scene.box.y + side_px / 2 - 0.5)
         back = cv2.getRotationMatrix2D(middle, -tilt_deg, 48 / side_px)
         back[:, 2] += 23.5 - np.array(middle)
@@ -70,23 +73,23 @@ def test_the_whole_crop_is_in_the_scene_up_to_its_corners(side_px: int, tilt_deg
 
 
 def test_faces_in_scenes_are_found_and_a_blind_detector_finds_none() -> None:
-    found = robustness.found_tensors(CascadeDetector(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0, "none")
+    found = corruptions.found_tensors(CascadeDetector(), corruptions.scenes(FACES, 96, 0.0, seed=1), AS_IT_IS)
     assert sum(tensor is not None for tensor in found) >= len(FACES) - 1
     assert all(tensor is None or tensor.shape == (48, 48, 1) for tensor in found)
 
     class Elsewhere(CascadeDetector):
-        def detect(self, *_: object, **__: object) -> list[FaceBox]:
-            return [FaceBox(0, 0, 5, 5)]
+        def detect(self, *_: object, **__: object) -> list[Detection]:
+            return [Detection(FaceBox(0, 0, 5, 5))]
 
-    assert robustness.found_tensors(Elsewhere(), robustness.scenes(FACES, 96, 0.0, seed=1), 0.0, "none") == [
-        None
-    ] * len(FACES)
+    assert corruptions.found_tensors(Elsewhere(), corruptions.scenes(FACES, 96, 0.0, seed=1), AS_IT_IS) == [None] * len(
+        FACES
+    )
 
 
 def test_evaluation_turns_what_the_detector_found() -> None:
-    scenes = list(robustness.scenes(FACES, 160, 10.0, seed=4))
-    turned = robustness.found_tensors(CascadeDetector(), iter(scenes), 0.0, "eyes")
-    plain = robustness.found_tensors(CascadeDetector(), iter(scenes), 0.0, "none")
+    scenes = list(corruptions.scenes(FACES, 160, 10.0, seed=4))
+    turned = corruptions.found_tensors(CascadeDetector(), iter(scenes), UPRIGHT)
+    plain = corruptions.found_tensors(CascadeDetector(), iter(scenes), AS_IT_IS)
     pairs = [(a, b) for a, b in zip(plain, turned, strict=True) if a is not None and b is not None]
     assert pairs
     assert any(not np.array_equal(a, b) for a, b in pairs)
@@ -94,35 +97,35 @@ def test_evaluation_turns_what_the_detector_found() -> None:
 
 def test_training_sees_what_the_device_sees(tmp_path: Path) -> None:
     write_csvs(tmp_path, 20)
-    plain, turned = datasets.load(tmp_path)["PublicTest"], datasets.load(tmp_path, align="eyes")["PublicTest"]
+    plain, turned = datasets.load(tmp_path)["PublicTest"], datasets.load(tmp_path, alignment="eyes")["PublicTest"]
     whole = FaceBox(0, 0, 48, 48)
     for before, after in zip(plain.images[..., 0], turned.images, strict=True):
-        assert np.array_equal(face_tensor(before, whole, (48, 48), 0.0, EyeTilt()(before, whole)), after)
-    assert np.array_equal(datasets.aligned(FACES, "none", 0.0), FACES)
-    assert not np.array_equal(datasets.aligned(FACES, "eyes", 0.0), FACES)
+        assert np.array_equal(face_tensor(before, whole, (48, 48), 0.0, EyeFinder().tilt_deg(before, whole)), after)
+    assert np.array_equal(AS_IT_IS.crops(FACES), FACES)
+    assert not np.array_equal(UPRIGHT.crops(FACES), FACES)
 
 
 @pytest.mark.parametrize(
-    ("share", "n", "low", "high"), [(0.5, 100, 0.4038, 0.5962), (0.0, 20, 0.0, 0.1611), (1.0, 20, 0.8389, 1.0)]
+    ("fraction", "n", "low", "high"), [(0.5, 100, 0.4038, 0.5962), (0.0, 20, 0.0, 0.1611), (1.0, 20, 0.8389, 1.0)]
 )
-def test_wilsons_interval(share: float, n: int, low: float, high: float) -> None:
-    assert wilson(share, n) == pytest.approx((low, high), abs=1e-4)
+def test_wilsons_interval(fraction: float, n: int, low: float, high: float) -> None:
+    assert wilson(fraction, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_the_command_prints_and_writes_figures(tmp_path: Path, call: Callable[..., Any]) -> None:
+def test_the_command_prints_and_writes_metrics(tmp_path: Path, call: Callable[..., Any]) -> None:
     write_csvs(tmp_path, public=21)
-    out = tmp_path / "figures.json"
+    out = tmp_path / "metrics.json"
     card = tmp_path / "card.md"
     done = call(main, "--data", tmp_path, "--faces", "3", "--json", out, "--model-card", card)
     assert done.code == 0
     results = json.loads(out.read_text())
-    assert set(results["changed"]) == {"none", *robustness.CHANGES}
+    assert set(results["corruptions"]) == {"none", *corruptions.CORRUPTIONS}
     assert results["clean"]["fer2013"]["n"] == 21
-    assert results["changed"]["none"]["fer2013"] == results["clean"]["fer2013"]["accuracy"]
+    assert results["corruptions"]["none"]["fer2013"] == results["clean"]["fer2013"]["accuracy"]
     assert "neutral faces are called sad" in done.out
     text = card.read_text()
     assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
-    assert load_bundle(DEFAULT_MODEL).card.model_sha256 in text
+    assert load_bundle(DEFAULT_MODEL).metadata.model_sha256 in text
     assert "training/recipes/accurate.toml, seed 2; weights 70% of the way from where it began" in text
 
 

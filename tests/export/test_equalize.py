@@ -1,4 +1,4 @@
-"""Folding, equalisation and bias correction, on networks built to be bad."""
+"""Folding, equalization and bias correction, on networks built to be bad."""
 
 from __future__ import annotations
 
@@ -11,20 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from export.equalise import (
-    correct_bias,
-    equalise,
-    find_pairs,
-    fold_batch_norm,
-    input_range,
-    main,
-    output_range,
-)
 from keras import layers
 from rich.console import Console
 
 from export.convert import to_int8
-from export.verify import run_flatbuffer
+from export.equalize import equalize, find_pairs, input_range, main, output_range
+from export.flatbuffer import run_flatbuffer
+from export.fold import correct_bias, fold_batch_norm
 from training import models
 
 pytestmark = pytest.mark.trains
@@ -58,7 +51,7 @@ def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(uneven: keras.Model)
 
 def test_folding_does_not_touch_its_argument(uneven: keras.Model) -> None:
     before = [weights.copy() for weights in uneven.get_weights()]
-    equalise(uneven)
+    equalize(uneven)
     assert all(np.array_equal(old, new) for old, new in zip(before, uneven.get_weights(), strict=True))
 
 
@@ -91,8 +84,8 @@ def test_a_batch_norm_after_an_activation_stays() -> None:
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in fold_batch_norm(model).layers) == 1
 
 
-def test_equalising_keeps_the_outputs(uneven: keras.Model) -> None:
-    np.testing.assert_allclose(logits(equalise(uneven)), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
+def test_equalizing_keeps_the_outputs(uneven: keras.Model) -> None:
+    np.testing.assert_allclose(logits(equalize(uneven)), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
 
 
 def ratios(model: keras.Model, first: str, second: str) -> np.ndarray:
@@ -102,10 +95,10 @@ def ratios(model: keras.Model, first: str, second: str) -> np.ndarray:
     return output_range(before.kernel.numpy(), depthwise) / input_range(after.kernel.numpy())
 
 
-def test_equalised_channels_have_the_same_range_before_and_after(uneven: keras.Model) -> None:
+def test_equalized_channels_have_the_same_range_before_and_after(uneven: keras.Model) -> None:
     pairs, skipped = find_pairs(uneven)
     assert (len(pairs), skipped) == (5, [])
-    before, after = fold_batch_norm(uneven), equalise(uneven)
+    before, after = fold_batch_norm(uneven), equalize(uneven)
     for first, second in pairs:
         old, new = ratios(before, first, second), ratios(after, first, second)
         assert old.max() / old.min() > 3
@@ -118,9 +111,9 @@ def test_a_dead_channel_does_no_harm(uneven: keras.Model) -> None:
     kernel = stem.kernel.numpy()
     kernel[..., 0] = 0
     stem.kernel.assign(kernel)
-    equalised = equalise(model)
-    assert all(np.isfinite(weights).all() for weights in equalised.get_weights())
-    np.testing.assert_allclose(logits(equalised), logits(model), rtol=1e-3, atol=1e-3 * np.ptp(logits(model)))
+    equalized = equalize(model)
+    assert all(np.isfinite(weights).all() for weights in equalized.get_weights())
+    np.testing.assert_allclose(logits(equalized), logits(model), rtol=1e-3, atol=1e-3 * np.ptp(logits(model)))
 
 
 @pytest.mark.parametrize(
@@ -134,13 +127,13 @@ def test_a_dead_channel_does_no_harm(uneven: keras.Model) -> None:
         (lambda x: layers.Conv2D(4, 3, groups=2, name="grouped")(x), "grouped has groups"),
     ],
 )
-def test_what_cannot_be_equalised_is_skipped_with_the_reason(between: object, reason: str) -> None:
+def test_what_cannot_be_equalized_is_skipped_with_the_reason(between: object, reason: str) -> None:
     inputs = keras.Input((48, 48, 1))
     x = between(layers.Conv2D(2, 3, name="first")(inputs))  # type: ignore[operator]
     model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
     _, skipped = find_pairs(model)
     assert any(re.search(reason, line) for line in skipped), skipped
-    np.testing.assert_allclose(logits(equalise(model)), logits(model), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits(equalize(model)), logits(model), rtol=1e-4, atol=1e-4)
 
 
 def test_bias_correction_reduces_the_mean_error_of_a_bad_model(uneven: keras.Model) -> None:
@@ -163,7 +156,7 @@ def test_the_command_writes_a_model_with_its_description(
     assert done.code == 0
     assert "5 pairs" in done.out
     assert out.with_suffix(".toml").read_text() == models.description("x")
-    np.testing.assert_allclose(logits(keras.models.load_model(out)), logits(equalise(uneven)), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(logits(keras.models.load_model(out)), logits(equalize(uneven)), rtol=1e-4, atol=1e-3)
     done = call(main, tmp_path / "model.keras", "-o", out)
     assert done.code == 73
 

@@ -1,0 +1,56 @@
+"""Confidence against frequency, and the temperature between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_fer.core import Expression as E
+from edge_fer.model.spec import Head
+from evaluation import datasets
+from evaluation.calibration import expected_calibration_error, fit_temperature, reliability
+from evaluation.datasets import FER2013_LABELS
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:
+    # Ten answers at confidence 0.9 of which six are right, ten at 0.6 of which all are: (0.3 + 0.4) / 2.
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10, np.float32)
+    labels = np.array([0] * 6 + [1] * 4 + [0] * 10)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.35, abs=1e-6)
+    count, confidence, accuracy = reliability(probabilities, labels)
+    assert count.sum() == 20
+    assert confidence[count > 0] == pytest.approx([0.6, 0.9])
+    assert accuracy[count > 0] == pytest.approx([1.0, 0.6])
+
+
+def test_certainty_and_indifference_have_a_bin() -> None:
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
+    assert expected_calibration_error(probabilities, np.array([0, 1])) == pytest.approx(0.25)
+
+
+def test_a_confidence_on_a_border_belongs_to_the_lower_bin() -> None:
+    probabilities = np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
+    count, confidence, accuracy = reliability(probabilities, np.array([0, 1]), bins=4)
+    assert count.tolist() == [0, 1, 1, 0]
+    assert confidence.tolist() == [0, 0.5, 0.75, 0]
+    assert accuracy.tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.trains
+def test_the_temperature_restores_the_true_one(data: Path, chance: np.random.Generator) -> None:
+    head, rows = Head("fer2013", FER2013_LABELS), datasets.load(data)["Training"]
+    logits = chance.normal(0, 1, (len(rows) * 30, 7)).astype(np.float32)
+    labels = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)  # drawn from softmax(logits)
+    many = rows[np.tile(np.arange(len(rows)), 30)]
+    many = dataclasses.replace(many, fer2013=labels.astype(np.int64))
+    assert fit_temperature(head, 2 * logits, many).temperature == pytest.approx(2, rel=0.08)
+
+
+def test_without_a_label_the_temperature_stays(data: Path) -> None:
+    rows = datasets.load(data)["PublicTest"]
+    head = Head("mine", (E.CONTEMPT,), temperature=1.5)
+    rows = dataclasses.replace(rows, votes=np.zeros_like(rows.votes))
+    assert fit_temperature(head, np.zeros((len(rows), 1), np.float32), rows) is head
