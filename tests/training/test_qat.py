@@ -117,28 +117,26 @@ def test_weights_come_back_and_the_copy_can_be_saved(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.layers[2].kernel, wrapped[0].layer.kernel)
 
 
-BARS = 30.0  # what all logits of `bad` have in common
-
-
 def bad() -> keras.Model:
     """A network that knows each class of the data set by its bar, and that int8 with one scale a kernel makes dumb.
 
-    Seven units look at the place of a bar each, an eighth says 1 always. All logits get 30 from the eighth, and their
-    biases take that away again: in float nothing has happened. But the kernel's int8 step is 30 / 127 = 0.236 now, and
-    the 0.116 that each logit gets from its bar is less than half of it, so that it is rounded to 0.
+    Seven units look at the place of a bar each, an eighth says 100 always. All logits get 155 times that from the
+    eighth, and their biases take it away again: in float nothing has happened. But the kernel's int8 step is
+    155 / 127 = 1.22 now, and the 0.6 by which a bar raises its logit is less than half of it, so that it becomes 0.
+    In float the network is so sure (a bar is worth 0.6 * 60) that training would change nothing.
     """
     pixels = keras.Input((48, 48, 1))
     rows = keras.layers.AveragePooling2D((2, 48))(keras.layers.Rescaling(1 / 255)(pixels))
     units = keras.layers.ReLU()(keras.layers.Dense(8, name="bars")(keras.layers.Flatten()(rows)))
     model = keras.Model(pixels, keras.layers.Dense(15, name="logits")(units))
     places, columns = np.zeros((24, 8), np.float32), np.zeros((8, 15), np.float32)
-    columns[7] = BARS
+    columns[7] = 155
     for label, expression in enumerate(models.HEADS[1].labels):
-        places[:, label] = -1 / 20
-        places[3 * label : 3 * label + 4, label] = 1 / 4  # see faces_csv.pattern
-        columns[label, [models.HEADS[0].labels.index(expression), 8 + label]] = 0.116
-    model.get_layer("bars").set_weights([places, np.array([0] * 7 + [1], np.float32)])
-    model.get_layer("logits").set_weights([columns, np.full(15, -BARS, np.float32)])
+        places[:, label] = -5
+        places[3 * label : 3 * label + 4, label] = 25  # see faces_csv.pattern
+        columns[label, [models.HEADS[0].labels.index(expression), 8 + label]] = 0.6
+    model.get_layer("bars").set_weights([places, np.array([0] * 7 + [100], np.float32)])
+    model.get_layer("logits").set_weights([columns, np.full(15, -15500, np.float32)])
     return model
 
 
@@ -169,17 +167,17 @@ def test_fine_tuning_wins_back_what_int8_lost(
     assert np.ptp(per_tensor_int8(bad(), splits)) == 0  # the same for all classes and all faces: a seventh is right
     out, path = tmp_path / "qat", recipe({"batch_size": 20, "augment.shift": 0})
     arguments = ["qat", "--model", bad_path, "--recipe", path, "--data", data, "--per-tensor", "--run", out]
-    assert call(main, *arguments, "--epochs", "4", "--learning-rate", "0.002").code == 0
+    assert call(main, *arguments, "--epochs", "5", "--learning-rate", "0.004").code == 0
     model = keras.models.load_model(out / "model.keras")
     assert [type(layer) for layer in model.layers] == [type(layer) for layer in bad().layers]
-    # The right way is the same for all seeds: each logit's weight of its own bar has to grow by 2 %.
-    assert right(per_tensor_int8(model, splits)) > 0.7
+    # The way is the same for all seeds: what a bar is worth has to grow by 2 %. Ten seeds gave 0.86 to 1.
+    assert right(per_tensor_int8(model, splits)) > 0.5
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("recipe.toml", "run.json", "history.csv", "curves.png", "model.keras", "model.toml", "evaluation"),
     }
     facts = json.loads((out / "run.json").read_text())
-    assert facts["quantization_aware"] == {"epochs": 4, "learning_rate": 0.002, "per_channel": False}
+    assert facts["quantization_aware"] == {"epochs": 5, "learning_rate": 0.004, "per_channel": False}
     assert call(main, *arguments).code == 78
 
 
