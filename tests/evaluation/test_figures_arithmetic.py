@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,6 +80,27 @@ def test_figures_have_four_digits() -> None:
     assert (result["accuracy"], result["recall"]["a"], result["macro_f1"]) == (0.7143, 0.3333, 0.65)
 
 
+def test_one_face_is_enough() -> None:
+    assert figures.figures_of(np.array([[1, 0], [0, 0]]), ["a", "b"])["accuracy"] == 1.0
+    assert figures.mistaken(np.array([[0, 1], [0, 0]]), ["a", "b"], "a", "b") == 1.0
+
+
+def test_a_drawn_confusion_says_shares_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.append(self.axes[0]))
+    figures.plot_confusion(np.array([[3, 1], [0, 0]]), ["anger", "fear"], "mine", tmp_path / "x.png")
+    (axes,) = drawn
+    texts = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    assert texts[0, 0] == ("0.75\n3", "white")  # on the dark shade of a large share
+    assert texts[1, 0] == ("0.25\n1", "black")
+    assert texts[0, 1] == ("0.00\n0", "black")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["anger", "fear"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["anger", "fear"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert axes.get_title() == "mine: accuracy 75.00%, N = 4"
+
+
 @pytest.mark.parametrize(
     ("true", "taken_for", "share"), [("a", "b", 0.6667), ("a", "a", 0.3333), ("b", "a", 0.0), ("c", "a", 0.0)]
 )
@@ -102,7 +125,8 @@ def test_models_stand_side_by_side() -> None:
     worse = figures.evaluate_logits(np.array([[1, 0], [0, 1], [1, 0]], np.float32), data, heads)
     console = Console(record=True, width=120)
     console.print(figures.report({"float": good, "int8": worse}))
-    lines = [" ".join(line.replace("│", " ").split()) for line in console.export_text().splitlines()]
+    lines = [" ".join(line.replace("│", " ").replace("┃", " ").split()) for line in console.export_text().splitlines()]
+    assert "head pictures N float accuracy macro F1 int8 accuracy macro F1" in lines
     assert "two all 3 100.00% 1.000 66.67% 0.667" in lines
     assert "two not in Training 2 100.00% 1.000 50.00% 0.333" in lines
     assert "two recall: anger 100%, fear 50%" in lines
