@@ -157,6 +157,11 @@ def test_a_comparison_in_full() -> None:
     )
 
 
+def test_one_face_that_is_lost_is_all() -> None:
+    (comparison,) = compare("int8", logits_at([0.2]), logits_at([0.8]), rows([E.ANGER]), [PAIR])
+    assert (comparison.n, comparison.drop, comparison.agreement) == (1, 100.0, 0.0)
+
+
 def row(variant: str = "int8", drop: float = 0.0, agreement: float = 1.0) -> Comparison:
     return Comparison(variant, "pair", 1234, drop, agreement, 0.5, 0.2, 0.1)
 
