@@ -37,6 +37,21 @@ def test_it_is_followed_step_by_step() -> None:
     assert found.x == pytest.approx(BOX.x + 105, abs=2)
 
 
+def test_it_is_followed_downwards_and_back() -> None:
+    likeness = Likeness(Pyramid(TEXTURE), BOX)
+    for dy in (20, 40, 60, 80, 60, 40, 20, 0, -20):
+        found = likeness.find(Pyramid(moved(0, dy)), 0.8)
+        assert found is not None
+        assert (found.x, found.y) == pytest.approx((BOX.x, BOX.y + dy), abs=2)
+
+
+@pytest.mark.parametrize(("x", "y"), [(-9, -9), (0, 0), (419, 319)])
+def test_a_face_at_the_edge_is_found_where_it_is(x: float, y: float) -> None:
+    found = Likeness(Pyramid(TEXTURE), FaceBox(x, y, 90, 90)).find(Pyramid(TEXTURE), 0.99)
+    assert found is not None
+    assert (found.x, found.y) == pytest.approx((x, y), abs=0.5)
+
+
 def test_another_brightness_is_the_same_face() -> None:
     darker = (TEXTURE * 0.6).astype(np.uint8)
     assert Likeness(Pyramid(TEXTURE), BOX).find(Pyramid(darker), 0.9) is not None

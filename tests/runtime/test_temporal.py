@@ -171,6 +171,8 @@ def test_intensity_is_measured_against_neutral() -> None:
     assert intensity(mixed, Expression.ANGER) == pytest.approx(0.75)
     assert intensity(mixed, Expression.NEUTRAL) == 0
     assert intensity(Prediction({Expression.ANGER: 0.0, Expression.FEAR: 1.0}), Expression.ANGER) == 0
+    # A model that does not know neutral has nothing to measure against.
+    assert intensity(Prediction({Expression.ANGER: 0.4, Expression.FEAR: 0.6}), Expression.ANGER) == 1
 
 
 def test_valence_and_arousal_are_means_of_the_circumplex() -> None:
