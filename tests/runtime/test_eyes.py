@@ -45,6 +45,15 @@ def test_the_size_of_the_face_does_not_matter() -> None:
     assert EyeTilt()(twice, FaceBox(120, 120, 240, 240)) == pytest.approx(EyeTilt()(scene, BOX), abs=6)
 
 
+def test_what_lies_around_the_face_does_not_matter() -> None:
+    face = tilted(FACES[3, ..., 0], 12)[60:180, 60:180]
+    alone = EyeTilt()(face, FaceBox(0, 0, 120, 120))
+    assert alone == pytest.approx(12, abs=6)
+    crowd = np.tile(tilted(FACES[3, ..., 0], -12)[60:180, 60:180], (3, 3))
+    crowd[120:240, 120:240] = face
+    assert EyeTilt()(crowd, FaceBox(120, 120, 120, 120)) == alone
+
+
 @pytest.mark.parametrize(
     ("eyes", "tilt_deg"),
     [
