@@ -146,6 +146,7 @@ def test_a_detector_whose_cost_is_fixed_sees_the_whole_frame() -> None:
     search = FaceSearch(detector, 40, 0.5)
     (box,) = search.find(picture(300, width=200), 0.0, [])
     assert box.iou(FaceBox(300, 100, 200, 200)) > 0.85
+    assert detector.calls[0][0] == (480, 640)
 
 
 def test_the_same_frames_give_the_same_boxes(demo_frames: list[Frame]) -> None:
@@ -265,24 +266,47 @@ def test_a_face_that_fades_in_is_news_in_the_end() -> None:
     assert detector.calls != []
 
 
-def test_what_moves_beside_a_known_face_belongs_to_it() -> None:
-    def searched(columns: range) -> bool:
-        detector = Brightest()
-        search = FaceSearch(detector, 40, 0.5)
-        gray = picture(160, 160, 64)
-        for frame in range(20):
-            search.find(gray, frame / 30, [KnownFace(1, FaceBox(160, 160, 64, 64), 0)])
-        detector.calls.clear()
-        changed = sprinkled(gray, [(row, column) for row in (11, 12, 13) for column in columns])
-        for frame in range(20, 40):
-            search.find(changed, frame / 30, [KnownFace(1, FaceBox(160, 160, 64, 64), 0)])
-        return any(not expected for _, expected in detector.calls)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("column", "news"),
+    # It reaches from the middle of block 10 to that of 14; a quarter of its width around it is hair, or shoulders.
+    [(8, True), (9, False), (15, False), (16, True)],
+)
+def test_what_moves_beside_a_known_face_belongs_to_it(column: int, news: bool, turned: bool) -> None:
+    detector = Brightest()
+    search = FaceSearch(detector, 40, 0.5)
+    known = [KnownFace(1, FaceBox(168, 168, 64, 64), 0)]
+    gray = picture(168, 168, 64)
+    for frame in range(20):
+        search.find(gray, frame / 30, known)
+    detector.calls.clear()
+    changed = sprinkled(gray, [(column, row) if turned else (row, column) for row in (11, 12, 13)])
+    for frame in range(20, 40):
+        search.find(changed, frame / 30, known)
+    assert any(not expected for _, expected in detector.calls) == news
 
-    # The face takes columns 10 to 13 of the blocks; a quarter of its width around it is hair and shoulders.
-    assert not searched(range(14, 16))
-    assert not searched(range(9, 10))
-    assert searched(range(17, 20))
-    assert searched(range(5, 8))
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (300, 200)])
+def test_no_face_falls_between_two_slices(height: int, width: int) -> None:
+    slices = _slices((height, width), 40, whole=False)
+    for side in np.geomspace(40, min(height, width), 30).round(1).tolist():
+        fitting = [part for part in slices if part.min_px <= side <= part.max_px]
+        for left in np.arange(0, width - side, 1.5):
+            assert any(part.left <= left and left + side - 1 < part.right for part in fitting), (side, left)
+        for top in np.arange(0, height - side, 1.5):
+            assert any(part.top <= top and top + side - 1 < part.bottom for part in fitting), (side, top)
+
+
+def test_a_candidate_is_looked_at_again_at_its_own_size() -> None:
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    search.find(picture(None), 0.0, [])
+    detector.asked.clear()
+    assert search._near(KnownFace(0, FaceBox(200, 200, 90, 90), 0), expected=False) == []
+    ((_, min_px, max_px, expected, rough),) = detector.asked
+    # What looked like a face in a slice may be nearly twice as large as the face, or a little smaller.
+    assert (min_px, max_px) == pytest.approx((90 / 1.8, 90 * 1.3))
+    assert (expected, rough) == (False, False)
 
 
 @settings(max_examples=200, deadline=None)
