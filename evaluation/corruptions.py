@@ -157,10 +157,6 @@ def scenes(faces: Faces, side_px: int, tilt_deg: float, seed: int) -> Iterator[S
         yield Scene(gray, FaceBox(x, y, side_px, side_px))
 
 
-def _rotation(middle: float, degrees: float, scale: float) -> NDArray[np.float64]:
-    return np.asarray(cv2.getRotationMatrix2D((middle, middle), degrees, scale), np.float64)
-
-
 def found_tensors(detector: FaceDetector, drawn: Iterator[Scene], preprocessor: Preprocessor) -> list[Image | None]:
     """What the model gets to see of each scene through a detector; None where the face was not found.
 

@@ -47,6 +47,15 @@ def test_the_size_of_the_face_does_not_matter() -> None:
     )
 
 
+def test_what_lies_around_the_face_does_not_matter() -> None:
+    face = tilted(FACES[3, ..., 0], 12)[60:180, 60:180]
+    alone = EyeFinder()(face, FaceBox(0, 0, 120, 120))
+    assert alone == pytest.approx(12, abs=6)
+    crowd = np.tile(tilted(FACES[3, ..., 0], -12)[60:180, 60:180], (3, 3))
+    crowd[120:240, 120:240] = face
+    assert EyeFinder()(crowd, FaceBox(120, 120, 120, 120)) == alone
+
+
 @pytest.mark.parametrize(
     ("eyes", "tilt_deg"),
     [
@@ -58,6 +67,17 @@ def test_the_size_of_the_face_does_not_matter() -> None:
         ([(50, 40, 25), (70, 45, 25)], 0.0),  # too near to each other
         ([(10, 40, 25), (40, 45, 25)], 0.0),  # both on one side
         ([(30, 40, 25), (90, 50, 25), (95, 30, 60)], 9.46),  # the most even pair
+        ([(30, 40, 25), (90, 50, 25), (80, 60, 25)], 9.46),  # of two, the one about the middle
+        ([(30, 40, 25), (90, 50, 20), (95, 40, 25)], 0.0),  # and of nearly the same size
+        ([(30, 40, 30), (90, 50, 15)], 9.46),  # uneven, but the only one
+        ([(44, 40, 25), (76, 45, 25)], 8.88),  # 0.27 of a face apart
+        ([(45, 40, 25), (74, 45, 25)], 0.0),  # 0.24
+        ([(19, 40, 25), (101, 50, 25)], 6.95),  # 0.68
+        ([(17, 40, 25), (102, 50, 25)], 0.0),  # 0.71
+        ([(30, 20, 25), (90, 61, 25)], 34.35),
+        ([(30, 61, 25), (90, 20, 25)], -34.35),
+        ([(30, 20, 25), (90, 63, 25)], 0.0),  # 35.6 degrees
+        ([(80, 40, 25), (115, 45, 25)], 0.0),  # both on the other side
     ],
 )
 def test_which_eyes_make_a_pair(eyes: list[tuple[float, float, float]], tilt_deg: float) -> None:

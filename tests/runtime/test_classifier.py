@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,3 +137,62 @@ def test_a_working_edge_tpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(litert, "load_delegate", lambda runtime: "the delegate")
     assert TfliteClassifier(load_bundle(DEFAULT_MODEL), device="edgetpu").device == "edgetpu"
     assert used == [["the delegate"]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ([1, 48, 48, 3], np.uint8, r"takes uint8 \(1, 48, 48, 3\); edge-fer feeds"),
+        ([2, 48, 48, 1], np.uint8, r"takes uint8 \(2, 48, 48, 1\)"),
+        ([1, 48, 48], np.uint8, r"takes uint8 \(1, 48, 48\)"),
+        ([1, 48, 48, 1], np.float32, r"takes float32 \(1, 48, 48, 1\)"),
+    ],
+)
+def test_a_model_that_takes_something_else_is_refused(shape: list[int], dtype: type, message: str) -> None:
+    classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL))
+    classifier._input = {**classifier._input, "shape": np.array(shape), "dtype": dtype}
+    with pytest.raises(BundleError, match=message):
+        classifier._checked_shape()
+
+
+def test_logits_are_outputs_less_the_zero_point_times_the_scale() -> None:
+    classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL))
+    face = classifier.bundle.selftest.inputs[0]
+    raw = classifier._invoke(face).astype(np.float64)
+    classifier._output = {**classifier._output, "quantization": (0.25, -7)}
+    assert classifier.logits(face) == pytest.approx((raw + 7) / 4)
+    classifier._output = {**classifier._output, "quantization": (0.0, 0)}  # as float outputs have it
+    assert classifier.logits(face) == pytest.approx(raw)
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "message"),
+    [
+        (b"edgetpu-custom-op", UnavailableError, "is compiled for the Edge TPU, and there is none"),
+        (b"", BundleError, "cannot be loaded: Encountered unresolved custom op"),
+    ],
+)
+def test_a_model_for_the_edge_tpu_says_so_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, part: bytes, error: type[Exception], message: str
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("Encountered unresolved custom op: edgetpu-custom-op.\nSee the documentation")
+
+    runtime = ModuleType("runtime")
+    runtime.Interpreter = refuse  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "load_runtime", lambda: runtime)
+    bundle = load_bundle(DEFAULT_MODEL)
+    with pytest.raises(error, match=message):
+        TfliteClassifier(replace(bundle, model=bundle.model + part))
+
+
+def test_quiet_gives_stderr_back_and_keeps_no_file_open(capfd: pytest.CaptureFixture[str]) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    for _ in range(3):
+        os.write(2, b"before ")
+        with pytest.raises(KeyError), module.quiet():
+            os.write(2, b"chatter ")
+            raise KeyError
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before before before after"
+    assert set(Path("/proc/self/fd").iterdir()) <= before

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,21 @@ def test_pixels_of_this_version_do_not_change() -> None:
         digest.update(face_tensor(RAMP, box, (48, 48), margin=0.1))
     assert PREPROCESS_VERSION == 1
     assert digest.hexdigest() == "4814707658bd510cfb3639bf7b134513e8e486d4590b4513fdc06e7e7c821121"
+
+
+@pytest.mark.parametrize(("x", "left"), [(10.0, 10), (10.3, 10), (10.5, 11), (10.7, 11), (-0.4, 0)])
+def test_a_box_begins_at_the_nearest_pixel(x: float, left: int) -> None:
+    tensor = face_tensor(RAMP, FaceBox(x, 20, 48, 48), (48, 48), margin=0)
+    assert np.array_equal(tensor[..., 0], RAMP[20:68, left : left + 48])
+    tensor = face_tensor(RAMP, FaceBox(20, x, 48.4, 47.6), (48, 48), margin=0)
+    assert np.array_equal(tensor[..., 0], RAMP[left : left + 48, 20:68])
+
+
+@pytest.mark.parametrize(("tilt_deg", "turns"), [(90.0, 1), (180.0, 2), (-90.0, 3)])
+def test_a_quarter_turn_is_exact_and_about_the_middle(tilt_deg: float, turns: int) -> None:
+    """A face that lies on its right side, 90 degrees clockwise, is turned back counterclockwise."""
+    tensor = face_tensor(RAMP, FaceBox(30, 20, 48, 48), (48, 48), 0.0, tilt_deg)
+    assert np.array_equal(tensor[..., 0], np.rot90(RAMP[20:68, 30:78], turns))
 
 
 numbers = st.floats(-300, 400)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_fer.core import Detection, FaceBox, Frame, Image
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.detection.motion import RECHECK_S
-from edge_fer.detection.schedule import FaceSearch, KnownFace
+from edge_fer.detection.schedule import FaceSearch, KnownFace, _overlap
 
 
 @dataclass
@@ -154,6 +154,7 @@ def test_a_detector_whose_cost_is_fixed_sees_the_whole_frame() -> None:
     search = FaceSearch(detector, 40, 0.5)
     (box,) = boxes_of(search, picture(300, width=200), 0.0)
     assert box.iou(FaceBox(300, 100, 200, 200)) > 0.85
+    assert detector.calls[0][0] == (480, 640)
 
 
 def test_the_same_frames_give_the_same_boxes(demo_frames: list[Frame]) -> None:
@@ -241,3 +242,238 @@ def test_a_moving_known_face_is_no_motion() -> None:
         (box,) = boxes_of(search, picture(100 + 3 * frame), frame / 30, [known])
     # What it uncovers was seen before it came.
     assert [shape for shape, expected in detector.calls if not expected] == []
+
+
+def test_a_face_that_was_missed_and_sits_still_is_found_two_seconds_later() -> None:
+    """Nothing moves, so that nothing but the second look at a still slice can bring it."""
+    detector = Brightest(blind=True)
+    search = FaceSearch(detector, 40, 0.5)
+    assert search.find(picture(300), 0.0, []) == []
+    detector.blind = False
+    found_s = next(frame / 30 for frame in range(1, 150) if search.find(picture(300), frame / 30, []))
+    # All slices are due at once then, and are worked off within the time of a new face.
+    assert 1.5 < found_s <= 2.0 + 0.5 + 0.1
+
+
+@pytest.mark.parametrize("levels", [8, -8, 12])
+def test_a_faint_face_is_news(levels: int) -> None:
+    gray = np.random.default_rng(3).integers(20, 120, (480, 640)).astype(np.uint8)
+    face = np.s_[160:224, 160:224]
+    after = gray.copy()
+    after[face] = after[face].astype(np.int16) + levels
+    assert searched_sizes(gray, after) != []
+
+
+def test_a_face_that_fades_in_is_news_in_the_end() -> None:
+    detector = Brightest()
+    search = FaceSearch(detector, 40, 0.5)
+    gray = np.full((480, 640), 60, np.uint8)
+    search.find(gray, 0.0, [])
+    detector.calls.clear()
+    for frame in range(1, 50):
+        gray[160:224, 160:224] = 60 + frame // 3  # a third of a level a frame: 3 in the 0.3 s of a turn
+        search.find(gray, frame / 30, [])
+    assert detector.calls != []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("column", "news"),
+    # It reaches from the middle of block 10 to that of 14; a quarter of its width around it is hair, or shoulders.
+    [(8, True), (9, False), (15, False), (16, True)],
+)
+def test_what_moves_beside_a_known_face_belongs_to_it(column: int, news: bool, turned: bool) -> None:
+    detector = Brightest()
+    search = FaceSearch(detector, 40, 0.5)
+    known = [KnownFace(1, FaceBox(168, 168, 64, 64), 0)]
+    gray = picture(168, 168, 64)
+    for frame in range(20):
+        search.find(gray, frame / 30, known)
+    detector.calls.clear()
+    changed = sprinkled(gray, [(column, row) if turned else (row, column) for row in (11, 12, 13)])
+    for frame in range(20, 40):
+        search.find(changed, frame / 30, known)
+    assert any(not expected for _, expected in detector.calls) == news
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (300, 200)])
+def test_no_face_falls_between_two_slices(height: int, width: int) -> None:
+    slices = _slices((height, width), 40, whole=False)
+    for side in np.geomspace(40, min(height, width), 30).round(1).tolist():
+        fitting = [part for part in slices if part.min_px <= side <= part.max_px]
+        for left in np.arange(0, width - side, 1.5):
+            assert any(part.left <= left and left + side - 1 < part.right for part in fitting), (side, left)
+        for top in np.arange(0, height - side, 1.5):
+            assert any(part.top <= top and top + side - 1 < part.bottom for part in fitting), (side, top)
+
+
+def test_a_candidate_is_looked_at_again_at_its_own_size() -> None:
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    search.find(picture(None), 0.0, [])
+    detector.asked.clear()
+    assert search._near(KnownFace(0, FaceBox(200, 200, 90, 90), 0), expected=False) == []
+    ((_, min_px, max_px, expected, coarse),) = detector.asked
+    # What looked like a face in a slice may be nearly twice as large as the face, or a little smaller.
+    assert (min_px, max_px) == pytest.approx((90 / 1.8, 90 * 1.3))
+    assert (expected, coarse) == (False, False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(60, 1200), st.integers(60, 1600), st.floats(20, 80), st.tuples(*[st.floats(0, 1)] * 3))
+def test_every_face_lies_whole_in_a_slice_of_its_size(
+    height: int, width: int, smallest: float, place: tuple[float, float, float]
+) -> None:
+    shorter = min(height, width)
+    slices = _slices((height, width), smallest, whole=False)
+    if smallest >= shorter:
+        assert slices == []
+        return
+    side = smallest + place[0] * (shorter - smallest)
+    left, top = place[1] * (width - side), place[2] * (height - side)
+    assert any(
+        part.min_px <= side <= part.max_px
+        # A tile begins and ends at whole pixels.
+        and part.left <= left + 1e-6
+        and part.top <= top + 1e-6
+        and part.right > left + side - 1 - 1e-6
+        and part.bottom > top + side - 1 - 1e-6
+        for part in slices
+    )
+    for part in slices:
+        assert 0 <= part.left < part.right <= width and 0 <= part.top < part.bottom <= height
+        # Neither so large that it costs what a whole frame costs, nor so small that its overlap is most of it.
+        tile_wh = part.right - part.left, part.bottom - part.top
+        overlap = part.max_px + 1
+        for tile, whole, faces in zip(tile_wh, (width, height), (7, 6), strict=True):
+            assert tile <= 1.5 * faces * part.min_px + overlap
+            assert tile >= min(whole, 0.66 * faces * part.min_px)
+    sizes = [part.min_px for part in slices]
+    assert sizes == sorted(sizes, reverse=True)  # large faces first
+    assert max(part.max_px for part in slices) >= shorter
+
+
+@pytest.mark.parametrize(
+    ("other", "share"),
+    [
+        (FaceBox(0, 0, 40, 40), 1.0),
+        (FaceBox(10, 10, 20, 20), 1.0),  # a face within a face
+        (FaceBox(20, 0, 40, 40), 0.5),
+        (FaceBox(30, 30, 40, 20), 1 / 8),  # 10 x 10 of 40 x 20
+        (FaceBox(40, 0, 40, 40), 0.0),
+        (FaceBox(-80, 0, 160, 30), 1.0 * 40 * 30 / 1600),
+    ],
+)
+def test_overlap_is_the_share_of_the_smaller_box(other: FaceBox, share: float) -> None:
+    assert _overlap(FaceBox(0, 0, 40, 40), other) == pytest.approx(share)
+    assert _overlap(other, FaceBox(0, 0, 40, 40)) == pytest.approx(share)
+
+
+@dataclass
+class Scripted:
+    """Gives the same boxes of the frame whatever it is shown, and writes down what it is asked."""
+
+    faces: list[FaceBox]
+    slow_on_large: bool = True
+    enough_px: float = 28.0
+    asked: list[tuple[Image, float, float, bool, bool]] = field(default_factory=list)
+
+    def detect(
+        self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
+    ) -> list[FaceBox]:
+        self.asked.append((gray.copy(), min_px, max_px, expected, coarse))
+        return self.faces
+
+
+def test_of_two_faces_in_its_window_a_known_face_is_the_nearer_one() -> None:
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    search.find(picture(None), 0.0, [])
+    # The window of a face at (200, 100) begins at (179, 79).
+    detector.faces = [FaceBox(45, 21, 60, 60), FaceBox(25, 21, 60, 60)]
+    found = search.find(picture(None), 1 / 30, [KnownFace(1, FaceBox(200, 100, 60, 60), 0)])
+    assert found == [FaceBox(204, 100, 60, 60)]
+
+
+@pytest.mark.parametrize(
+    ("misses", "windows"),
+    [(0, [(102, 1.3, False), (132, 1.43, False)]), (1, [(132, 1.43, False)]), (2, [(162, 1.56, True)])],
+)
+@pytest.mark.parametrize("more", [0, 5])
+def test_with_every_miss_the_window_is_wider_up_to_a_limit(
+    misses: int, windows: list[tuple[int, float, bool]], more: int
+) -> None:
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    search.find(picture(None), 0.0, [])
+    detector.asked.clear()
+    search.find(picture(None), 1 / 30, [KnownFace(1, FaceBox(200, 200, 60, 60), misses + (more if misses == 2 else 0))])
+    assert len(detector.asked) == len(windows)
+    for (gray, min_px, max_px, expected, coarse), (side, spread, fast) in zip(detector.asked, windows, strict=True):
+        assert expected
+        assert gray.shape == pytest.approx((side, side), abs=1)
+        assert (min_px, max_px) == pytest.approx((60 / spread, 60 * spread))
+        assert coarse == fast
+
+
+def test_a_known_face_is_not_looked_for_at_sizes_far_below_the_smallest() -> None:
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    search.find(picture(None), 0.0, [])
+    detector.asked.clear()
+    search.find(picture(None), 1 / 30, [KnownFace(1, FaceBox(200, 200, 36, 36), 1)])
+    assert [(min_px, max_px) for _, min_px, max_px, _, _ in detector.asked] == [
+        (pytest.approx(0.8 * 40), pytest.approx(36 * 1.43))
+    ]
+
+
+@pytest.mark.parametrize(("shape", "smallest_px"), [((480, 640), 40), ((2000, 3000), 100), ((3000, 2000), 100)])
+def test_the_smallest_face_of_a_large_picture_is_a_twentieth_of_its_shorter_side(
+    shape: tuple[int, int], smallest_px: float
+) -> None:
+    detector = Scripted([])
+    FaceSearch(detector, 40, 0.5).still(np.zeros(shape, np.uint8))
+    assert [min_px for _, min_px, *_ in detector.asked] == [smallest_px]
+
+
+def _scale(smallest_px: float) -> int:
+    """How often a part is halved in which a detector of 28 pixels looks for faces of this size."""
+    return 2 ** max(0, int(math.log2(smallest_px / 28)))
+
+
+@pytest.mark.parametrize("box", [(192, 96, 64, 64), (96, 64, 256, 256), (-16, -32, 64, 64), (608, 448, 64, 64)])
+def test_known_faces_are_painted_over_where_new_ones_are_looked_for(box: tuple[int, int, int, int]) -> None:
+    x, y, w, h = box
+    gray = np.full((480, 640), 60, np.uint8)
+    gray[max(0, y) : y + h, max(0, x) : x + w] = 255
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    # The search of the whole first frame has tiles of all sizes; the known face is found where it is.
+    search._near = lambda face, **_: [FaceBox(*box)]  # type: ignore[method-assign]
+    search.find(gray, 0.0, [KnownFace(1, FaceBox(*box), 0)])
+    assert gray.max() == 255  # in copies
+    parts = _slices((480, 640), 40, whole=False)
+    assert len(parts) == len(detector.asked) >= 8
+    for part, (tile, *_) in zip(parts, detector.asked, strict=True):
+        scale = _scale(part.min_px)
+        left, right = (min(max(side, part.left // scale * scale), part.right) for side in (x, x + w))
+        top, bottom = (min(max(side, part.top // scale * scale), part.bottom) for side in (y, y + h))
+        assert set(np.unique(tile)) <= {60, 128}
+        assert (tile == 128).sum() == (right - left) // scale * ((bottom - top) // scale)
+
+
+def test_a_box_of_a_slice_lies_where_it_was_seen() -> None:
+    """At every level of the pyramid: the second look, at the face's own size, is around the same place."""
+    detector = Scripted([])
+    search = FaceSearch(detector, 40, 0.5)
+    seen: list[FaceBox] = []
+    search._near = lambda face, **_: seen.append(face.box) or []  # type: ignore[method-assign, func-returns-value]
+    detector.faces = [FaceBox(3, 5, 30, 30)]
+    search.find(picture(None), 0.0, [])
+    parts = _slices((480, 640), 40, whole=False)
+    scales = [_scale(part.min_px) for part in parts]
+    assert {1, 2, 4, 8} <= set(scales)
+    assert seen == [
+        FaceBox((3 + part.left // scale) * scale, (5 + part.top // scale) * scale, 30 * scale, 30 * scale)
+        for part, scale in zip(parts, scales, strict=True)
+    ]

@@ -126,11 +126,53 @@ def test_doubt_has_a_reason(confidence: float, quality: Quality, why: str | None
     assert uncertainty(confidence, quality, Smoothing()) == why
 
 
+def test_what_is_just_good_enough_is_not_doubted() -> None:
+    limits = Smoothing()
+    least = Quality(round(limits.min_size_px), limits.min_blur, limits.min_brightness)
+    assert doubt(limits.min_confidence, least, limits) is None
+
+
+def test_the_first_frame_may_have_any_time() -> None:
+    steady = ExpressionFilter(PLAIN)
+    steady.update(CALM, 50.0)
+    assert (steady.expression, steady.prediction, steady.stable_ms) == (Expression.NEUTRAL, CALM, 0.0)
+    steady.update(GLAD, 50.2)
+    assert steady.prediction.probabilities[Expression.NEUTRAL] == pytest.approx(0.1 + 0.8 / math.e)
+
+
+def test_after_a_change_the_next_one_takes_as_long() -> None:
+    steady = ExpressionFilter(Smoothing(time_constant_s=1e-9, hysteresis=0.2, dwell_s=0.2))
+    seen = []
+    for frame in range(30):
+        steady.update(CALM if frame < 5 or frame >= 15 else GLAD, frame / 20)
+        seen.append(steady.expression is Expression.HAPPINESS)
+    # A lead counts from the frame before that shows it: four frames of 0.05 s are the dwell of 0.2 s.
+    assert seen == [False] * 8 + [True] * 10 + [False] * 12
+
+
+def test_a_lead_that_ends_before_its_time_is_forgotten() -> None:
+    steady = ExpressionFilter(Smoothing(time_constant_s=1e-9, hysteresis=0.2, dwell_s=0.2))
+    for frame in range(60):
+        steady.update(CALM if frame % 4 == 0 else GLAD, frame / 20)  # never ahead for more than 0.15 s
+        assert steady.expression is Expression.NEUTRAL
+
+
+def test_time_that_runs_backwards_counts_as_none() -> None:
+    steady = ExpressionFilter(PLAIN)
+    steady.update(CALM, 1.0)
+    steady.update(CALM, 2.0)
+    steady.update(GLAD, 1.5)
+    assert steady.prediction == CALM
+    assert steady.stable_ms == pytest.approx(1000)
+
+
 def test_intensity_is_measured_against_neutral() -> None:
     mixed = Prediction({Expression.NEUTRAL: 0.2, Expression.ANGER: 0.6, Expression.FEAR: 0.2})
     assert intensity(mixed, Expression.ANGER) == pytest.approx(0.75)
     assert intensity(mixed, Expression.NEUTRAL) == 0
     assert intensity(Prediction({Expression.ANGER: 0.0, Expression.FEAR: 1.0}), Expression.ANGER) == 0
+    # A model that does not know neutral has nothing to measure against.
+    assert intensity(Prediction({Expression.ANGER: 0.4, Expression.FEAR: 0.6}), Expression.ANGER) == 1
 
 
 def test_valence_and_arousal_are_means_of_the_circumplex() -> None:
@@ -138,3 +180,22 @@ def test_valence_and_arousal_are_means_of_the_circumplex() -> None:
     happy, arousal = valence_arousal(GLAD)
     assert (happy, arousal) == pytest.approx((0.81, 0.36))
     assert valence_arousal(Prediction({Expression.SADNESS: 1.0}))[0] < 0
+
+
+@pytest.mark.parametrize(
+    ("expression", "place"),
+    [
+        (Expression.NEUTRAL, (0.0, 0.0)),
+        (Expression.HAPPINESS, (0.9, 0.4)),
+        (Expression.SURPRISE, (0.2, 0.8)),
+        (Expression.SADNESS, (-0.8, -0.4)),
+        (Expression.ANGER, (-0.6, 0.7)),
+        (Expression.DISGUST, (-0.7, 0.3)),
+        (Expression.FEAR, (-0.6, 0.8)),
+        (Expression.CONTEMPT, (-0.6, 0.2)),
+    ],
+)
+def test_places_on_the_circumplex_do_not_change(expression: Expression, place: tuple[float, float]) -> None:
+    """Golden: when this fails, the same face has another valence in the events of this version than in older ones."""
+    assert valence_arousal(Prediction({expression: 1.0})) == place
+    assert math.hypot(*place) <= 1

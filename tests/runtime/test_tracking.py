@@ -55,6 +55,43 @@ def test_a_short_gap_is_bridged_and_a_long_one_ends_the_track() -> None:
     assert numbers(current) == [2]
 
 
+@pytest.mark.parametrize(
+    ("moved", "same"),
+    [(20, True), (50, True), (60, True), (75, False), (100, False)],  # overlaps of 0.67, 0.33, 0.25, 0.14 and 0
+)
+def test_a_quarter_of_overlap_keeps_a_track_and_a_seventh_does_not(moved: float, same: bool) -> None:
+    tracks = tracker()
+    tracks.update([at(0)], 0.0)
+    current, ended = tracks.update([at(moved)], 0.1)
+    assert numbers(current) == ([1] if same else [2])
+    assert ended == []
+    assert len(tracks.known()) == (1 if same else 2)
+
+
+def test_a_face_that_swings_to_and_fro_by_half_its_width_stays_one_track() -> None:
+    tracks = tracker()
+    for frame in range(30):
+        current, _ = tracks.update([at(50 * (frame % 2))], frame / 15)
+        assert numbers(current) == [1]
+
+
+@pytest.mark.parametrize(("later_s", "gone"), [(0.5, False), (0.51, True), (-0.5, False), (-0.51, True)])
+def test_half_a_second_without_a_face_is_a_gap_and_more_is_its_end(later_s: float, gone: bool) -> None:
+    tracks = tracker()
+    tracks.update([at(0)], 10.0)
+    _, ended = tracks.update([], 10.0 + later_s)
+    assert numbers(ended) == ([1] if gone else [])
+
+
+def test_misses_are_counted_frame_by_frame() -> None:
+    tracks = tracker()
+    tracks.update([at(0), at(500)], 0.0)
+    for frame in range(1, 4):
+        tracks.update([at(500)], frame / 10)
+        assert [face.misses for face in tracks.known()] == [frame, 0]
+    assert [face.key for face in tracks.known()] == [1, 2]
+
+
 def test_end_all() -> None:
     tracks = tracker()
     tracks.update(found(at(0), at(500)), 0.0)
@@ -129,6 +166,29 @@ def test_a_still_box_trembles_less() -> None:
         raw.append((x, y, width))
         smooth.append((box.x, box.y, box.w))
     assert (np.std(smooth[30:], axis=0) < 0.7 * np.std(raw[30:], axis=0)).all()
+
+
+def test_the_filter_is_that_of_its_paper() -> None:
+    """Worked out by hand from Casiez et al., eq. 1 to 5: 2 Hz at rest, 4 Hz more for each width a second."""
+    steadied = BoxFilter()
+    assert steadied.update(at(0), 0.0) == at(0)
+    # 10 pixels in 0.1 s are a width a second; of it 0.5569 is believed at first. 2 + 4 * 0.5569 = 4.2274 Hz, at which
+    # 1 / (1 + 1 / (2 pi 4.2274 0.1)) = 0.7265 of the way is made.
+    box = steadied.update(at(10), 0.1)
+    assert (box.x, box.y, box.w, box.h) == pytest.approx((7.265, 0, 100, 100), abs=0.002)
+    # The face stands still now. Left are 2.735 pixels, 0.2735 widths a second: a speed of 0.5569 + 0.5569 * (0.2735 -
+    # 0.5569) = 0.3991, hence 3.5963 Hz and 0.6932 of the way.
+    box = steadied.update(at(10), 0.2)
+    assert box.x == pytest.approx(7.265 + 0.6932 * 2.735, abs=0.002)
+
+
+def test_the_middle_stays_while_a_face_comes_nearer() -> None:
+    steadied = BoxFilter()
+    for frame in range(20):
+        width = 100 + 4 * frame
+        box = steadied.update(FaceBox(300 - width / 2, 200 - 0.6 * width, width, 1.2 * width), frame / 30)
+        assert (box.x + box.w / 2, box.y + box.h / 2) == pytest.approx((300, 200))
+    assert 100 < box.w < width
 
 
 def test_a_moving_box_does_not_lag() -> None:

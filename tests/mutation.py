@@ -1,0 +1,152 @@
+"""Mutation testing: change the code in one place after another, and see whether a test fails.
+
+    python tests/mutation.py                                 # all modules, 100 changes of each
+    python tests/mutation.py edge_fer/search.py --most 0     # one of them, every change
+
+mutmut leaves constants outside functions alone, where this project's thresholds stand; cosmic-ray changes numbers by 1
+and starts Python for every change, which is dear with TensorFlow. This imports the libraries once and forks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import importlib
+import os
+import random
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+TARGETS = {
+    "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_eyes runtime/test_events",
+    "edge_fer/search.py": "runtime/test_search runtime/test_recognizer",
+    "edge_fer/tracking.py": "runtime/test_tracking runtime/test_recognizer",
+    "edge_fer/temporal.py": "runtime/test_temporal runtime/test_events",
+    "edge_fer/likeness.py": "runtime/test_likeness runtime/test_search",
+    "edge_fer/eyes.py": "runtime/test_eyes",
+    "edge_fer/bundle.py": "runtime/test_bundle",
+    "edge_fer/classifier.py": "runtime/test_classifier",
+    "edge_fer/preprocess.py": "runtime/test_preprocess runtime/test_eyes",
+    "edge_fer/events.py": "runtime/test_events",
+    "evaluation/figures.py": "evaluation/test_figures evaluation/test_figures_arithmetic",
+    "export/verify.py": "export/test_arithmetic export/test_verify",
+    "export/equalise.py": "export/test_arithmetic export/test_equalise",
+    "export/convert.py": "export/test_arithmetic export/test_export",
+}
+OPERATORS: dict[type[ast.AST], type[Any]] = {
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
+    **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And},
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult},
+    **{ast.Pow: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd},
+}
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "floor": "ceil", "ceil": "floor"}
+
+
+def changed(node: ast.AST) -> Iterator[ast.AST]:
+    """What could stand in the place of a node."""
+    fields: list[dict[str, Any]] = []
+    match node:
+        case ast.Constant(value=bool(value)):
+            fields = [{"value": not value}]
+        case ast.Constant(value=int(value)) if value < 5:
+            fields = [{"value": value + 1}]
+        case ast.Constant(value=int(value) | float(value)):
+            fields = [{"value": value * 2 or 1.0}, {"value": type(value)(value / 2)}][: 2 if value else 1]
+        case ast.Compare(ops=ops):
+            fields = [{"ops": [*ops[:i], OPERATORS[type(op)](), *ops[i + 1 :]]} for i, op in enumerate(ops)]
+        case ast.BoolOp(op=op) | ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in OPERATORS:
+            fields = [{"op": OPERATORS[type(op)]()}]
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name in NAMES:
+            fields = [{"id" if isinstance(node, ast.Name) else "attr": NAMES[name]}]
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
+            fields = [{"value": ast.Constant(None)}]
+        case ast.If(test=ast.Name() | ast.Call() | ast.Attribute() as test):
+            fields = [{"test": ast.UnaryOp(ast.Not(), test)}]
+        case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=operand):
+            yield operand
+    for values in fields:
+        new = copy.copy(node)
+        vars(new).update(values)
+        yield new
+    match node:
+        case ast.Expr(ast.Call()) | ast.Assign([ast.Attribute() | ast.Subscript()]) | ast.AugAssign() | ast.Delete():
+            yield ast.Pass()
+        case ast.Break() | ast.Continue():
+            yield ast.Pass()
+
+
+def places(parent: ast.AST) -> Iterator[tuple[Any, Any, ast.AST]]:
+    """Every node below another, and where it hangs. Messages are left out: no test should hang on their words."""
+    for name, value in ast.iter_fields(parent):
+        for key, child in enumerate(value) if isinstance(value, list) else [(name, value)]:
+            wanted = isinstance(child, ast.AST) and not isinstance(child, ast.Raise | ast.JoinedStr)
+            if wanted and name not in ("annotation", "returns", "decorator_list"):
+                yield value if isinstance(value, list) else vars(parent), key, child
+                yield from places(child)
+
+
+def changes(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """Every change of a module: its line, what it is, and the code of the whole."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for holder, key, node in list(places(tree)):
+        for new in changed(node):
+            holder[key] = new
+            code = compile(ast.fix_missing_locations(tree), str(path), "exec", dont_inherit=True)
+            was, now = (" ".join(ast.unparse(one).split())[:90] for one in (node, new))
+            yield getattr(node, "lineno", 0), f"{was}  ->  {now}", code
+            holder[key] = node
+
+
+def run(path: Path, code: Any, tests: list[str], limit_s: int) -> tuple[bool, float]:
+    """Whether the tests pass, in a child process, when a module has this code; and the processor time they took."""
+    if child := os.fork():
+        _, status, used = os.wait4(child, 0)
+        return status == 0, used.ru_utime + used.ru_stime
+    resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))  # the change may have made a loop endless
+    resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    get_code = SourceFileLoader.get_code
+    SourceFileLoader.get_code = lambda self, name: (  # type: ignore[method-assign]
+        code if self.get_filename(name) == str(path) else get_code(self, name)
+    )
+    hypothesis.settings.register_profile("first", database=None, phases=[hypothesis.Phase.generate])
+    hypothesis.settings.load_profile("first")
+    options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    with tempfile.TemporaryDirectory() as folder:
+        result = pytest.main([*options, f"--basetemp={folder}/t", *tests])
+    os._exit(int(result))
+
+
+def main() -> None:
+    """Print the changes that no test notices, and a row of a table for each module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("module", nargs="*", default=list(TARGETS), help="files to change; default: all there are")
+    parser.add_argument("--most", type=int, default=100, help="changes of a file, drawn by chance; 0 for all")
+    args = parser.parse_args()
+    sys.path.insert(0, str(Path.cwd()))
+    importlib.import_module("keras" if any(module.startswith("export") for module in args.module) else "cv2")
+    for module in args.module:
+        path, tests = Path(module).resolve(), [f"tests/{name}.py" for name in TARGETS[module].split()]
+        passed, used_s = run(path, compile(path.read_bytes(), str(path), "exec"), tests, 600)
+        if not passed:
+            sys.exit(f"{module}: its tests fail as it stands.")
+        found, limit_s = list(changes(path)), 5 + round(2 * used_s)
+        tried = sorted(random.Random(0).sample(found, min(args.most or len(found), len(found))), key=lambda one: one[0])
+        missed = [f"{module}:{line}: {what}" for line, what, code in tried if run(path, code, tests, limit_s)[0]]
+        hits = len(tried) - len(missed)
+        row = f"| `{module}` | {len(found)} | {len(tried)} | {hits} | {hits / len(tried):.0%} |"
+        print(*missed, row, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
