@@ -16,8 +16,8 @@ from rich.console import Console
 from edge_fer.errors import DataError
 from evaluation import datasets
 from export.convert import to_int8
-from export.fold import fold_batch_norm
 from export.flatbuffer import run_flatbuffer
+from export.fold import fold_batch_norm
 from training import models
 from training.__main__ import main
 from training.qat import (
