@@ -27,7 +27,7 @@ from edge_fer.threads import OneThread
 from edge_fer.tracking import Track, Tracker
 
 SAME_CROP = 3.0
-"""Mean difference of two crops, in grey levels, below which the second keeps the prediction of the first."""
+"""Mean difference of two crops, in gray levels, below which the second keeps the prediction of the first."""
 OTHER_CROP = 8.0
 """One from which the second is classified at once: so much changes with an expression that is cut to another."""
 CLASSIFY_S = 0.06
@@ -107,7 +107,7 @@ class Recognizer:
         """Find the faces of a frame and tell what they express.
 
         Args:
-            frame: a ``Frame``, or an image that stands alone: uint8 (height, width) grey or (height, width, 3) BGR,
+            frame: a ``Frame``, or an image that stands alone: uint8 (height, width) gray or (height, width, 3) BGR,
                 as ``cv2.imread`` gives it. An array is never continued: for a stream give ``Frame`` with times, or use
                 ``stream``.
 

@@ -29,7 +29,7 @@ exit codes:
 
 def add_run(verbs: Verbs) -> None:
     """Add the verb."""
-    run = add_verb(verbs, "run", "recognise expressions in a camera, video, picture or folder", EXAMPLES)
+    run = add_verb(verbs, "run", "recognize expressions in a camera, video, picture or folder", EXAMPLES)
     run.add_argument(
         "--camera",
         metavar="SOURCE",

@@ -31,7 +31,7 @@ class Layout:
         grids: cells along a side, and anchors in each cell, in the order of the outputs.
         smallest_px: face that is found nearly always, in pixels of the network's input.
         side: side of a Haar box of the same face, in sides of the network's box.
-        shift: how much lower the centre of the Haar box is, in sides of the network's box.
+        shift: how much lower the center of the Haar box is, in sides of the network's box.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -135,12 +135,12 @@ class BlazeFaceDetector:
 
 
 def anchors_px(size: int, grids: tuple[tuple[int, int], ...]) -> Floats:
-    """Centres of the anchors, float32 (n, 2) of x, y in pixels of an input of ``size`` pixels; see ``Layout.grids``."""
+    """Centers of the anchors, float32 (n, 2) of x, y in pixels of an input of ``size`` pixels; see ``Layout.grids``."""
     parts = []
     for cells, each in grids:
         y, x = np.mgrid[:cells, :cells]
-        centres = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * size / cells
-        parts.append(np.repeat(centres, each, axis=0))
+        centers = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * size / cells
+        parts.append(np.repeat(centers, each, axis=0))
     return np.concatenate(parts).astype(np.float32)
 
 

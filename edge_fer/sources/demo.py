@@ -57,7 +57,7 @@ def average_faces() -> list[Image]:
 
 @dataclass(frozen=True)
 class _Person:
-    """Looks and part of one face. Colours are (Y, Cr, Cb), 0-255; hair sizes are in face widths."""
+    """Looks and part of one face. Colors are (Y, Cr, Cb), 0-255; hair sizes are in face widths."""
 
     hair: tuple[int, int, int]
     skin: tuple[int, int, int]
@@ -78,7 +78,7 @@ _PEOPLE = (
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where a face is in one frame: centre, width and tilt."""
+    """Where a face is in one frame: center, width and tilt."""
 
     x_px: float
     y_px: float
@@ -107,7 +107,7 @@ class DemoSource:
     """Two average faces on a quiet backdrop, 640x480, 16 s, the same in every run; implements ``core.FrameSource``.
 
     Each holds an expression for 1.7 s and turns into the next in 0.7 s; each shows all seven. ``Frame.truth`` has the
-    boxes as a Haar detector frames them, and the expressions while they are held. The colour is made when asked for.
+    boxes as a Haar detector frames them, and the expressions while they are held. The color is made when asked for.
 
     Raises:
         DataError: the file with the faces is missing or damaged.
@@ -186,7 +186,7 @@ def _with_face(portrait: _Portrait, face: NDArray[np.float32]) -> Image:
 def _paste(picture: Image, alpha: NDArray[np.float32], pose: _Pose, canvas: Image) -> None:
     """Blend a portrait into the canvas, which has as many channels; touch only where the portrait can reach."""
     scale = pose.size_px / _FACE_PX
-    # OpenCV counts from the centre of the first pixel, boxes from its edge: hence the halves.
+    # OpenCV counts from the center of the first pixel, boxes from its edge: hence the halves.
     center_x, center_y = _FACE_LEFT + _FACE_PX / 2 - 0.5, _FACE_TOP + _FACE_PX / 2 - 0.5
     reach_px = 0.55 * scale * _PORTRAIT_WH[0]
     left, right = max(0, math.floor(pose.x_px - reach_px)), min(_SCENE_WH[0], math.ceil(pose.x_px + reach_px))
@@ -215,7 +215,7 @@ def _backdrop() -> tuple[Image, Image]:
 
 def _portrait(person: _Person) -> _Portrait:
     width, height = _PORTRAIT_WH
-    # The unit is the width of the face, the origin its centre, y points down.
+    # The unit is the width of the face, the origin its center, y points down.
     x = (np.arange(width) + 0.5 - width / 2) / _FACE_PX
     y = ((np.arange(height) + 0.5 - _FACE_TOP) / _FACE_PX - 0.5)[:, np.newaxis]
 
@@ -234,7 +234,7 @@ def _portrait(person: _Person) -> _Portrait:
     picture = np.zeros((height, width, 3), np.float32)
     alpha = np.zeros((height, width), np.float32)
     for mask, color in ((hair, person.hair), (neck, in_shadow), (clothes, person.clothes), (head, person.skin)):
-        # What nothing has covered yet takes the colour whole: soft edges would let the black below shine through.
+        # What nothing has covered yet takes the color whole: soft edges would let the black below shine through.
         cover = np.where(alpha > 0, mask, 1)[..., np.newaxis]
         picture += (np.array(color, np.float32) - picture) * cover
         alpha = np.maximum(alpha, mask)

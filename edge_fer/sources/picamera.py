@@ -22,8 +22,8 @@ and would let us wait for ever."""
 class PicameraSource:
     """Frames of a Pi camera; implements ``core.FrameSource``.
 
-    Only one stream is asked for, YUV420: its first plane is the grey picture, so nothing is converted on the way to
-    the recognizer. Colour is made of the other two planes when somebody asks for it.
+    Only one stream is asked for, YUV420: its first plane is the gray picture, so nothing is converted on the way to
+    the recognizer. Color is made of the other two planes when somebody asks for it.
 
     Args:
         number: which camera, from 0, as ``rpicam-hello --list-cameras`` counts them.
@@ -67,7 +67,7 @@ class PicameraSource:
             self._camera.configure(
                 self._camera.create_video_configuration(
                     main={"format": "YUV420", "size": (settings.width, settings.height)},
-                    # Full range, 0-255. The default for video is 16-235: a greyer grey than models are trained on.
+                    # Full range, 0-255. The default for video is 16-235: a grayer gray than models are trained on.
                     colour_space=ColorSpace.Sycc(),
                     buffer_count=4,
                     controls={"FrameRate": settings.fps},

@@ -86,7 +86,7 @@ def read_image(path: Path) -> Image:
     """Decode a picture file as people see it: turned as its EXIF data say, what is transparent on white.
 
     Returns:
-        uint8 (height, width) where the file is grey, (height, width, 3) BGR otherwise.
+        uint8 (height, width) where the file is gray, (height, width, 3) BGR otherwise.
 
     Raises:
         DataError: it cannot be decoded.
@@ -126,5 +126,5 @@ def _imread(path: Path, flags: int) -> NDArray[Any] | None:
             os.close(stderr)
         said.seek(0)
         if b"Premature end of JPEG" in said.read():
-            log.warning("%s is cut short: what is missing is grey. Copy it again.", path)
+            log.warning("%s is cut short: what is missing is gray. Copy it again.", path)
     return picture

@@ -90,7 +90,7 @@ def test_frames_may_change_their_size_in_mid_stream(demo_frames: list[Frame]) ->
         np.zeros((480, 0), np.uint8),
         np.zeros(640, np.uint8),
     ],
-    ids=["colour", "float", "no rows", "no columns", "one row"],
+    ids=["color", "float", "no rows", "no columns", "one row"],
 )
 def test_a_frame_that_is_not_grey_is_refused_and_the_next_one_goes_on(
     demo_frames: list[Frame], wrong: np.ndarray
