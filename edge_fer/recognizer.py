@@ -94,7 +94,7 @@ class Recognizer:
         """The results of a camera, file or folder, frame by frame, until it ends.
 
         Args:
-            camera: what ``--camera`` takes: "0", "picamera:0", "rtsp://...", a video, a picture, a folder, "demo".
+            camera: what ``--camera`` takes: "0", "picamera:0", "rtsp://...", a video, an image, a folder, "demo".
 
         Raises:
             EdgeFerError: it cannot be opened, or broke on the way.

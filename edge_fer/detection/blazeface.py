@@ -51,7 +51,7 @@ LAYOUTS = {
 class BlazeFaceDetector:
     """BlazeFace (Bazarevsky et al., arXiv 1907.05047), short or full range; implements ``core.FaceDetector``.
 
-    Its input is small. Faces that it would miss in the whole picture are looked for in overlapping windows.
+    Its input is small. Faces that it would miss in the whole image are looked for in overlapping windows.
 
     Args:
         model: MediaPipe's face_detection_short_range.tflite or face_detection_full_range.tflite.
@@ -194,16 +194,16 @@ def merged(rows: Floats, scores: Floats, min_iou: float) -> tuple[Floats, Floats
 def windows(
     shape: tuple[int, ...], size: int, smallest_px: int, min_px: float
 ) -> Iterator[tuple[int, int, int, float]]:
-    """Squares of the picture to look into, until faces of ``min_px`` are large enough in one of them.
+    """Squares of the image to look into, until faces of ``min_px`` are large enough in one of them.
 
-    First the whole picture; then, where faces are too small in that, smaller squares. They overlap by the largest face
+    First the whole image; then, where faces are too small in that, smaller squares. They overlap by the largest face
     that the level before may have missed, so that each is whole in one of them.
 
     Args:
-        shape: height and width of the picture.
+        shape: height and width of the image.
         size: side of the network's input.
         smallest_px: smallest face that the network finds in its input.
-        min_px: smallest wanted face, in pixels of the picture.
+        min_px: smallest wanted face, in pixels of the image.
 
     Yields:
         Left, top and side in pixels, and the width of a face from which it is left to the level before.
