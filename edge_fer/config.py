@@ -23,10 +23,10 @@ DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazefa
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Where pictures come from.
+    """Where images come from.
 
     Attributes:
-        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, a video, a picture, a folder, demo.
+        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, a video, an image, a folder, demo.
         width: pixels a camera is asked for.
         height: pixels a camera is asked for.
         fps: frames per second a camera is asked for.
@@ -77,7 +77,7 @@ class Settings:
     Attributes:
         name: of this device in events; "" for the host name.
         outputs: what ``--output`` takes, any number: terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR.
-        camera: where pictures come from.
+        camera: where images come from.
         detector: how faces are looked for.
         model: what tells expressions.
     """

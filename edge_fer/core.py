@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image: TypeAlias = NDArray[np.uint8]
-"""uint8 pixels, 0-255: (height, width) when grey, (height, width, 3) in BGR order when colored."""
+"""uint8 pixels, 0-255: (height, width) when gray, (height, width, 3) in BGR order when colored."""
 
 Point: TypeAlias = tuple[float, float]
 """x and y in pixels."""
@@ -146,7 +146,7 @@ class Frame:
             time; a change of stream ends all tracks.
         still: an image that stands alone, with nothing before or after it.
         truth: the faces that the source itself drew, empty where it does not know.
-        color: makes the BGR image, uint8 (height, width, 3). None where there is only grey.
+        color: makes the BGR image, uint8 (height, width, 3). None where there is only gray.
     """
 
     gray: Image
@@ -188,7 +188,7 @@ class Quality:
     Attributes:
         size_px: shorter side of the face's box.
         blur: variance of the Laplacian of the face as the model sees it; low is blurred.
-        brightness: mean grey of the face, 0-1.
+        brightness: mean gray of the face, 0-1.
     """
 
     size_px: int
@@ -263,7 +263,7 @@ class FrameSource(Protocol):
 
 
 class FaceDetector(Protocol):
-    """Finds faces in a grey image.
+    """Finds faces in a gray image.
 
     Attributes:
         slow_on_large: the time it takes grows with the image, so that a search is worth cutting into tiles.

@@ -20,7 +20,7 @@ COLORS = {
     Expression.FEAR: "#cc79a7",
     Expression.CONTEMPT: "#8f8cd6",
 }
-"""After Okabe and Ito: the colour-blind can tell them apart. All are light enough for dark text and dark grounds."""
+"""After Okabe and Ito: the color-blind can tell them apart. All are light enough for dark text and dark grounds."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK = (32, 28, 24)

@@ -12,7 +12,7 @@ from edge_fer.core import Face, FaceBox, FrameResult, Image
 from edge_fer.temporal.affect import intensity, valence_arousal
 
 Event: TypeAlias = dict[str, Any]
-"""One face at one moment, ready for ``json.dumps``. It holds no picture and nothing that tells who somebody is."""
+"""One face at one moment, ready for ``json.dumps``. It holds no image and nothing that tells who somebody is."""
 
 EVENT_VERSION = 1
 """Grows when a field goes away or changes its meaning."""

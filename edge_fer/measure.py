@@ -124,7 +124,7 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         by dotted key of the configuration.
     """
     with closing(open_source(settings.camera)) as source:
-        # Without their colour: a Pi Zero has no room for a hundred pictures in it.
+        # Without their color: a Pi Zero has no room for a hundred images in it.
         frames = [dataclasses.replace(frame, color=None) for frame in islice(source, TUNE_FRAMES)]
     cores = os.cpu_count() or 1
     limit_s = TUNE_S / (cores + len(TUNE_MIN_FACE_PX))

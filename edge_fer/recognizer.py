@@ -27,7 +27,7 @@ from edge_fer.threads import OneThread
 from edge_fer.tracking import Track, Tracker
 
 SAME_CROP = 3.0
-"""Mean difference of two crops, in grey levels, below which the second keeps the prediction of the first."""
+"""Mean difference of two crops, in gray levels, below which the second keeps the prediction of the first."""
 OTHER_CROP = 8.0
 """One from which the second is classified at once: so much changes with an expression that is cut to another."""
 CLASSIFY_S = 0.06
@@ -94,7 +94,7 @@ class Recognizer:
         """The results of a camera, file or folder, frame by frame, until it ends.
 
         Args:
-            camera: what ``--camera`` takes: "0", "picamera:0", "rtsp://...", a video, a picture, a folder, "demo".
+            camera: what ``--camera`` takes: "0", "picamera:0", "rtsp://...", a video, an image, a folder, "demo".
 
         Raises:
             EdgeFerError: it cannot be opened, or broke on the way.
@@ -107,7 +107,7 @@ class Recognizer:
         """Find the faces of a frame and tell what they express.
 
         Args:
-            frame: a ``Frame``, or an image that stands alone: uint8 (height, width) grey or (height, width, 3) BGR,
+            frame: a ``Frame``, or an image that stands alone: uint8 (height, width) gray or (height, width, 3) BGR,
                 as ``cv2.imread`` gives it. An array is never continued: for a stream give ``Frame`` with times, or use
                 ``stream``.
 

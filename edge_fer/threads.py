@@ -15,7 +15,7 @@ JOIN_S = 2.0
 class LatestFrame:
     """Reads a live source in a thread and keeps only the newest frame; implements ``core.FrameSource``.
 
-    A camera delivers at its own pace. Without this, a reader slower than the camera would see ever older pictures.
+    A camera delivers at its own pace. Without this, a reader slower than the camera would see ever older images.
 
     Args:
         source: the live source. It is read in the thread, and closed with this object.

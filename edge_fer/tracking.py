@@ -17,7 +17,7 @@ MAX_GAP_S = 0.5
 class BoxFilter:
     """Steadies a box that trembles without lagging behind one that moves.
 
-    The One Euro filter (Casiez et al., CHI 2012): a low-pass whose cut-off rises with speed. Centre and width are
+    The One Euro filter (Casiez et al., CHI 2012): a low-pass whose cut-off rises with speed. Center and width are
     filtered; speed is in widths of the box per second, so that near and far faces are treated alike.
     """
 

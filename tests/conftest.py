@@ -58,7 +58,7 @@ def demo_frames() -> list[Frame]:
 
 @pytest.fixture(scope="session")
 def scene(demo_frames: list[Frame]) -> Image:
-    """A grey 640x480 picture with two faces."""
+    """A gray 640x480 picture with two faces."""
     return demo_frames[0].gray
 
 

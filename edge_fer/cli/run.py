@@ -29,11 +29,11 @@ exit codes:
 
 def add_run(verbs: Verbs) -> None:
     """Add the verb."""
-    run = add_verb(verbs, "run", "recognise expressions in a camera, video, picture or folder", EXAMPLES)
+    run = add_verb(verbs, "run", "recognize expressions in a camera, video, image or folder", EXAMPLES)
     run.add_argument(
         "--camera",
         metavar="SOURCE",
-        help="0, /dev/video2, picamera:0, rtsp://..., a video, a picture, a folder, or demo (default: 0)",
+        help="0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, or demo (default: 0)",
     )
     run.add_argument(
         "--output",
@@ -51,8 +51,8 @@ def add_run(verbs: Verbs) -> None:
         "--detector-model", metavar="FILE", help="its file: YuNet's .onnx, BlazeFace's .tflite, or a cascade's .xml"
     )
     run.add_argument("--min-face", type=int, metavar="PX", help="smallest face to look for (default: 40)")
-    run.add_argument("--width", type=int, metavar="PX", help="picture width to ask a camera for (default: 640)")
-    run.add_argument("--height", type=int, metavar="PX", help="picture height to ask a camera for (default: 480)")
+    run.add_argument("--width", type=int, metavar="PX", help="image width to ask a camera for (default: 640)")
+    run.add_argument("--height", type=int, metavar="PX", help="image height to ask a camera for (default: 480)")
     run.add_argument("--fps", type=int, metavar="HZ", help="frame rate to ask a camera for (default: 30)")
     run.add_argument("--name", help="name of this device in events (default: the host name)")
     run.add_argument(

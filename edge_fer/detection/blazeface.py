@@ -31,7 +31,7 @@ class Layout:
         grids: cells along a side, and anchors in each cell, in the order of the outputs.
         smallest_px: face that is found nearly always, in pixels of the network's input.
         side: side of a Haar box of the same face, in sides of the network's box.
-        shift: how much lower the centre of the Haar box is, in sides of the network's box.
+        shift: how much lower the center of the Haar box is, in sides of the network's box.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -51,7 +51,7 @@ LAYOUTS = {
 class BlazeFaceDetector:
     """BlazeFace (Bazarevsky et al., arXiv 1907.05047), short or full range; implements ``core.FaceDetector``.
 
-    Its input is small. Faces that it would miss in the whole picture are looked for in overlapping windows.
+    Its input is small. Faces that it would miss in the whole image are looked for in overlapping windows.
 
     Args:
         model: MediaPipe's face_detection_short_range.tflite or face_detection_full_range.tflite.
@@ -135,12 +135,12 @@ class BlazeFaceDetector:
 
 
 def anchors_px(size: int, grids: tuple[tuple[int, int], ...]) -> Floats:
-    """Centres of the anchors, float32 (n, 2) of x, y in pixels of an input of ``size`` pixels; see ``Layout.grids``."""
+    """Centers of the anchors, float32 (n, 2) of x, y in pixels of an input of ``size`` pixels; see ``Layout.grids``."""
     parts = []
     for cells, each in grids:
         y, x = np.mgrid[:cells, :cells]
-        centres = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * size / cells
-        parts.append(np.repeat(centres, each, axis=0))
+        centers = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * size / cells
+        parts.append(np.repeat(centers, each, axis=0))
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -194,16 +194,16 @@ def merged(rows: Floats, scores: Floats, min_iou: float) -> tuple[Floats, Floats
 def windows(
     shape: tuple[int, ...], size: int, smallest_px: int, min_px: float
 ) -> Iterator[tuple[int, int, int, float]]:
-    """Squares of the picture to look into, until faces of ``min_px`` are large enough in one of them.
+    """Squares of the image to look into, until faces of ``min_px`` are large enough in one of them.
 
-    First the whole picture; then, where faces are too small in that, smaller squares. They overlap by the largest face
+    First the whole image; then, where faces are too small in that, smaller squares. They overlap by the largest face
     that the level before may have missed, so that each is whole in one of them.
 
     Args:
-        shape: height and width of the picture.
+        shape: height and width of the image.
         size: side of the network's input.
         smallest_px: smallest face that the network finds in its input.
-        min_px: smallest wanted face, in pixels of the picture.
+        min_px: smallest wanted face, in pixels of the image.
 
     Yields:
         Left, top and side in pixels, and the width of a face from which it is left to the level before.

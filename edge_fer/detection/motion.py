@@ -15,7 +15,7 @@ from edge_fer.detection.tiles import Region, Tile
 BLOCK_PX = 16
 """Side of a block."""
 MIN_CHANGE = 5
-"""Change of a block's mean, in grey levels, that counts as movement. Noise of sigma 8 changes it by less than 2."""
+"""Change of a block's mean, in gray levels, that counts as movement. Noise of sigma 8 changes it by less than 2."""
 MIN_MOVED = 0.25
 """How much of the area of a tile's smallest face must have moved, all within that of its largest: a hand's twitch
 brings no large face, nor do leaves all over the frame."""

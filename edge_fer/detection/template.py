@@ -20,7 +20,7 @@ RIM = 0.1
 
 
 class Pyramid:
-    """A grey frame, uint8 (height, width), and its halves, made when they are asked for."""
+    """A gray frame, uint8 (height, width), and its halves, made when they are asked for."""
 
     def __init__(self, gray: Image) -> None:
         self._levels = [gray]

@@ -17,9 +17,9 @@ class YuNetDetector:
 
     The image is first reduced until the smallest wanted face has 24 pixels: the time goes with the area.
 
-    YuNet frames faces from hairline to chin and ear to ear. A square about the same centre, with ``side`` times the
+    YuNet frames faces from hairline to chin and ear to ear. A square about the same center, with ``side`` times the
     geometric mean of the sides, frames them as the Haar cascade does: 1.08-1.11 on photos, clips, FER2013 and the demo
-    (medians; +-4 % within the demo), with the centres within 2 % of a height.
+    (medians; +-4 % within the demo), with the centers within 2 % of a height.
 
     Args:
         model: face_detection_yunet_2023mar.onnx of OpenCV's model zoo.

@@ -62,7 +62,7 @@ class EyeFinder:
 
 
 def _tilt_of(eyes: list[tuple[float, float, float]], face_px: float, max_deg: float) -> float:
-    """Tilt of the most even pair among (centre x, centre y, width) in pixels of a face; 0 without any."""
+    """Tilt of the most even pair among (center x, center y, width) in pixels of a face; 0 without any."""
     best, best_unevenness = 0.0, math.inf
     for x, y, side in eyes:
         for other_x, other_y, other_side in eyes:

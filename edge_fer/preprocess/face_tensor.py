@@ -1,4 +1,4 @@
-"""A box of a grey image, brought to the size of a model's input."""
+"""A box of a gray image, brought to the size of a model's input."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edge_fer.core import FaceBox, Image
 
 
 def face_tensor(gray: Image, box: FaceBox, size_hw: tuple[int, int], margin: float, tilt_deg: float = 0.0) -> Image:
-    """Cut a face out of a grey image and bring it to the model's size.
+    """Cut a face out of a gray image and bring it to the model's size.
 
-    Pixels are not normalised: that is the first layer of the model. Where the box reaches over the edge of the
+    Pixels are not normalized: that is the first layer of the model. Where the box reaches over the edge of the
     image, the edge pixels are repeated. Shrinking averages areas (every pixel counts, no aliasing), enlarging is
     bilinear in integer arithmetic (the same on every processor); a face that has the right size already passes
     unchanged.

@@ -118,7 +118,7 @@ class VideoSink:
 
 
 def _fitted(picture: Image, size_wh: tuple[int, int]) -> Image:
-    """The picture, uint8 (height, width, 3), centred on a black one of another size and made as large as it can be."""
+    """The picture, uint8 (height, width, 3), centered on a black one of another size and made as large as it can be."""
     height, width = picture.shape[:2]
     if (width, height) == size_wh:
         return picture

@@ -17,15 +17,15 @@ def open_source(settings: CameraSettings) -> FrameSource:
     """Open what ``--camera`` names.
 
     ``0`` or ``/dev/...`` is a V4L2 camera, ``picamera:0`` a Pi camera module, ``rtsp://...`` or ``http://...`` a
-    network stream, ``demo`` the scene that comes with edge-fer. All else is a path: a folder of pictures, a picture
+    network stream, ``demo`` the scene that comes with edge-fer. All else is a path: a folder of images, an image
     or a video, told by its content. ``./demo`` is a file of that name.
 
     Cameras and network streams drop frames when the reader is slow. The others never do.
 
     Raises:
         UnavailableError: the camera is not there, is held by another program, or sends nothing.
-        InputMissingError: there is no such file, or no picture in the folder.
-        DataError: the file is neither a picture nor a video.
+        InputMissingError: there is no such file, or no image in the folder.
+        DataError: the file is neither an image nor a video.
         UsageError: the name is empty, or ``picamera:`` is not followed by a number.
     """
     # OpenCV and FFmpeg talk on stderr about what we say ourselves, in words for people. Who sets the variables wins.
@@ -81,8 +81,8 @@ def _open_path(path: Path) -> FrameSource:
         return ImageSource(path)
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is neither a file nor a folder.")
-    # FFmpeg would read a picture as a video of one frame, so pictures are asked for first. A GIF is a video that
-    # OpenCV can read as a picture as well, its first.
+    # FFmpeg would read an image as a video of one frame, so images are asked for first. A GIF is a video that
+    # OpenCV can read as an image as well, its first.
     if path.suffix.lower() != ".gif" and cv2.haveImageReader(str(path)):
         return ImageSource(path)
     return VideoSource(path)

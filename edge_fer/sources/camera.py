@@ -16,7 +16,7 @@ from edge_fer.errors import UnavailableError
 
 LONGEST_PAUSE_S = 30.0
 
-# YUYV carries 16-235 for black to white. Models are trained on 0-255, which is also what OpenCV makes of it in colour.
+# YUYV carries 16-235 for black to white. Models are trained on 0-255, which is also what OpenCV makes of it in color.
 _FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
 log = logging.getLogger("edge_fer")
@@ -132,15 +132,15 @@ def _frame(raw: Image, seq: int, time_s: float, stream: str) -> Frame | None:
     if raw.ndim == 3 and raw.shape[2] == 3:  # BGR
         gray = cv2.cvtColor(raw, cv2.COLOR_BGR2GRAY)
         color = functools.partial(np.asarray, raw)
-    elif raw.ndim == 3:  # YUYV, uint8 (height, width, 2): every second byte is grey
+    elif raw.ndim == 3:  # YUYV, uint8 (height, width, 2): every second byte is gray
         gray = cv2.LUT(cv2.extractChannel(raw, 0), _FULL_RANGE)
         color = functools.partial(cv2.cvtColor, raw, cv2.COLOR_YUV2BGR_YUYV)
-    elif raw.shape[0] == 1:  # MJPG, uint8 (1, bytes): grey alone is the cheaper half of decoding
+    elif raw.shape[0] == 1:  # MJPG, uint8 (1, bytes): gray alone is the cheaper half of decoding
         decoded = cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         if decoded is None:
             return None
         gray = decoded
         color = functools.partial(cv2.imdecode, raw, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    else:  # a grey camera
+    else:  # a gray camera
         gray = raw
     return Frame(gray.astype(np.uint8, copy=False), seq, time_s, stream, color=color)

@@ -1,6 +1,6 @@
 """A scene that needs no camera: two average faces that move and change their expression.
 
-The faces are means of many pictures (``python -m training.average_faces`` makes them), so they show expressions and
+The faces are means of many images (``python -m training.average_faces`` makes them), so they show expressions and
 nobody. The source knows what it drew, so every frame carries its truth.
 """
 
@@ -57,7 +57,7 @@ def average_faces() -> list[Image]:
 
 @dataclass(frozen=True)
 class _Person:
-    """Looks and part of one face. Colours are (Y, Cr, Cb), 0-255; hair sizes are in face widths."""
+    """Looks and part of one face. Colors are (Y, Cr, Cb), 0-255; hair sizes are in face widths."""
 
     hair: tuple[int, int, int]
     skin: tuple[int, int, int]
@@ -78,7 +78,7 @@ _PEOPLE = (
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where a face is in one frame: centre, width and tilt."""
+    """Where a face is in one frame: center, width and tilt."""
 
     x_px: float
     y_px: float
@@ -107,7 +107,7 @@ class DemoSource:
     """Two average faces on a quiet backdrop, 640x480, 16 s, the same in every run; implements ``core.FrameSource``.
 
     Each holds an expression for 1.7 s and turns into the next in 0.7 s; each shows all seven. ``Frame.truth`` has the
-    boxes as a Haar detector frames them, and the expressions while they are held. The colour is made when asked for.
+    boxes as a Haar detector frames them, and the expressions while they are held. The color is made when asked for.
 
     Raises:
         DataError: the file with the faces is missing or damaged.
@@ -183,10 +183,10 @@ def _with_face(portrait: _Portrait, face: NDArray[np.float32]) -> Image:
     return luma
 
 
-def _paste(picture: Image, alpha: NDArray[np.float32], pose: _Pose, canvas: Image) -> None:
+def _paste(image: Image, alpha: NDArray[np.float32], pose: _Pose, canvas: Image) -> None:
     """Blend a portrait into the canvas, which has as many channels; touch only where the portrait can reach."""
     scale = pose.size_px / _FACE_PX
-    # OpenCV counts from the centre of the first pixel, boxes from its edge: hence the halves.
+    # OpenCV counts from the center of the first pixel, boxes from its edge: hence the halves.
     center_x, center_y = _FACE_LEFT + _FACE_PX / 2 - 0.5, _FACE_TOP + _FACE_PX / 2 - 0.5
     reach_px = 0.55 * scale * _PORTRAIT_WH[0]
     left, right = max(0, math.floor(pose.x_px - reach_px)), min(_SCENE_WH[0], math.ceil(pose.x_px + reach_px))
@@ -196,7 +196,7 @@ def _paste(picture: Image, alpha: NDArray[np.float32], pose: _Pose, canvas: Imag
     matrix[1, 2] += pose.y_px - 0.5 - center_y - top
     region = canvas[top:, left:right]
     size_wh = (region.shape[1], region.shape[0])
-    front = cv2.warpAffine(picture, matrix, size_wh)
+    front = cv2.warpAffine(image, matrix, size_wh)
     opacity = cv2.warpAffine(alpha, matrix, size_wh)
     region[:] = cv2.blendLinear(front, region, opacity, 1 - opacity)
 
@@ -215,7 +215,7 @@ def _backdrop() -> tuple[Image, Image]:
 
 def _portrait(person: _Person) -> _Portrait:
     width, height = _PORTRAIT_WH
-    # The unit is the width of the face, the origin its centre, y points down.
+    # The unit is the width of the face, the origin its center, y points down.
     x = (np.arange(width) + 0.5 - width / 2) / _FACE_PX
     y = ((np.arange(height) + 0.5 - _FACE_TOP) / _FACE_PX - 0.5)[:, np.newaxis]
 
@@ -231,14 +231,14 @@ def _portrait(person: _Person) -> _Portrait:
     clothes = oval(2.1, 0.95, 1.42, 0.03, 2.7) * (1 - collar)
     head = oval(0.02, 0.38, 0.53, 0.09, 2.2)
     in_shadow = (0.62 * person.skin[0], *person.skin[1:])
-    picture = np.zeros((height, width, 3), np.float32)
+    image = np.zeros((height, width, 3), np.float32)
     alpha = np.zeros((height, width), np.float32)
     for mask, color in ((hair, person.hair), (neck, in_shadow), (clothes, person.clothes), (head, person.skin)):
-        # What nothing has covered yet takes the colour whole: soft edges would let the black below shine through.
+        # What nothing has covered yet takes the color whole: soft edges would let the black below shine through.
         cover = np.where(alpha > 0, mask, 1)[..., np.newaxis]
-        picture += (np.array(color, np.float32) - picture) * cover
+        image += (np.array(color, np.float32) - image) * cover
         alpha = np.maximum(alpha, mask)
-    picture[..., 0] *= 1 - 0.1 * x - 0.08 * y  # light from the upper left
-    pixels = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    image[..., 0] *= 1 - 0.1 * x - 0.08 * y  # light from the upper left
+    pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     face_alpha = oval(0.0, 0.4, 0.46, 0.12, 2.3)[_FACE_ROWS, _FACE_COLUMNS]
     return _Portrait(pixels[..., 0].copy(), pixels[..., 1:].copy(), alpha, face_alpha)

@@ -22,8 +22,8 @@ and would let us wait for ever."""
 class PicameraSource:
     """Frames of a Pi camera; implements ``core.FrameSource``.
 
-    Only one stream is asked for, YUV420: its first plane is the grey picture, so nothing is converted on the way to
-    the recognizer. Colour is made of the other two planes when somebody asks for it.
+    Only one stream is asked for, YUV420: its first plane is the gray image, so nothing is converted on the way to
+    the recognizer. Color is made of the other two planes when somebody asks for it.
 
     Args:
         number: which camera, from 0, as ``rpicam-hello --list-cameras`` counts them.
@@ -67,7 +67,7 @@ class PicameraSource:
             self._camera.configure(
                 self._camera.create_video_configuration(
                     main={"format": "YUV420", "size": (settings.width, settings.height)},
-                    # Full range, 0-255. The default for video is 16-235: a greyer grey than models are trained on.
+                    # Full range, 0-255. The default for video is 16-235: a grayer gray than models are trained on.
                     colour_space=ColorSpace.Sycc(),
                     buffer_count=4,
                     controls={"FrameRate": settings.fps},
@@ -123,7 +123,7 @@ class PicameraSource:
 def _color(yuv: Image, width: int, height: int) -> Image:
     """BGR, uint8 (height, width, 3), of a full-range YUV420 array, uint8 (height * 3 / 2, stride).
 
-    ``cv2.COLOR_YUV2BGR_I420`` will not do: it takes the padding of wide rows for picture, and the range for 16-235.
+    ``cv2.COLOR_YUV2BGR_I420`` will not do: it takes the padding of wide rows for image, and the range for 16-235.
     """
     stride = yuv.shape[1]
     # A row of U or V is half as long as one of Y, padding included, so one row of the array holds two of them.

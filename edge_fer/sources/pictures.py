@@ -1,4 +1,4 @@
-"""Pictures: one file, or a folder of them."""
+"""Images: one file, or a folder of them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff"),
     *(".pgm", ".ppm", ".pbm", ".pnm", ".gif"),
 )
-"""Files in a folder that count as pictures."""
+"""Files in a folder that count as images."""
 
 log = logging.getLogger("edge_fer")
 
 
 class ImageSource:
-    """A picture, or all pictures of a folder and the folders in it, sorted by path; implements ``core.FrameSource``.
+    """An image, or all images of a folder and the folders in it, sorted by path; implements ``core.FrameSource``.
 
-    Every frame is ``still``; its ``stream`` is the path. A picture in a folder that cannot be decoded is named in the
+    Every frame is ``still``; its ``stream`` is the path. An image in a folder that cannot be decoded is named in the
     log and leaves a gap in ``seq``.
 
     Args:
-        path: a picture or a folder. That it exists has been checked.
+        path: an image or a folder. That it exists has been checked.
 
     Raises:
-        InputMissingError: no picture in the folder.
-        DataError: while iterating: the picture, or every picture of the folder, cannot be decoded.
+        InputMissingError: no image in the folder.
+        DataError: while iterating: the image, or every image of the folder, cannot be decoded.
     """
 
     fps = 1.0
@@ -53,20 +53,20 @@ class ImageSource:
                 raise InputMissingError(f"No picture in the folder {path} (looked for .jpg, .png, .webp and others).")
 
     def __iter__(self) -> Iterator[Frame]:
-        """One frame for each picture, a second apart."""
+        """One frame for each image, a second apart."""
         readable = 0
         for seq, file in enumerate(self._files):
             if self._closed:
                 return
             try:
-                picture = read_image(file)
+                image = read_image(file)
             except DataError as error:
                 if file == self._path:
                     raise
                 log.warning("%s It is left out.", error)
                 continue
             readable += 1
-            yield _frame(picture, seq, str(file))
+            yield _frame(image, seq, str(file))
         if not readable:
             raise DataError(f"No picture in {self._path} can be decoded: all are damaged.")
 
@@ -75,43 +75,43 @@ class ImageSource:
         self._closed = True
 
 
-def _frame(picture: Image, seq: int, stream: str) -> Frame:
-    if picture.ndim == 2:
-        return Frame(picture, seq, float(seq), stream, still=True)
-    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
-    return Frame(gray, seq, float(seq), stream, still=True, color=lambda: picture)
+def _frame(image: Image, seq: int, stream: str) -> Frame:
+    if image.ndim == 2:
+        return Frame(image, seq, float(seq), stream, still=True)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    return Frame(gray, seq, float(seq), stream, still=True, color=lambda: image)
 
 
 def read_image(path: Path) -> Image:
-    """Decode a picture file as people see it: turned as its EXIF data say, what is transparent on white.
+    """Decode an image file as people see it: turned as its EXIF data say, what is transparent on white.
 
     Returns:
-        uint8 (height, width) where the file is grey, (height, width, 3) BGR otherwise.
+        uint8 (height, width) where the file is gray, (height, width, 3) BGR otherwise.
 
     Raises:
         DataError: it cannot be decoded.
     """
     try:
-        picture = _imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        image = _imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
         with path.open("rb") as file:
             is_jpeg = file.read(2) == b"\xff\xd8"
-        if picture is not None and not is_jpeg:
-            # Only IMREAD_UNCHANGED gives transparency, but it does not turn the picture: a second look is needed.
+        if image is not None and not is_jpeg:
+            # Only IMREAD_UNCHANGED gives transparency, but it does not turn the image: a second look is needed.
             whole = _imread(path, cv2.IMREAD_UNCHANGED)
             if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
-                picture = whole
+                image = whole
     except (cv2.error, OSError):  # cv2.error: larger than OpenCV's limit, by default 2**30 pixels
-        picture = None
-    if picture is None:
+        image = None
+    if image is None:
         raise DataError(f"{path} cannot be decoded: the picture is damaged, or too large.")
-    if picture.dtype == np.uint16:
-        picture = cv2.convertScaleAbs(picture, alpha=1 / 257)
-    if picture.dtype != np.uint8:
-        raise DataError(f"{path} has {picture.dtype} pixels. Save it with 8 or 16 bits a channel.")
-    if picture.ndim == 3 and picture.shape[2] == 4:
-        alpha = picture[..., 3:].astype(np.uint16)
-        picture = (picture[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-    return picture.astype(np.uint8, copy=False)
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=1 / 257)
+    if image.dtype != np.uint8:
+        raise DataError(f"{path} has {image.dtype} pixels. Save it with 8 or 16 bits a channel.")
+    if image.ndim == 3 and image.shape[2] == 4:
+        alpha = image[..., 3:].astype(np.uint16)
+        image = (image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return image.astype(np.uint8, copy=False)
 
 
 def _imread(path: Path, flags: int) -> NDArray[Any] | None:
@@ -120,11 +120,11 @@ def _imread(path: Path, flags: int) -> NDArray[Any] | None:
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
-            picture = cv2.imread(str(path), flags)
+            image = cv2.imread(str(path), flags)
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
         said.seek(0)
         if b"Premature end of JPEG" in said.read():
-            log.warning("%s is cut short: what is missing is grey. Copy it again.", path)
-    return picture
+            log.warning("%s is cut short: what is missing is gray. Copy it again.", path)
+    return image

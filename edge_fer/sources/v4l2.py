@@ -19,7 +19,7 @@ from edge_fer.sources.camera import CameraSource, Capture
 YUYV_PIXELS = 640 * 480
 """Up to this size uncompressed images pass through USB 2 at 30 Hz."""
 
-# Nodes of the Pi's own camera pipeline: picamera2 drives them, nobody can read a picture from one alone.
+# Nodes of the Pi's own camera pipeline: picamera2 drives them, nobody can read an image from one alone.
 _PI_PIPELINE = ("bcm2835-", "unicam", "rp1-", "pispbe", "rpivid", "rpi-")
 
 
@@ -35,7 +35,7 @@ def list_cameras(sysfs: Path = Path("/sys/class/video4linux")) -> list[tuple[str
 
 
 def _captures(device: str) -> bool:
-    """Whether a node delivers pictures; a webcam has a second one that does not. True where it cannot be asked."""
+    """Whether a node delivers images; a webcam has a second one that does not. True where it cannot be asked."""
     answer = bytearray(104)  # struct v4l2_capability
     try:
         node = os.open(device, os.O_RDWR | os.O_NONBLOCK)

@@ -46,15 +46,15 @@ class VideoSource:
         seq, time_s = 0, 0.0
         more = not self._closed
         while more:
-            decoded, picture = self._capture.retrieve()
+            decoded, image = self._capture.retrieve()
             if not decoded:
                 break
             shown_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if seq:  # some containers carry no times, or times that go back
                 shown_s = shown_s if shown_s > time_s else time_s + 1 / self.fps
             time_s = max(0.0, shown_s)
-            yield _frame(picture.astype(np.uint8, copy=False), seq, time_s, str(self._path))
-            del picture  # before the next is made
+            yield _frame(image.astype(np.uint8, copy=False), seq, time_s, str(self._path))
+            del image  # before the next is made
             seq += 1
             more = self._capture.grab()
         if not self._closed:
@@ -62,7 +62,7 @@ class VideoSource:
 
     def _check_whole(self, frames: int, end_s: float) -> None:
         # The stated length is a guess in healthy files too: containers round it, count frames that an edit list
-        # hides, and include sound that outlasts the picture. Compared in time, since a varying rate spoils the count.
+        # hides, and include sound that outlasts the image. Compared in time, since a varying rate spoils the count.
         stated_s = self._frames_stated / self.fps
         if stated_s - end_s > max(0.5, 0.05 * stated_s):
             raise DataError(
@@ -76,6 +76,6 @@ class VideoSource:
         self._capture.release()
 
 
-def _frame(picture: Image, seq: int, time_s: float, stream: str) -> Frame:
-    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
-    return Frame(gray, seq, time_s, stream, color=lambda: picture)
+def _frame(image: Image, seq: int, time_s: float, stream: str) -> Frame:
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    return Frame(gray, seq, time_s, stream, color=lambda: image)

@@ -49,11 +49,11 @@ def test_the_size_of_the_face_does_not_matter() -> None:
 
 def test_what_lies_around_the_face_does_not_matter() -> None:
     face = tilted(FACES[3, ..., 0], 12)[60:180, 60:180]
-    alone = EyeFinder()(face, FaceBox(0, 0, 120, 120))
+    alone = EyeFinder().tilt_deg(face, FaceBox(0, 0, 120, 120))
     assert alone == pytest.approx(12, abs=6)
     crowd = np.tile(tilted(FACES[3, ..., 0], -12)[60:180, 60:180], (3, 3))
     crowd[120:240, 120:240] = face
-    assert EyeFinder()(crowd, FaceBox(120, 120, 120, 120)) == alone
+    assert EyeFinder().tilt_deg(crowd, FaceBox(120, 120, 120, 120)) == alone
 
 
 @pytest.mark.parametrize(

@@ -154,33 +154,33 @@ def head(temperature: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("card", "usable"),
+    ("metadata", "usable"),
     [
         (change(heads=head(0.01)), True),
         (change(heads=head(0.0099)), False),
         (change(heads=head(100)), True),
         (change(heads=head(100.1)), False),
         (change(heads=[{"name": "x", "labels": [], "temperature": 1}]), False),
-        (change(preprocess={"version": 1, "margin": 0}), True),
-        (change(preprocess={"version": 1, "margin": 2}), True),
+        (change(preprocess={"version": 1, "margin": 0, "alignment": "none"}), True),
+        (change(preprocess={"version": 1, "margin": 2, "alignment": "eyes"}), True),
         (change(preprocess={"version": 1, "margin": 2.01}), False),
         (change(smoothing={"dwell_s": 0}), True),
         (change(smoothing={"dwell_s": -0.01}), False),
         (change(smoothing={"dwell_s": float("inf")}), False),
     ],
 )
-def test_the_limits_of_a_card(bundle_with: Callable[..., Path], card: Any, usable: bool) -> None:
-    path = bundle_with(metadata=card)
+def test_the_limits_of_metadata(bundle_with: Callable[..., Path], metadata: Any, usable: bool) -> None:
+    path = bundle_with(metadata=metadata)
     if usable:
         load_bundle(path)
-        jsonschema.validate(card_of(path), SCHEMA)
+        jsonschema.validate(metadata_of(path), SCHEMA)
     else:
         with pytest.raises(BundleError):
             load_bundle(path)
 
 
-def test_a_card_without_smoothing_has_the_usual(bundle_with: Callable[..., Path]) -> None:
-    """Golden: a card that names nothing means these numbers, in every version that reads cards of version 1."""
+def test_metadata_without_smoothing_has_the_usual(bundle_with: Callable[..., Path]) -> None:
+    """Golden: metadata that names nothing means these numbers, in all that read metadata of version 2."""
     smoothing = load_bundle(bundle_with(metadata=change(smoothing={}))).metadata.smoothing
     assert smoothing == Smoothing(
         time_constant_s=0.17,
@@ -191,15 +191,15 @@ def test_a_card_without_smoothing_has_the_usual(bundle_with: Callable[..., Path]
         min_blur=5.0,
         min_brightness=0.08,
     )
-    assert CARD_VERSION == 1
+    assert METADATA_VERSION == 2
 
 
 @pytest.mark.parametrize(("tolerance", "usable"), [(0.0, True), (64.0, True), (64.5, False), (-1.0, False)])
 def test_the_limits_of_a_tolerance(tmp_path: Path, tolerance: float, usable: bool) -> None:
-    model, path = load_bundle(DEFAULT_MODEL).model, tmp_path / "x.tflite"
-    path.write_bytes(bundle_bytes(model, "x", HEADS, 0.0, Smoothing(), {}, INPUTS, OUTPUTS, tolerance))
+    path = tmp_path / "x.tflite"
+    Bundle.new(FLATBUFFER, METADATA, SelfTest(INPUTS, OUTPUTS, tolerance)).write(path)
     if usable:
-        assert load_bundle(path).selftest_tolerance == tolerance
+        assert load_bundle(path).selftest.tolerance_lsb == tolerance
     else:
         with pytest.raises(BundleError, match="no usable self-test"):
             load_bundle(path)
@@ -212,7 +212,7 @@ def test_the_limits_of_a_tolerance(tmp_path: Path, tolerance: float, usable: boo
 )
 def test_a_self_test_that_tests_nothing_is_refused(tmp_path: Path, inputs: np.ndarray, outputs: np.ndarray) -> None:
     path = tmp_path / "x.tflite"
-    path.write_bytes(bundle_bytes(FLATBUFFER, "x", HEADS, 0.0, Smoothing(), {}, inputs, outputs))
+    Bundle.new(FLATBUFFER, METADATA, SelfTest(inputs, outputs)).write(path)
     with pytest.raises(BundleError, match="no usable self-test"):
         load_bundle(path)
 

@@ -150,7 +150,7 @@ def test_a_working_edge_tpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_model_that_takes_something_else_is_refused(shape: list[int], dtype: type, message: str) -> None:
     classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL))
-    classifier._input = {**classifier._input, "shape": np.array(shape), "dtype": dtype}
+    classifier._input = replace(classifier._input, shape=tuple(shape), dtype=dtype)
     with pytest.raises(BundleError, match=message):
         classifier._checked_shape()
 
@@ -158,10 +158,10 @@ def test_a_model_that_takes_something_else_is_refused(shape: list[int], dtype: t
 def test_logits_are_outputs_less_the_zero_point_times_the_scale() -> None:
     classifier = TfliteClassifier(load_bundle(DEFAULT_MODEL))
     face = classifier.bundle.selftest.inputs[0]
-    raw = classifier._invoke(face).astype(np.float64)
-    classifier._output = {**classifier._output, "quantization": (0.25, -7)}
+    raw = classifier._raw(face).astype(np.float64)
+    classifier._output = replace(classifier._output, scale=0.25, zero_point=-7)
     assert classifier.logits(face) == pytest.approx((raw + 7) / 4)
-    classifier._output = {**classifier._output, "quantization": (0.0, 0)}  # as float outputs have it
+    classifier._output = replace(classifier._output, scale=0.0, zero_point=0)  # as float outputs have it
     assert classifier.logits(face) == pytest.approx(raw)
 
 
@@ -169,7 +169,7 @@ def test_logits_are_outputs_less_the_zero_point_times_the_scale() -> None:
     ("part", "error", "message"),
     [
         (b"edgetpu-custom-op", UnavailableError, "is compiled for the Edge TPU, and there is none"),
-        (b"", BundleError, "cannot be loaded: Encountered unresolved custom op"),
+        (b"", BundleError, "cannot load the model: Encountered unresolved custom op"),
     ],
 )
 def test_a_model_for_the_edge_tpu_says_so_where_there_is_none(
@@ -180,7 +180,7 @@ def test_a_model_for_the_edge_tpu_says_so_where_there_is_none(
 
     runtime = ModuleType("runtime")
     runtime.Interpreter = refuse  # type: ignore[attr-defined]
-    monkeypatch.setattr(module, "load_runtime", lambda: runtime)
+    monkeypatch.setattr(litert, "load_runtime", lambda: runtime)
     bundle = load_bundle(DEFAULT_MODEL)
     with pytest.raises(error, match=message):
         TfliteClassifier(replace(bundle, model=bundle.model + part))
@@ -190,7 +190,7 @@ def test_quiet_gives_stderr_back_and_keeps_no_file_open(capfd: pytest.CaptureFix
     before = set(Path("/proc/self/fd").iterdir())
     for _ in range(3):
         os.write(2, b"before ")
-        with pytest.raises(KeyError), module.quiet():
+        with pytest.raises(KeyError), litert.quiet():
             os.write(2, b"chatter ")
             raise KeyError
     os.write(2, b"after")

@@ -168,12 +168,12 @@ def test_a_wrong_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "x.jpg" in sentence(capsys)
 
 
-@pytest.mark.parametrize("kind", ["one pixel", "20 megapixels", "grey", "rgba", "16 bit"])
+@pytest.mark.parametrize("kind", ["one pixel", "20 megapixels", "gray", "rgba", "16 bit"])
 def test_any_picture_will_do(kind: str, tmp_path: Path, scene: Image, capsys: pytest.CaptureFixture[str]) -> None:
     picture: Any = {
         "one pixel": np.zeros((1, 1, 3), np.uint8),
         "20 megapixels": cv2.resize(scene, (5200, 3900)),
-        "grey": scene,
+        "gray": scene,
         "rgba": cv2.cvtColor(scene, cv2.COLOR_GRAY2BGRA),
         "16 bit": scene.astype(np.uint16) * 257,
     }[kind]

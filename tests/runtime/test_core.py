@@ -33,7 +33,7 @@ def test_a_grey_frame_has_a_picture_that_may_be_drawn_on() -> None:
     assert (gray == 7).all()
 
 
-def test_a_coloured_frame_gives_a_copy() -> None:
+def test_a_colored_frame_gives_a_copy() -> None:
     color = np.full((4, 6, 3), 9, np.uint8)
     picture = Frame(color[..., 0], 0, 0.0, "x", color=lambda: color).picture()
     picture[:] = 0

@@ -24,7 +24,7 @@ SYCC = object()
 
 
 def scene(width: int, height: int, step: int) -> np.ndarray:
-    """A BGR picture with a smooth colour in every corner, another for every step."""
+    """A BGR picture with a smooth color in every corner, another for every step."""
     y, x = np.mgrid[0:height, 0:width]
     red = 40 + 150 * x / width + 10 * (step % 5)
     return np.dstack([60 + 120 * y / height, 200 - 100 * x / width, red]).astype(np.uint8)

@@ -10,10 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_fer.core import FaceBox, Frame, Image
+from edge_fer.core import Detection, FaceBox, Frame, Image
+from edge_fer.detection.schedule import KnownFace
 from edge_fer.errors import DataError
-from edge_fer.recognizer import Recognizer, _news, _quality, _Stages
-from edge_fer.temporal.smoothing import ExpressionFilter
+from edge_fer.model.bundle import load_bundle
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.preprocess.quality import measure_quality
+from edge_fer.recognizer import Recognizer, _is_new, _Stages
+from edge_fer.temporal.smoothing import ExpressionFilter, Smoothing
 from edge_fer.tracking import Track
 
 
@@ -86,7 +90,7 @@ def test_frames_may_change_their_size_in_mid_stream(demo_frames: list[Frame]) ->
         np.zeros((480, 0), np.uint8),
         np.zeros(640, np.uint8),
     ],
-    ids=["colour", "float", "no rows", "no columns", "one row"],
+    ids=["color", "float", "no rows", "no columns", "one row"],
 )
 def test_a_frame_that_is_not_grey_is_refused_and_the_next_one_goes_on(
     demo_frames: list[Frame], wrong: np.ndarray
@@ -259,12 +263,13 @@ def test_the_example_in_the_readme(
 def test_the_network_is_asked_where_enough_changed_for_the_time_that_passed(
     changed: int, after_s: float, asked: bool
 ) -> None:
-    track = Track(1, ExpressionFilter(Smoothing()), FaceBox(0, 0, 48, 48), 5.0)
+    box = FaceBox(0, 0, 48, 48)
+    track = Track(KnownFace(1, box), ExpressionFilter(Smoothing()), Detection(box), 5.0)
     tensor = np.random.default_rng(0).integers(20, 200, (48, 48, 1)).astype(np.uint8)
-    assert _news(track, tensor, 5.0 + after_s, 0.06)  # nothing to compare with
+    assert _is_new(track, tensor, 5.0 + after_s, 0.06)  # nothing to compare with
     track.tensor, track.classified_s = tensor, 5.0
     other = (tensor + np.where(np.arange(48) % 2, changed, -changed).reshape(48, 1, 1)).astype(np.uint8)
-    assert _news(track, other, 5.0 + after_s, 0.06) == asked
+    assert _is_new(track, other, 5.0 + after_s, 0.06) == asked
 
 
 class Boxes:
@@ -276,14 +281,14 @@ class Boxes:
     def __init__(self, *boxes: FaceBox) -> None:
         self.boxes = list(boxes)
 
-    def detect(self, gray: Image, *_: object, **__: object) -> list[FaceBox]:
-        return self.boxes
+    def detect(self, gray: Image, *_: object, **__: object) -> list[Detection]:
+        return [Detection(box) for box in self.boxes]
 
 
 def test_the_largest_face_comes_first_and_its_size_is_its_shorter_side(scene: Image) -> None:
     small, flat, tall = FaceBox(10, 10, 60, 60), FaceBox(200, 10, 130, 40), FaceBox(400, 10, 42, 125)
     same = FaceBox(10, 300, 60, 60)
-    recognizer = Recognizer(Boxes(small, flat, tall, same), TfliteClassifier(load_bundle(DEFAULT_MODEL)))
+    recognizer = Recognizer(Boxes(small, flat, tall, same), TfliteClassifier(load_bundle()))
     faces = recognizer.recognize(scene).faces
     assert [face.box for face in faces] == [tall, flat, small, same]
     assert [face.track for face in faces] == [3, 2, 1, 4]
@@ -294,7 +299,7 @@ def test_quality_follows_its_definition() -> None:
     tensor = np.random.default_rng(0).integers(0, 256, (48, 48, 1)).astype(np.uint8)
     around = np.pad(tensor[..., 0].astype(float), 1, mode="reflect")
     laplacian = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:] - 4 * around[1:-1, 1:-1]
-    quality = _quality(tensor, 51.6)
+    quality = measure_quality(tensor, 51.6)
     assert quality.blur == pytest.approx(laplacian.var())
     assert quality.brightness == pytest.approx(tensor.mean() / 255)
     assert quality.size_px == 52
@@ -311,7 +316,7 @@ def test_a_stage_is_given_the_time_since_the_one_before(monkeypatch: pytest.Monk
 
 def test_a_face_that_always_moves_is_classified_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     recognizer, asked = counted(monkeypatch)
-    recognizer._search.find = lambda *_: [FaceBox(100, 100, 96, 96)]  # type: ignore[method-assign]
+    recognizer._search.find = lambda *_: [(None, Detection(FaceBox(100, 100, 96, 96)))]  # type: ignore[method-assign]
     for seq in range(60):
         gray = np.full((480, 640), 100 + 5 * (seq % 2), np.uint8)  # more than noise, less than another expression
         recognizer.recognize(Frame(gray, seq, seq / 60, "moving"))
@@ -327,6 +332,6 @@ def test_a_face_keeps_its_number_over_half_its_width(recognizer: Recognizer) -> 
     for seq in range(6):
         detector.boxes = [FaceBox(100 + 50 * seq, 100, 100, 100)]
         frame = Frame(gray, seq, seq / 15, "walker")
-        mover._search.find = lambda *_: detector.boxes  # type: ignore[method-assign]
+        mover._search.find = lambda *_: [(None, Detection(box)) for box in detector.boxes]  # type: ignore[method-assign]
         tracks += [face.track for face in mover.recognize(frame).faces]
     assert tracks == [1] * 6

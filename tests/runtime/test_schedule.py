@@ -15,6 +15,7 @@ from edge_fer.core import Detection, FaceBox, Frame, Image
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.detection.motion import RECHECK_S
 from edge_fer.detection.schedule import FaceSearch, KnownFace, _overlap
+from edge_fer.detection.tiles import Region, tiles_of
 
 
 @dataclass
@@ -245,18 +246,18 @@ def test_a_moving_known_face_is_no_motion() -> None:
 
 
 def test_a_face_that_was_missed_and_sits_still_is_found_two_seconds_later() -> None:
-    """Nothing moves, so that nothing but the second look at a still slice can bring it."""
+    """Nothing moves, so that nothing but the second look at a still tile can bring it."""
     detector = Brightest(blind=True)
     search = FaceSearch(detector, 40, 0.5)
     assert search.find(picture(300), 0.0, []) == []
     detector.blind = False
     found_s = next(frame / 30 for frame in range(1, 150) if search.find(picture(300), frame / 30, []))
-    # All slices are due at once then, and are worked off within the time of a new face.
+    # All tiles are due at once then, and are worked off within the time of a new face.
     assert 1.5 < found_s <= 2.0 + 0.5 + 0.1
 
 
 @pytest.mark.parametrize("levels", [8, -8, 12])
-def test_a_faint_face_is_news(levels: int) -> None:
+def test_a_faint_face_is_motion(levels: int) -> None:
     gray = np.random.default_rng(3).integers(20, 120, (480, 640)).astype(np.uint8)
     face = np.s_[160:224, 160:224]
     after = gray.copy()
@@ -264,25 +265,25 @@ def test_a_faint_face_is_news(levels: int) -> None:
     assert searched_sizes(gray, after) != []
 
 
-def test_a_face_that_fades_in_is_news_in_the_end() -> None:
+def test_a_face_that_fades_in_is_motion_in_the_end() -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
     gray = np.full((480, 640), 60, np.uint8)
     search.find(gray, 0.0, [])
     detector.calls.clear()
     for frame in range(1, 50):
-        gray[160:224, 160:224] = 60 + frame // 3  # a third of a level a frame: 3 in the 0.3 s of a turn
+        gray[160:224, 160:224] = 60 + frame // 3  # a third of a level a frame: 3 in the 0.3 s of a slot
         search.find(gray, frame / 30, [])
     assert detector.calls != []
 
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(
-    ("column", "news"),
+    ("column", "motion"),
     # It reaches from the middle of block 10 to that of 14; a quarter of its width around it is hair, or shoulders.
     [(8, True), (9, False), (15, False), (16, True)],
 )
-def test_what_moves_beside_a_known_face_belongs_to_it(column: int, news: bool, turned: bool) -> None:
+def test_what_moves_beside_a_known_face_belongs_to_it(column: int, motion: bool, turned: bool) -> None:
     detector = Brightest()
     search = FaceSearch(detector, 40, 0.5)
     known = [KnownFace(1, FaceBox(168, 168, 64, 64), 0)]
@@ -293,14 +294,14 @@ def test_what_moves_beside_a_known_face_belongs_to_it(column: int, news: bool, t
     changed = sprinkled(gray, [(column, row) if turned else (row, column) for row in (11, 12, 13)])
     for frame in range(20, 40):
         search.find(changed, frame / 30, known)
-    assert any(not expected for _, expected in detector.calls) == news
+    assert any(not expected for _, expected in detector.calls) == motion
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (300, 200)])
-def test_no_face_falls_between_two_slices(height: int, width: int) -> None:
-    slices = _slices((height, width), 40, whole=False)
+def test_no_face_falls_between_two_tiles(height: int, width: int) -> None:
+    regions = regions_of((height, width), 40)
     for side in np.geomspace(40, min(height, width), 30).round(1).tolist():
-        fitting = [part for part in slices if part.min_px <= side <= part.max_px]
+        fitting = [part for part in regions if part.min_px <= side <= part.max_px]
         for left in np.arange(0, width - side, 1.5):
             assert any(part.left <= left and left + side - 1 < part.right for part in fitting), (side, left)
         for top in np.arange(0, height - side, 1.5):
@@ -312,22 +313,22 @@ def test_a_candidate_is_looked_at_again_at_its_own_size() -> None:
     search = FaceSearch(detector, 40, 0.5)
     search.find(picture(None), 0.0, [])
     detector.asked.clear()
-    assert search._near(KnownFace(0, FaceBox(200, 200, 90, 90), 0), expected=False) == []
+    assert search._near(FaceBox(200, 200, 90, 90), expected=False) == []
     ((_, min_px, max_px, expected, coarse),) = detector.asked
-    # What looked like a face in a slice may be nearly twice as large as the face, or a little smaller.
+    # What looked like a face in a tile may be nearly twice as large as the face, or a little smaller.
     assert (min_px, max_px) == pytest.approx((90 / 1.8, 90 * 1.3))
     assert (expected, coarse) == (False, False)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(60, 1200), st.integers(60, 1600), st.floats(20, 80), st.tuples(*[st.floats(0, 1)] * 3))
-def test_every_face_lies_whole_in_a_slice_of_its_size(
+def test_every_face_lies_whole_in_a_tile_of_its_size(
     height: int, width: int, smallest: float, place: tuple[float, float, float]
 ) -> None:
     shorter = min(height, width)
-    slices = _slices((height, width), smallest, whole=False)
+    regions = regions_of((height, width), smallest)
     if smallest >= shorter:
-        assert slices == []
+        assert regions == []
         return
     side = smallest + place[0] * (shorter - smallest)
     left, top = place[1] * (width - side), place[2] * (height - side)
@@ -338,9 +339,9 @@ def test_every_face_lies_whole_in_a_slice_of_its_size(
         and part.top <= top + 1e-6
         and part.right > left + side - 1 - 1e-6
         and part.bottom > top + side - 1 - 1e-6
-        for part in slices
+        for part in regions
     )
-    for part in slices:
+    for part in regions:
         assert 0 <= part.left < part.right <= width and 0 <= part.top < part.bottom <= height
         # Neither so large that it costs what a whole frame costs, nor so small that its overlap is most of it.
         tile_wh = part.right - part.left, part.bottom - part.top
@@ -348,13 +349,13 @@ def test_every_face_lies_whole_in_a_slice_of_its_size(
         for tile, whole, faces in zip(tile_wh, (width, height), (7, 6), strict=True):
             assert tile <= 1.5 * faces * part.min_px + overlap
             assert tile >= min(whole, 0.66 * faces * part.min_px)
-    sizes = [part.min_px for part in slices]
+    sizes = [part.min_px for part in regions]
     assert sizes == sorted(sizes, reverse=True)  # large faces first
-    assert max(part.max_px for part in slices) >= shorter
+    assert max(part.max_px for part in regions) >= shorter
 
 
 @pytest.mark.parametrize(
-    ("other", "share"),
+    ("other", "fraction"),
     [
         (FaceBox(0, 0, 40, 40), 1.0),
         (FaceBox(10, 10, 20, 20), 1.0),  # a face within a face
@@ -364,9 +365,9 @@ def test_every_face_lies_whole_in_a_slice_of_its_size(
         (FaceBox(-80, 0, 160, 30), 1.0 * 40 * 30 / 1600),
     ],
 )
-def test_overlap_is_the_share_of_the_smaller_box(other: FaceBox, share: float) -> None:
-    assert _overlap(FaceBox(0, 0, 40, 40), other) == pytest.approx(share)
-    assert _overlap(other, FaceBox(0, 0, 40, 40)) == pytest.approx(share)
+def test_overlap_is_the_fraction_of_the_smaller_box(other: FaceBox, fraction: float) -> None:
+    assert _overlap(FaceBox(0, 0, 40, 40), other) == pytest.approx(fraction)
+    assert _overlap(other, FaceBox(0, 0, 40, 40)) == pytest.approx(fraction)
 
 
 @dataclass
@@ -380,9 +381,9 @@ class Scripted:
 
     def detect(
         self, gray: Image, min_px: float, max_px: float = math.inf, *, expected: bool = False, coarse: bool = False
-    ) -> list[FaceBox]:
+    ) -> list[Detection]:
         self.asked.append((gray.copy(), min_px, max_px, expected, coarse))
-        return self.faces
+        return [Detection(box) for box in self.faces]
 
 
 def test_of_two_faces_in_its_window_a_known_face_is_the_nearer_one() -> None:
@@ -391,8 +392,8 @@ def test_of_two_faces_in_its_window_a_known_face_is_the_nearer_one() -> None:
     search.find(picture(None), 0.0, [])
     # The window of a face at (200, 100) begins at (179, 79).
     detector.faces = [FaceBox(45, 21, 60, 60), FaceBox(25, 21, 60, 60)]
-    found = search.find(picture(None), 1 / 30, [KnownFace(1, FaceBox(200, 100, 60, 60), 0)])
-    assert found == [FaceBox(204, 100, 60, 60)]
+    found = search.find(picture(None), 1 / 30, [KnownFace(1, FaceBox(200, 100, 60, 60))])
+    assert found == [(1, Detection(FaceBox(204, 100, 60, 60)))]
 
 
 @pytest.mark.parametrize(
@@ -436,6 +437,10 @@ def test_the_smallest_face_of_a_large_picture_is_a_twentieth_of_its_shorter_side
     assert [min_px for _, min_px, *_ in detector.asked] == [smallest_px]
 
 
+def regions_of(shape_hw: tuple[int, int], smallest_px: float) -> list[Region]:
+    return [tile.region for tile in tiles_of(shape_hw, smallest_px, whole=False)]
+
+
 def _scale(smallest_px: float) -> int:
     """How often a part is halved in which a detector of 28 pixels looks for faces of this size."""
     return 2 ** max(0, int(math.log2(smallest_px / 28)))
@@ -449,10 +454,10 @@ def test_known_faces_are_painted_over_where_new_ones_are_looked_for(box: tuple[i
     detector = Scripted([])
     search = FaceSearch(detector, 40, 0.5)
     # The search of the whole first frame has tiles of all sizes; the known face is found where it is.
-    search._near = lambda face, **_: [FaceBox(*box)]  # type: ignore[method-assign]
+    search._near = lambda *_, **__: [Detection(FaceBox(*box))]  # type: ignore[method-assign]
     search.find(gray, 0.0, [KnownFace(1, FaceBox(*box), 0)])
     assert gray.max() == 255  # in copies
-    parts = _slices((480, 640), 40, whole=False)
+    parts = regions_of((480, 640), 40)
     assert len(parts) == len(detector.asked) >= 8
     for part, (tile, *_) in zip(parts, detector.asked, strict=True):
         scale = _scale(part.min_px)
@@ -462,15 +467,15 @@ def test_known_faces_are_painted_over_where_new_ones_are_looked_for(box: tuple[i
         assert (tile == 128).sum() == (right - left) // scale * ((bottom - top) // scale)
 
 
-def test_a_box_of_a_slice_lies_where_it_was_seen() -> None:
+def test_a_box_of_a_tile_lies_where_it_was_seen() -> None:
     """At every level of the pyramid: the second look, at the face's own size, is around the same place."""
     detector = Scripted([])
     search = FaceSearch(detector, 40, 0.5)
     seen: list[FaceBox] = []
-    search._near = lambda face, **_: seen.append(face.box) or []  # type: ignore[method-assign, func-returns-value]
+    search._near = lambda box, **_: seen.append(box) or []  # type: ignore[method-assign, func-returns-value]
     detector.faces = [FaceBox(3, 5, 30, 30)]
     search.find(picture(None), 0.0, [])
-    parts = _slices((480, 640), 40, whole=False)
+    parts = regions_of((480, 640), 40)
     scales = [_scale(part.min_px) for part in parts]
     assert {1, 2, 4, 8} <= set(scales)
     assert seen == [

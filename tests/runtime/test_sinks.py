@@ -437,7 +437,7 @@ def test_pictures_are_named_after_their_source_or_frame() -> None:
     ]
     picture = cv2.imread("out/000123.jpg")
     assert picture.shape == (120, 160, 3)
-    assert np.ptp(picture.astype(int), axis=2).max() > 60  # the grey frame has got colour
+    assert np.ptp(picture.astype(int), axis=2).max() > 60  # the gray frame has got color
 
 
 def test_pictures_do_not_replace_their_sources() -> None:
@@ -461,7 +461,7 @@ def test_no_half_picture_remains() -> None:
 
 
 @pytest.mark.parametrize("expression", list(Expression))
-def test_boxes_have_the_colour_of_their_expression(expression: Expression) -> None:
+def test_boxes_have_the_color_of_their_expression(expression: Expression) -> None:
     picture = np.zeros((480, 640, 3), np.uint8)
     box = FaceBox(200, 150, 160, 160)
     prediction = Prediction({label: float(label == expression) for label in Expression})
@@ -474,7 +474,7 @@ def test_boxes_have_the_colour_of_their_expression(expression: Expression) -> No
     assert not picture[160:300, 210:350].any()  # the face itself stays free
 
 
-def test_faces_keep_their_colours_apart() -> None:
+def test_faces_keep_their_colors_apart() -> None:
     assert len(set(COLORS.values())) == len(COLORS) == len(Expression)
 
 
@@ -643,7 +643,7 @@ def test_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[?25h" in summary  # the cursor is back
 
 
-def test_the_live_view_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_view_without_color(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_screen(monkeypatch, NO_COLOR="1") as screen:
         sink = open_sink("terminal", a_run())
         sink.write(a_result(0, a_face(3, Expression.ANGER)))

@@ -129,7 +129,7 @@ def test_doubt_has_a_reason(confidence: float, quality: Quality, why: str | None
 def test_what_is_just_good_enough_is_not_doubted() -> None:
     limits = Smoothing()
     least = Quality(round(limits.min_size_px), limits.min_blur, limits.min_brightness)
-    assert doubt(limits.min_confidence, least, limits) is None
+    assert uncertainty(limits.min_confidence, least, limits) is None
 
 
 def test_the_first_frame_may_have_any_time() -> None:

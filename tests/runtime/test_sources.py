@@ -33,7 +33,7 @@ LONG_S = 20.0  # only reached when the code under test hangs
 
 
 def scene(n: int) -> Image:
-    """Smooth, coloured, and brighter with n, so that every codec keeps it apart from its neighbours."""
+    """Smooth, colored, and brighter with n, so that every codec keeps it apart from its neighbors."""
     y, x = np.mgrid[0:H, 0:W]
     return (np.stack([10 + 0 * x, 10 + x // 2, 20 + y], axis=-1) + 6 * n).clip(0, 255).astype(np.uint8)
 
@@ -144,13 +144,13 @@ def make_demo(folder: Path) -> FrameSource:
 
 MAKERS: dict[str, Callable[[Path], FrameSource]] = {
     "picture": make_picture,
-    "grey picture": make_grey_picture,
+    "gray picture": make_grey_picture,
     "folder": make_folder,
     "video": make_video,
     "camera, BGR": lambda folder: fake_camera(np.copy),
     "camera, YUYV": lambda folder: fake_camera(yuyv),
     "camera, MJPG": lambda folder: fake_camera(mjpg),
-    "camera, grey": lambda folder: fake_camera(lambda bgr: bgr[..., 1].copy()),
+    "camera, gray": lambda folder: fake_camera(lambda bgr: bgr[..., 1].copy()),
     "camera in a thread": lambda folder: LatestFrame(fake_camera(yuyv)),
     "demo": make_demo,
 }
@@ -183,7 +183,7 @@ def test_pictures_are_bgr_and_free_to_draw_on(source: FrameSource) -> None:
     assert picture.dtype == np.uint8
     assert picture.shape == (*frame.gray.shape, 3)
     again = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    assert np.abs(again.astype(int) - frame.gray).mean() < 8  # colour and grey are the same scene
+    assert np.abs(again.astype(int) - frame.gray).mean() < 8  # color and gray are the same scene
     gray = frame.gray.copy()
     cv2.rectangle(picture, (0, 0), (W, H), (0, 0, 0), -1)
     assert np.array_equal(frame.gray, gray)
@@ -262,7 +262,7 @@ def test_a_folder_without_pictures(tmp_path: Path, leave: str) -> None:
 
 
 def png(width: int, height: int, depth: int, kind: int, row: bytes, **chunks: bytes) -> bytes:
-    """A PNG file, byte by byte: OpenCV writes no palettes, no grey with alpha and no rotation."""
+    """A PNG file, byte by byte: OpenCV writes no palettes, no gray with alpha and no rotation."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -285,10 +285,10 @@ RED_BLUE = bytes([255, 0, 0, 0, 0, 255])
         pytest.param(
             png(2, 1, 8, 3, b"\0\1", PLTE=RED_BLUE, tRNS=b"\0\xff"), [[[255] * 3, [255, 0, 0]]], id="clear-palette"
         ),
-        pytest.param(png(2, 1, 8, 4, b"\x0a\0\x0a\xff"), [[[255] * 3, [10] * 3]], id="grey-with-alpha"),
+        pytest.param(png(2, 1, 8, 4, b"\x0a\0\x0a\xff"), [[[255] * 3, [10] * 3]], id="gray-with-alpha"),
         pytest.param(png(1, 1, 8, 6, b"\xff\0\0\x80"), [[[127, 127, 255]]], id="half-clear-red"),
         pytest.param(png(1, 1, 16, 6, b"\xff\xff\0\0\0\0\x80\x80"), [[[127, 127, 255]]], id="16-bit-with-alpha"),
-        pytest.param(png(3, 1, 16, 0, b"\0\0\xc0\xc0\xff\xff"), [[[0] * 3, [192] * 3, [255] * 3]], id="16-bit-grey"),
+        pytest.param(png(3, 1, 16, 0, b"\0\0\xc0\xc0\xff\xff"), [[[0] * 3, [192] * 3, [255] * 3]], id="16-bit-gray"),
         pytest.param(png(2, 1, 1, 0, b"\x40"), [[[0] * 3, [255] * 3]], id="1-bit"),
         pytest.param(png(2, 1, 8, 0, b"\5\6", eXIf=TURN_RIGHT), [[[5] * 3], [[6] * 3]], id="rotated"),
     ],
@@ -310,7 +310,7 @@ def test_a_photo_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
     assert np.abs(frame.picture().astype(int) - upright).mean() < 5
 
 
-def test_a_grey_picture_needs_no_colour(tmp_path: Path) -> None:
+def test_a_grey_picture_needs_no_color(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), scene(0)[..., 1])
     (frame,) = source_of(tmp_path / "a.jpg")
     assert frame.color is None
@@ -346,7 +346,7 @@ def test_a_photo_that_was_cut_short_is_read_and_named(
         (frame,) = source_of(tmp_path / "a.jpg")
     assert frame.gray.shape == (H, W)
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'a.jpg'} is cut short: what is missing is grey. Copy it again."
+        f"{tmp_path / 'a.jpg'} is cut short: what is missing is gray. Copy it again."
     ]
     assert "Premature" not in capfd.readouterr().err
 

@@ -38,18 +38,18 @@ def test_it_is_followed_step_by_step() -> None:
 
 
 def test_it_is_followed_downwards_and_back() -> None:
-    likeness = Likeness(Pyramid(TEXTURE), BOX)
+    template = Template(Pyramid(TEXTURE), Detection(BOX))
     for dy in (20, 40, 60, 80, 60, 40, 20, 0, -20):
-        found = likeness.find(Pyramid(moved(0, dy)), 0.8)
+        found = template.find(Pyramid(moved(0, dy)), 0.8)
         assert found is not None
-        assert (found.x, found.y) == pytest.approx((BOX.x, BOX.y + dy), abs=2)
+        assert (found.box.x, found.box.y) == pytest.approx((BOX.x, BOX.y + dy), abs=2)
 
 
 @pytest.mark.parametrize(("x", "y"), [(-9, -9), (0, 0), (419, 319)])
 def test_a_face_at_the_edge_is_found_where_it_is(x: float, y: float) -> None:
-    found = Likeness(Pyramid(TEXTURE), FaceBox(x, y, 90, 90)).find(Pyramid(TEXTURE), 0.99)
+    found = Template(Pyramid(TEXTURE), Detection(FaceBox(x, y, 90, 90))).find(Pyramid(TEXTURE), 0.99)
     assert found is not None
-    assert (found.x, found.y) == pytest.approx((x, y), abs=0.5)
+    assert (found.box.x, found.box.y) == pytest.approx((x, y), abs=0.5)
 
 
 def test_another_brightness_is_the_same_face() -> None:
@@ -65,36 +65,36 @@ def test_something_else_is_not() -> None:
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 24), (24, 0), (-24, -24)])
 def test_it_reaches_a_quarter_of_a_width_in_a_frame(dx: int, dy: int) -> None:
-    found = Likeness(Pyramid(TEXTURE), BOX).find(Pyramid(moved(dx, dy)), 0.8)
+    found = Template(Pyramid(TEXTURE), Detection(BOX)).find(Pyramid(moved(dx, dy)), 0.8)
     assert found is not None
-    assert (found.x, found.y) == pytest.approx((BOX.x + dx, BOX.y + dy), abs=1.5)
+    assert (found.box.x, found.box.y) == pytest.approx((BOX.x + dx, BOX.y + dy), abs=1.5)
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 45), (45, 0), (-45, 45)])
 def test_what_is_half_a_width_away_is_left_to_the_detector(dx: int, dy: int) -> None:
-    assert Likeness(Pyramid(TEXTURE), BOX).find(Pyramid(moved(dx, dy)), 0.8) is None
+    assert Template(Pyramid(TEXTURE), Detection(BOX)).find(Pyramid(moved(dx, dy)), 0.8) is None
 
 
 @pytest.mark.parametrize("width", [20, 30, 39, 41, 60, 79, 81, 150, 160, 300])
 def test_a_face_is_followed_at_twenty_to_forty_pixels(width: int) -> None:
-    pixels = Likeness(Pyramid(TEXTURE), FaceBox(50, 50, width, width))._pixels
+    pixels = Template(Pyramid(TEXTURE), Detection(FaceBox(50, 50, width, width)))._pixels
     assert 20 * 0.8 - 1 <= pixels.shape[0] == pixels.shape[1] <= 40 * 0.8 + 1
 
 
 def test_what_lies_behind_a_face_does_not_matter() -> None:
     after = np.full_like(TEXTURE, 200)
     after[156:232, 208:284] = TEXTURE[156:232, 208:284]  # behind the rest of the box is something else now
-    found = Likeness(Pyramid(TEXTURE), BOX).find(Pyramid(after), 0.97)
+    found = Template(Pyramid(TEXTURE), Detection(BOX)).find(Pyramid(after), 0.97)
     assert found is not None
-    assert (found.x, found.y) == pytest.approx((BOX.x, BOX.y), abs=1.5)
+    assert (found.box.x, found.box.y) == pytest.approx((BOX.x, BOX.y), abs=1.5)
 
 
 @pytest.mark.parametrize(("side", "followed"), [(4, False), (6, True)])
 def test_a_face_of_a_few_pixels_is_left_to_the_detector(side: int, followed: bool) -> None:
     gray = np.random.default_rng(1).integers(0, 256, (60, 60)).astype(np.uint8)
-    likeness = Likeness(Pyramid(gray), FaceBox(30, 30, side, side))
-    assert (likeness.find(Pyramid(gray), 0.8) is not None) == followed
-    assert (likeness.find(Pyramid(np.roll(gray, 2, axis=(0, 1))), 0.8) is not None) == followed
+    template = Template(Pyramid(gray), Detection(FaceBox(30, 30, side, side)))
+    assert (template.find(Pyramid(gray), 0.8) is not None) == followed
+    assert (template.find(Pyramid(np.roll(gray, 2, axis=(0, 1))), 0.8) is not None) == followed
 
 
 @pytest.mark.parametrize(

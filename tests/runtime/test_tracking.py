@@ -61,8 +61,8 @@ def test_a_short_gap_is_bridged_and_a_long_one_ends_the_track() -> None:
 )
 def test_a_quarter_of_overlap_keeps_a_track_and_a_seventh_does_not(moved: float, same: bool) -> None:
     tracks = tracker()
-    tracks.update([at(0)], 0.0)
-    current, ended = tracks.update([at(moved)], 0.1)
+    tracks.update(found(at(0)), 0.0)
+    current, ended = tracks.update(found(at(moved)), 0.1)
     assert numbers(current) == ([1] if same else [2])
     assert ended == []
     assert len(tracks.known()) == (1 if same else 2)
@@ -71,23 +71,23 @@ def test_a_quarter_of_overlap_keeps_a_track_and_a_seventh_does_not(moved: float,
 def test_a_face_that_swings_to_and_fro_by_half_its_width_stays_one_track() -> None:
     tracks = tracker()
     for frame in range(30):
-        current, _ = tracks.update([at(50 * (frame % 2))], frame / 15)
+        current, _ = tracks.update(found(at(50 * (frame % 2))), frame / 15)
         assert numbers(current) == [1]
 
 
 @pytest.mark.parametrize(("later_s", "gone"), [(0.5, False), (0.51, True), (-0.5, False), (-0.51, True)])
 def test_half_a_second_without_a_face_is_a_gap_and_more_is_its_end(later_s: float, gone: bool) -> None:
     tracks = tracker()
-    tracks.update([at(0)], 10.0)
+    tracks.update(found(at(0)), 10.0)
     _, ended = tracks.update([], 10.0 + later_s)
     assert numbers(ended) == ([1] if gone else [])
 
 
 def test_misses_are_counted_frame_by_frame() -> None:
     tracks = tracker()
-    tracks.update([at(0), at(500)], 0.0)
+    tracks.update(found(at(0), at(500)), 0.0)
     for frame in range(1, 4):
-        tracks.update([at(500)], frame / 10)
+        tracks.update(found(at(500)), frame / 10)
         assert [face.misses for face in tracks.known()] == [frame, 0]
     assert [face.key for face in tracks.known()] == [1, 2]
 
