@@ -11,10 +11,10 @@ FER2013_TO_VOTE = (4, 5, 6, 1, 3, 2, 0)  # FER2013's code -> FER+'s column
 
 
 def pattern(label: int, noise: np.random.Generator) -> np.ndarray:
-    """A 48x48 uint8 picture of a class: a bright bar whose place tells the label, in noise."""
-    picture = noise.integers(0, 80, (48, 48))
-    picture[6 * label : 6 * label + 8] += 150
-    return picture.astype(np.uint8)
+    """A 48x48 uint8 image of a class: a bright bar whose place tells the label, in noise."""
+    image = noise.integers(0, 80, (48, 48))
+    image[6 * label : 6 * label + 8] += 150
+    return image.astype(np.uint8)
 
 
 def write_csvs(folder: Path, training: int = 140, public: int = 42, votes: bool = True) -> None:

@@ -1,7 +1,7 @@
 """Mutation testing: change the code in one place after another, and see whether a test fails.
 
-    python tests/mutation.py                                 # all modules, 100 changes of each
-    python tests/mutation.py edge_fer/search.py --most 0     # one of them, every change
+    python tests/mutation.py                                            # all modules, 100 changes of each
+    python tests/mutation.py edge_fer/detection/schedule.py --most 0    # one of them, every change
 
 mutmut leaves constants outside functions alone, where this project's thresholds stand; cosmic-ray changes numbers by 1
 and starts Python for every change, which is dear with TensorFlow. This imports the libraries once and forks.
@@ -27,21 +27,35 @@ import hypothesis
 import pytest
 
 TARGETS = {
-    "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_eyes runtime/test_events",
-    "edge_fer/search.py": "runtime/test_search runtime/test_recognizer",
+    "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_alignment runtime/test_events",
+    "edge_fer/detection/schedule.py": "runtime/test_schedule runtime/test_recognizer",
+    "edge_fer/detection/tiles.py": "runtime/test_schedule",
+    "edge_fer/detection/motion.py": "runtime/test_schedule",
+    "edge_fer/detection/template.py": "runtime/test_template runtime/test_schedule",
+    "edge_fer/detection/cascade.py": "runtime/test_detectors",
     "edge_fer/tracking.py": "runtime/test_tracking runtime/test_recognizer",
-    "edge_fer/temporal.py": "runtime/test_temporal runtime/test_events",
-    "edge_fer/likeness.py": "runtime/test_likeness runtime/test_search",
-    "edge_fer/eyes.py": "runtime/test_eyes",
-    "edge_fer/bundle.py": "runtime/test_bundle",
-    "edge_fer/classifier.py": "runtime/test_classifier",
-    "edge_fer/preprocess.py": "runtime/test_preprocess runtime/test_eyes",
+    "edge_fer/preprocess/__init__.py": "runtime/test_preprocess runtime/test_alignment",
+    "edge_fer/preprocess/face_tensor.py": "runtime/test_preprocess runtime/test_alignment",
+    "edge_fer/preprocess/alignment.py": "runtime/test_alignment",
+    "edge_fer/preprocess/quality.py": "runtime/test_preprocess runtime/test_recognizer",
+    "edge_fer/model/bundle.py": "runtime/test_bundle",
+    "edge_fer/model/spec.py": "runtime/test_bundle",
+    "edge_fer/model/selftest.py": "runtime/test_classifier runtime/test_bundle",
+    "edge_fer/model/litert.py": "runtime/test_classifier runtime/test_bundle",
+    "edge_fer/model/classifier.py": "runtime/test_classifier",
+    "edge_fer/temporal/smoothing.py": "runtime/test_smoothing runtime/test_events",
+    "edge_fer/temporal/affect.py": "runtime/test_smoothing",
     "edge_fer/events.py": "runtime/test_events",
-    "evaluation/figures.py": "evaluation/test_figures evaluation/test_figures_arithmetic",
-    "export/verify.py": "export/test_arithmetic export/test_verify",
-    "export/equalise.py": "export/test_arithmetic export/test_equalise",
-    "export/convert.py": "export/test_arithmetic export/test_export",
+    "evaluation/metrics.py": "evaluation/test_metrics evaluation/test_metrics_arithmetic",
+    "evaluation/calibration.py": "evaluation/test_calibration",
+    "export/load.py": "export/test_arithmetic export/test_foreign_models export/test_export",
+    "export/fold.py": "export/test_arithmetic export/test_equalize",
+    "export/equalize.py": "export/test_arithmetic export/test_equalize",
+    "export/convert.py": "export/test_verify export/test_export",
+    "export/verify.py": "export/test_arithmetic export/test_verify export/test_export",
 }
+LIBRARIES = {"edge_fer": ("cv2",), "evaluation": ("sklearn.calibration",), "export": ("keras", "sklearn.calibration")}
+"""What takes long to import, by the first folder of a module: imported once, before the forks."""
 OPERATORS: dict[type[ast.AST], type[Any]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And},
@@ -130,11 +144,13 @@ def run(path: Path, code: Any, tests: list[str], limit_s: int) -> tuple[bool, fl
 def main() -> None:
     """Print the changes that no test notices, and a row of a table for each module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("module", nargs="*", default=list(TARGETS), help="files to change; default: all there are")
+    parser.add_argument("module", nargs="*", default=list(TARGETS), help="files to change; default: all of the table")
     parser.add_argument("--most", type=int, default=100, help="changes of a file, drawn by chance; 0 for all")
     args = parser.parse_args()
     sys.path.insert(0, str(Path.cwd()))
-    importlib.import_module("keras" if any(module.startswith("export") for module in args.module) else "cv2")
+    for folder in dict.fromkeys(Path(module).parts[0] for module in args.module):
+        for library in LIBRARIES[folder]:
+            importlib.import_module(library)
     for module in args.module:
         path, tests = Path(module).resolve(), [f"tests/{name}.py" for name in TARGETS[module].split()]
         passed, used_s = run(path, compile(path.read_bytes(), str(path), "exec"), tests, 600)

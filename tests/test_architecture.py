@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mutation import LIBRARIES, TARGETS
 
 from edge_fer.errors import EXIT_CODES
 
@@ -128,6 +129,12 @@ def test_the_table_of_rooms_is_the_tree() -> None:
     folders = {folder for folder in folders if any(name.startswith(folder) for name in tracked)} - {".ci/"}
     assert files <= rooms
     assert not tracked or folders - {"edge_fer/"} <= rooms
+
+
+def test_mutation_testing_names_files_that_are_there() -> None:
+    tests = {f"tests/{name}.py" for names in TARGETS.values() for name in names.split()}
+    assert [name for name in sorted(TARGETS.keys() | tests) if not (ROOT / name).is_file()] == []
+    assert {name.partition("/")[0] for name in TARGETS} == LIBRARIES.keys()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import cv2
@@ -54,12 +53,3 @@ def test_metrics_are_written(tmp_path: Path) -> None:
     metrics.write_metrics({"pair": row}, heads, tmp_path / "out")
     assert (tmp_path / "out" / "metrics.json").read_text().startswith("{")
     assert cv2.imread(str(tmp_path / "out" / "confusion_pair.png")) is not None
-
-
-def test_a_head_that_knows_contempt_is_measured_by_votes(data: Path) -> None:
-    head = Head("mine", (E.CONTEMPT, E.HAPPINESS))
-    rows = datasets.load(data)["PublicTest"]
-    votes = rows.votes.copy()
-    votes[0] = np.eye(10)[FERPLUS_LABELS.index(E.CONTEMPT)] * 10
-    assert metrics.truth(dataclasses.replace(rows, votes=votes), head)[0] == 0
-    assert 0 not in metrics.truth(dataclasses.replace(rows, votes=np.zeros_like(votes)), head)

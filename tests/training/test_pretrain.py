@@ -31,12 +31,12 @@ def test_the_error_is_that_of_the_masked_pixels() -> None:
     assert error == pytest.approx(((1 + 10 / 11) ** 2 + (10 / 11) ** 2) / 2, rel=1e-4)
 
 
-def test_each_place_of_the_trunk_fills_in_its_own_square() -> None:
+def test_each_place_of_the_backbone_fills_in_its_own_square() -> None:
     recipe = Recipe("x", ModelRecipe([[4, 2], [4, 2], [4, 2]]))
     network = pretrain.build(recipe, models.build(recipe.model), steps_per_epoch=1)
     decoder = network.get_layer("decoder")
     decoder.set_weights([np.zeros(decoder.kernel.shape), np.arange(64)])
-    error = next(layer for layer in network.layers if isinstance(layer, pretrain.HiddenError))
+    error = next(layer for layer in network.layers if isinstance(layer, pretrain.ReconstructionError))
     filled = keras.Model(network.input, error.input[1])(np.zeros((1, 48, 48, 1), np.float32))
     assert np.array_equal(np.squeeze(filled), np.tile(np.arange(64).reshape(8, 8), (6, 6)))
 
