@@ -21,7 +21,7 @@ from rich.table import Table
 
 from edge_fer.core import Expression
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.errors import OS_ERROR, EdgeFerError, InputMissingError, UsageError
+from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
@@ -77,14 +77,19 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
 
     clean = logits_of(data.images, "clean faces")
     results["clean"] = metrics.evaluate_logits(clean, data, classifier.heads)
+    heads = [head for head in classifier.heads if head.name in results["clean"]]
+    if not heads:
+        raise DataError(f"No {split} row of {folder} has a label that {bundle} knows: there is nothing to measure.")
     console.print(metrics.report({"int8": results["clean"]}))
     results["confused"] = {}
-    for head in classifier.heads:
+    for head in heads:
+        if not {Expression.NEUTRAL, Expression.SADNESS} <= set(head.labels):
+            continue
         fraction = metrics.confused(results["clean"][head.name], head.labels, Expression.NEUTRAL, Expression.SADNESS)
         results["confused"][head.name] = fraction
         console.print(f"{head.name}: {fraction:.1%} of the neutral faces are called sad")
 
-    table = Table("faces", *(head.name for head in classifier.heads), title=f"Corruptions, {split}")
+    table = Table("faces", *(head.name for head in heads), title=f"Corruptions, {split}")
     results["corruptions"] = {"none": _accuracies(clean, data, classifier)}
     for name, corrupt in corruptions.CORRUPTIONS.items():
         results["corruptions"][name] = _accuracies(logits_of(corrupt(data.images), name), data, classifier)
@@ -113,7 +118,7 @@ def _through_detector(
     progress: Console,
 ) -> Table:
     """Accuracy of the same faces as crops and through Haar, scene by scene, and of all together."""
-    heads = classifier.heads
+    heads = [head for head in classifier.heads if head.name in results["clean"]]
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     part = data[chosen]
     crops = np.stack([classifier.logits(face) for face in preprocessor.crops(part.images)])

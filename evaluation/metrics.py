@@ -14,13 +14,8 @@ from rich.table import Table
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from edge_fer.core import Expression
-from edge_fer.model.spec import Head, Metadata
+from edge_fer.model.spec import Head, head_slices
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, Dataset
-
-
-def head_slices(heads: Sequence[Head]) -> dict[str, slice]:
-    """Where each head's logits stand in the output."""
-    return Metadata("", tuple(heads)).slices()
 
 
 def truth(data: Dataset, head: Head) -> NDArray[np.int64]:

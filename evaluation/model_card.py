@@ -95,10 +95,14 @@ def _metrics(bundle: Bundle, results: dict[str, Any]) -> list[str]:
         )
     lines += ["", "float and ECE are as the exporter measured them on PublicTest.", ""]
     for one in bundle.metadata.heads:
+        if one.name not in results["clean"]:
+            lines.append(f"- {one.name}: not measured, no image has a label that this head knows.")
+            continue
         recall = results["clean"][one.name]["recall"]
         recalls = ", ".join(f"{label} {_percent(value, 0)}" for label, value in recall.items())
         lines.append(f"- Recall, {one.name}: {recalls}.")
-        lines.append(f"- {results['confused'][one.name]:.1%} of the neutral faces are called sad ({one.name}).")
+        if one.name in results["confused"]:
+            lines.append(f"- {results['confused'][one.name]:.1%} of the neutral faces are called sad ({one.name}).")
     return lines
 
 

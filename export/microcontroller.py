@@ -25,7 +25,7 @@ import numpy as np
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from edge_fer.files import write_atomically
 from edge_fer.model.bundle import Bundle, load_bundle
-from edge_fer.model.spec import Head
+from edge_fer.model.spec import Head, head_slices
 from export.flatbuffer import Operator, read_operators
 
 BYTES_A_LINE = 16
@@ -188,7 +188,7 @@ def header_text(bundle: Bundle, name: str, operators: Sequence[Operator], arena:
             "// need more for scratch buffers.\n"
             f"constexpr std::size_t kArenaBytes = {arena.size_bytes};"
         )
-    heads = "\n".join(_head_text(head, metadata.slices()[head.name].start) for head in metadata.heads)
+    heads = "\n".join(_head_text(head, head_slices(metadata.heads)[head.name].start) for head in metadata.heads)
     calls = "\n".join(f"  resolver.{method}();" for method in methods)
     upright = "" if spec.alignment == "none" else ", turn it upright by its eyes"
     pixels = "pixels" if source.dtype == "UINT8" else "pixels - 128"

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from edge_fer.model.classifier import softmax
-from edge_fer.model.spec import Head
+from edge_fer.model.spec import Head, head_slices
 from evaluation.calibration import reliability
 from evaluation.datasets import Dataset
 from evaluation.metrics import plot_confusion, truth
@@ -51,7 +51,7 @@ def content(export: Export) -> dict[str, Any]:
 def _reliability(head: Head, export: Export) -> dict[str, Any]:
     labels = truth(export.data, head)
     known = labels >= 0
-    own = export.logits["int8"][known][:, export.metadata.slices()[head.name]]
+    own = export.logits["int8"][known][:, head_slices(export.metadata.heads)[head.name]]
     diagrams = {}
     for name, temperature in (("raw", 1.0), ("calibrated", head.temperature)):
         count, confidence, accuracy = reliability(softmax(own / np.float32(temperature)), labels[known])
@@ -66,7 +66,7 @@ def _reliability(head: Head, export: Export) -> dict[str, Any]:
 
 def _disagreements(head: Head, export: Export) -> list[dict[str, Any]]:
     """Faces that float and int8 see differently, those first where float was surest."""
-    part, labels = export.metadata.slices()[head.name], truth(export.data, head)
+    part, labels = head_slices(export.metadata.heads)[head.name], truth(export.data, head)
     before, after = (
         softmax(export.logits[variant][:, part] / np.float32(head.temperature)) for variant in ("Keras", "int8")
     )

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from edge_fer.errors import DataError
 from edge_fer.model.classifier import softmax
-from edge_fer.model.spec import Head
+from edge_fer.model.spec import Head, head_slices
 from evaluation import metrics
 from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.datasets import Dataset
@@ -39,7 +39,7 @@ def verify(export: Export) -> Export:
         try_out(flatbuffer, variant)
         logits[variant] = run_flatbuffer(flatbuffer, export.tensors, Console(stderr=True), f"Measuring {variant}")
 
-    parts = export.metadata.slices()
+    parts = head_slices(export.metadata.heads)
     heads = tuple(fit_temperature(head, logits["Keras"][:, parts[head.name]], data) for head in export.metadata.heads)
     measured = {variant: metrics.evaluate_logits(rows, data, heads) for variant, rows in logits.items()}
     unknown = [head.name for head in heads if head.name not in measured["int8"]]
@@ -86,7 +86,7 @@ def compare(
     """
     rows = []
     for head in heads:
-        part = metrics.head_slices(heads)[head.name]
+        part = head_slices(heads)[head.name]
         ours, theirs, labels = logits[:, part], reference[:, part], metrics.truth(data, head)
         known = labels >= 0
         n = int(known.sum())

@@ -25,6 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputError
+from edge_fer.model.spec import head_slices
 from evaluation import datasets, metrics
 from evaluation.datasets import Dataset
 from training import augmentation, models
@@ -166,7 +167,7 @@ class TeacherEnsemble(keras.layers.Layer):
     def call(self, images: Any) -> Any:
         logits = keras.ops.stack([member(images, training=False) for member in self.members])
         columns = []
-        for place, part in enumerate(metrics.head_slices(models.HEADS).values()):
+        for place, part in enumerate(head_slices(models.HEADS).values()):
             weights = keras.ops.reshape(self.by_head[place], (-1, 1, 1))
             columns.append(keras.ops.sum(weights * keras.ops.softmax(logits[:, :, part]), axis=0))
         return keras.ops.log(keras.ops.maximum(keras.ops.concatenate(columns, axis=1), LEAST))
@@ -247,7 +248,7 @@ def _views(images: NDArray[np.uint8], count: int, seed: int) -> Iterator[NDArray
 
 def _fused(logits: list[NDArray[np.float32]], rule: Callable[[str, Floats], Floats]) -> Floats:
     """What an ensemble predicts for each image, both heads side by side: probabilities (n, 15)."""
-    heads = metrics.head_slices(models.HEADS).items()
+    heads = head_slices(models.HEADS).items()
     return np.column_stack([rule(head, _probabilities(logits, part)) for head, part in heads])
 
 
@@ -263,7 +264,7 @@ def _measure(
 ) -> tuple[Table, dict[str, Floats]]:
     """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""
     table = Table("PublicTest", *(head.name for head in models.HEADS), title="Teachers, and how they are fused")
-    members = {h: _probabilities(logits, part) for h, part in metrics.head_slices(models.HEADS).items()}
+    members = {h: _probabilities(logits, part) for h, part in head_slices(models.HEADS).items()}
     labels = {head.name: metrics.truth(validation, head) for head in models.HEADS}
     accuracies, weights, exponents = {}, {}, {}
     for head in members:

@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from edge_fer.errors import DataError
-from evaluation import metrics
+from edge_fer.model.spec import head_slices
 from evaluation.datasets import FER2013_LABELS, Dataset
 from training import models
 from training.recipe import ClassBalanceRecipe
@@ -105,7 +105,7 @@ class TwoHeadLoss(keras.losses.Loss):
         weights, offsets = self.settings["class_weights"], self.settings["logit_offsets"]
         if offsets:
             y_pred += ops.convert_to_tensor(offsets, "float32")
-        slices = metrics.head_slices(models.HEADS)
+        slices = head_slices(models.HEADS)
         total, start = 0.0, 0
         for head, part in slices.items():
             width = part.stop - part.start

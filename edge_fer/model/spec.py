@@ -7,7 +7,7 @@ as JSON (``metadata.schema.json``).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -94,10 +94,11 @@ class Metadata:
         """The metadata as plain values, for JSON and TOML."""
         return asdict(self)
 
-    def slices(self) -> dict[str, slice]:
-        """Where the logits of each head stand in the output, by its name."""
-        slices, start = {}, 0
-        for head in self.heads:
-            slices[head.name] = slice(start, start + len(head.labels))
-            start += len(head.labels)
-        return slices
+
+def head_slices(heads: Sequence[Head]) -> dict[str, slice]:
+    """Where the logits of each head stand in the output, by its name."""
+    slices, start = {}, 0
+    for head in heads:
+        slices[head.name] = slice(start, start + len(head.labels))
+        start += len(head.labels)
+    return slices

@@ -147,3 +147,20 @@ def test_wrong_arguments(
     error = done.err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_head_without_labels_in_the_data_is_left_out_and_says_so(tmp_path: Path, call: Callable[..., Any]) -> None:
+    write_csvs(tmp_path, training=7, public=7, votes=False)
+    card = tmp_path / "card.md"
+    assert call(main, "--data", tmp_path, "--faces", "1", "--model-card", card).code == 0
+    assert "ferplus: not measured" in card.read_text()
+
+
+def test_data_that_no_head_knows_is_refused(
+    tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csvs(tmp_path, training=7, public=7)
+    monkeypatch.setattr("evaluation.metrics.truth", lambda data, head: np.full(len(data), -1))
+    done = call(main, "--data", tmp_path, "--faces", "1")
+    assert done.code == 65
+    assert "there is nothing to measure" in done.err

@@ -12,7 +12,7 @@ from labeled import labeled
 from rich.console import Console
 
 from edge_fer.core import Expression as E
-from edge_fer.model.spec import Head
+from edge_fer.model.spec import Head, head_slices
 from evaluation import metrics
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS
 
@@ -41,7 +41,7 @@ def test_labels_that_a_head_does_not_know_are_none() -> None:
 
 def test_the_logits_of_heads_stand_side_by_side() -> None:
     heads = [Head("a", (E.FEAR, E.ANGER)), Head("b", (E.FEAR,)), Head("c", (E.FEAR, E.ANGER, E.NEUTRAL))]
-    assert metrics.head_slices(heads) == {"a": slice(0, 2), "b": slice(2, 3), "c": slice(3, 6)}
+    assert head_slices(heads) == {"a": slice(0, 2), "b": slice(2, 3), "c": slice(3, 6)}
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60))
