@@ -97,8 +97,7 @@ def measure_settings(settings: Settings, frames: int) -> dict[str, Any]:
         EdgeFerError: the source or the model cannot be opened.
     """
     recognizer = build_recognizer(settings)
-    sink = _nowhere(recognizer)
-    with closing(open_source(settings.camera)) as source:
+    with closing(open_source(settings.camera)) as source, closing(_nowhere(recognizer)) as sink:
         figures = measure(islice(source, frames), recognizer, sink)
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -134,7 +133,8 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         looked_for = dataclasses.replace(settings.detector, min_face_px=min_face_px, new_face_s=new_face_s)
         model = dataclasses.replace(settings.model, threads=threads)
         recognizer = build_recognizer(dataclasses.replace(settings, model=model, detector=looked_for))
-        figures = measure(frames, recognizer, _nowhere(recognizer), limit_s)
+        with closing(_nowhere(recognizer)) as sink:
+            figures = measure(frames, recognizer, sink, limit_s)
         trials.append({"threads": threads, "min_face_px": min_face_px, "new_face_s": new_face_s, **figures})
         return trials[-1]
 

@@ -205,7 +205,7 @@ def load_logits(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dic
         DataError: it is not what ``cache_logits`` wrote, or was made from other samples.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             logits, facts = file["logits"].astype(np.float32), json.loads(str(file["facts"]))
     except FileNotFoundError:
         raise InputMissingError(f"No {path}: make it with `python -m training cache-logits`.") from None

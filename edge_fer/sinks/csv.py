@@ -34,8 +34,12 @@ class CsvSink:
     def __init__(self, path: str, run: Run) -> None:
         self._run = run
         self._file = LineFile(path, append=run.live)
-        if self._file.is_new:
-            self._send([COLUMNS])
+        try:
+            if self._file.is_new:
+                self._send([COLUMNS])
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, result: FrameResult) -> None:
         """Write the rows of a frame. Raises OutputError or BrokenPipeError."""

@@ -161,6 +161,7 @@ def head(temperature: float) -> list[dict[str, Any]]:
         (change(heads=head(100)), True),
         (change(heads=head(100.1)), False),
         (change(heads=[{"name": "x", "labels": [], "temperature": 1}]), False),
+        (change(heads=[*head(1), *head(0)]), False),  # one that is wrong is enough
         (change(preprocess={"version": 1, "margin": 0, "alignment": "none"}), True),
         (change(preprocess={"version": 1, "margin": 2, "alignment": "eyes"}), True),
         (change(preprocess={"version": 1, "margin": 2.01}), False),

@@ -101,6 +101,13 @@ def test_an_event_in_full() -> None:
     ]
 
 
+def test_numbers_have_the_digits_that_mean_something() -> None:
+    frame = Frame(np.zeros((300, 700), np.uint8), 0, 1 / 7, "clip")
+    (event,) = a_run().to_events(a_result(frame, a_face(box=FaceBox(100, 100, 100, 100))))
+    assert event["time_s"] == 0.143
+    assert event["box"] == [0.1429, 0.3333, 0.1428, 0.3334]  # edges at 1/7, 2/7, 1/3 and 2/3
+
+
 def test_an_end_tells_of_the_frame_in_which_the_face_was_last_seen() -> None:
     times = iter(["first", "second"])
     run = a_run(lambda: next(times))

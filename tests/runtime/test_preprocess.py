@@ -2,6 +2,7 @@
 
 import hashlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,6 +59,29 @@ def test_a_quarter_turn_is_exact_and_about_the_middle(tilt_deg: float, turns: in
     """A face that lies on its right side, 90 degrees clockwise, is turned back counterclockwise."""
     tensor = face_tensor(RAMP, FaceBox(30, 20, 48, 48), (48, 48), 0.0, tilt_deg)
     assert np.array_equal(tensor[..., 0], np.rot90(RAMP[20:68, 30:78], turns))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "method"),
+    [
+        (60, 60, cv2.INTER_AREA),
+        (48, 60, cv2.INTER_AREA),
+        (60, 40, cv2.INTER_AREA),
+        (30, 30, cv2.INTER_LINEAR_EXACT),
+        (30, 60, cv2.INTER_LINEAR_EXACT),  # shrinks one way and grows the other
+        (60, 30, cv2.INTER_LINEAR_EXACT),
+        (47, 40, cv2.INTER_LINEAR_EXACT),
+    ],
+)
+def test_only_what_shrinks_both_ways_is_averaged(height: int, width: int, method: int) -> None:
+    """Here the model's image is 48 high and 40 wide. Golden as well: another method is another version."""
+    tensor = face_tensor(RAMP, FaceBox(20, 10, width, height), (48, 40), margin=0)
+    expected = cv2.resize(RAMP[10 : 10 + height, 20 : 20 + width], (40, 48), interpolation=method)
+    assert np.array_equal(tensor[..., 0], expected)
+
+
+def test_a_box_smaller_than_a_pixel_is_that_pixel() -> None:
+    assert (face_tensor(RAMP, FaceBox(11, 12, 0.2, 0.2), (48, 48), margin=0) == RAMP[12, 11]).all()
 
 
 numbers = st.floats(-300, 400)
