@@ -34,7 +34,7 @@ TARGETS = {
     "edge_fer/detection/template.py": "runtime/test_template runtime/test_schedule",
     "edge_fer/detection/cascade.py": "runtime/test_detectors",
     "edge_fer/tracking.py": "runtime/test_tracking runtime/test_recognizer",
-    "edge_fer/preprocess/__init__.py": "runtime/test_preprocess runtime/test_alignment",
+    "edge_fer/preprocess/__init__.py": "runtime/test_preprocess runtime/test_alignment datasets/test_fer2013",
     "edge_fer/preprocess/face_tensor.py": "runtime/test_preprocess runtime/test_alignment",
     "edge_fer/preprocess/alignment.py": "runtime/test_alignment",
     "edge_fer/preprocess/quality.py": "runtime/test_preprocess runtime/test_recognizer",
@@ -51,7 +51,7 @@ TARGETS = {
     "export/load.py": "export/test_arithmetic export/test_foreign_models export/test_export",
     "export/fold.py": "export/test_arithmetic export/test_equalize",
     "export/equalize.py": "export/test_arithmetic export/test_equalize",
-    "export/convert.py": "export/test_verify export/test_export",
+    "export/convert.py": "export/test_arithmetic export/test_verify export/test_export",
     "export/verify.py": "export/test_arithmetic export/test_verify export/test_export",
 }
 LIBRARIES = {"edge_fer": ("cv2",), "evaluation": ("sklearn.calibration",), "export": ("keras", "sklearn.calibration")}
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=100, help="changes of a file, drawn by chance; 0 for all")
     args = parser.parse_args()
     sys.path.insert(0, str(Path.cwd()))
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # as tests/conftest.py, which is too late once Keras is there
     for folder in dict.fromkeys(Path(module).parts[0] for module in args.module):
         for library in LIBRARIES[folder]:
             importlib.import_module(library)

@@ -15,8 +15,9 @@ from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.litert import Network
 from edge_fer.model.spec import Head
+from export.convert import to_int8
 from export.equalize import equalize, find_pairs, input_range, output_range
-from export.flatbuffer import as_input, run_flatbuffer, try_out
+from export.flatbuffer import as_input, read_operators, run_flatbuffer, try_out
 from export.fold import correct_bias, fold_batch_norm
 from export.load import calibration_faces
 from export.result import Comparison
@@ -79,6 +80,28 @@ def test_the_exporter_reads_logits_as_the_device_does() -> None:
 
 def test_a_model_that_runs_passes_its_trial() -> None:
     try_out(Bundle.load().model, "int8")
+
+
+# --- convert ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_tensor", [True, False])
+def test_weights_have_a_scale_for_each_output_channel_or_one_for_all(per_tensor: bool) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(3, 3),
+            layers.DepthwiseConv2D(3),
+            layers.Flatten(),
+            layers.Dense(5),
+        ]
+    )
+    faces = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
+    operators = read_operators(to_int8(model, faces, Console(quiet=True), per_tensor=per_tensor))
+    expected = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 5}
+    scales = {operator.name: len(operator.inputs[1].scales) for operator in operators if operator.name in expected}
+    assert scales == (dict.fromkeys(expected, 1) if per_tensor else expected)
 
 
 # --- verify ----------------------------------------------------------------------------------------------------------
