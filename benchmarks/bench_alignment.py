@@ -28,6 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+import datasets
 from edge_fer.board import describe_machine
 from edge_fer.core import Detection, FaceBox, Image
 from edge_fer.detection.cascade import CascadeDetector
@@ -36,7 +37,6 @@ from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
 from edge_fer.preprocess.alignment import EyeFinder
-from evaluation import datasets
 from evaluation.metrics import evaluate_logits
 
 TILTS_DEG = (0, 5, 10, 15, 20, 30)
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     try:
         data = datasets.load(args.data)["PublicTest"]
-        measure(data[np.flatnonzero(data.ferplus >= 0)][:: args.every], args.model, args.yunet)
+        measure(data[np.flatnonzero(data.labels["ferplus"].truth >= 0)][:: args.every], args.model, args.yunet)
     except EdgeFerError as error:
         print(f"bench_alignment: {error}", file=sys.stderr)
         return error.exit_code

@@ -25,13 +25,13 @@ from rich.table import Table
 # So that `python benchmarks/bench_models.py` finds `evaluation` and `export`, which are not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import datasets
+from datasets import Dataset
 from edge_fer.board import describe_machine
 from edge_fer.errors import EdgeFerError, InputMissingError
 from edge_fer.model.bundle import BUNDLES, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
-from evaluation import datasets
-from evaluation.datasets import Dataset
 from evaluation.metrics import evaluate_logits
 from export.layers import inspect_layers
 

@@ -32,6 +32,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+import datasets
+from datasets import Dataset
 from edge_fer.board import describe_machine
 from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, Image
@@ -41,8 +43,6 @@ from edge_fer.model.litert import Network
 from edge_fer.preprocess import Preprocessor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources import open_source
-from evaluation import datasets
-from evaluation.datasets import Dataset
 from evaluation.metrics import evaluate_logits
 
 FER = "fer==25.10.3"
@@ -221,7 +221,7 @@ def fetch(command: Sequence[str]) -> str:
 
 def fraction_right(predicted: Sequence[int], data: Dataset) -> float:
     """Accuracy of FER2013 codes."""
-    return round(float(np.mean(np.array(predicted) == data.fer2013)), 4)
+    return round(float(np.mean(np.array(predicted) == data.labels["fer2013"].truth)), 4)
 
 
 def report(peers: Sequence[Peer], clips: Clips, public: Dataset | None, as_json: bool) -> None:

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+import datasets
+from datasets import Dataset
 from edge_fer.errors import EdgeFerError, InputMissingError
-from evaluation import datasets
-from evaluation.datasets import Dataset
 from evaluation.metrics import evaluate_logits
 from export.convert import to_int8
 from export.equalize import equalize, find_pairs

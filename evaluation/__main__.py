@@ -19,14 +19,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import datasets
+from datasets import Dataset
 from edge_fer.core import Expression
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
-from evaluation import corruptions, datasets, metrics
-from evaluation.datasets import Dataset
+from evaluation import corruptions, metrics
 from evaluation.model_card import model_card
 
 

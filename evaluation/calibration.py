@@ -10,9 +10,8 @@ from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
+from datasets.core import Dataset, truth_for
 from edge_fer.model.spec import Head
-from evaluation.datasets import Dataset
-from evaluation.metrics import truth
 
 BINS = 15
 
@@ -55,7 +54,7 @@ def fit_temperature(head: Head, logits: NDArray[np.float32], data: Dataset) -> H
         logits: float32 (n, labels of the head).
         data: the n rows; without a label of the head it stays as it is.
     """
-    labels = truth(data, head)
+    labels = truth_for(data, head)
     known = labels >= 0
     if not known.any():
         return head

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets import SIDE
 from edge_fer.core import FaceBox, FaceDetector, Image
 from edge_fer.preprocess import Preprocessor
-from evaluation.datasets import SIDE
 
 Faces: TypeAlias = NDArray[np.uint8]
 """uint8 (n, 48, 48, 1)."""

@@ -13,22 +13,8 @@ from rich.console import Group
 from rich.table import Table
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from edge_fer.core import Expression
+from datasets.core import Dataset, truth_for
 from edge_fer.model.spec import Head, head_slices
-from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, Dataset
-
-
-def truth(data: Dataset, head: Head) -> NDArray[np.int64]:
-    """Labels for a head, int64 (n,), as indices into its labels; -1 where a row has none that the head knows.
-
-    A head named "ferplus" is measured by FER+'s strict rule, every other one by the FER2013 labels: they are two
-    tasks, and agree on 62 % of the rows. FER2013 has no contempt: a head that knows it is measured by votes where there
-    are any.
-    """
-    by_votes = head.name == "ferplus" or (Expression.CONTEMPT in head.labels and bool(data.votes.any()))
-    labels, known = (data.ferplus, FERPLUS_LABELS) if by_votes else (data.fer2013, FER2013_LABELS)
-    to_head = np.array([head.labels.index(label) if label in head.labels else -1 for label in known] + [-1])
-    return to_head[labels]
 
 
 def metrics_of(true: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
@@ -79,7 +65,7 @@ def evaluate_logits(logits: NDArray[np.float32], data: Dataset, heads: Sequence[
     """
     metrics: dict[str, Any] = {}
     for head in heads:
-        labels = truth(data, head)
+        labels = truth_for(data, head)
         predicted = logits[:, head_slices(heads)[head.name]].argmax(axis=1)
         for suffix, rows in (("", labels >= 0), ("_unseen", (labels >= 0) & ~data.also_in_training)):
             if rows.any():

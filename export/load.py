@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+import datasets
+from datasets import Dataset
+from datasets.core import truth_for
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess import Preprocessor
-from evaluation import datasets
-from evaluation.datasets import Dataset
-from evaluation.metrics import truth
 from export.result import Export, Options
 
 
@@ -140,7 +140,7 @@ def calibration_faces(training: Dataset, head: Head, count: int) -> Dataset:
     Raises:
         DataError: fewer than two labels of the head occur.
     """
-    labels = truth(training, head)
+    labels = truth_for(training, head)
     order = np.random.default_rng(0).permutation(len(training))
     by_label: list[NDArray[np.int64]] = [order[labels[order] == label] for label in range(len(head.labels))]
     by_label = [rows for rows in by_label if len(rows)]

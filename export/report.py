@@ -17,11 +17,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from datasets import Dataset
+from datasets.core import truth_for
 from edge_fer.model.classifier import softmax
 from edge_fer.model.spec import Head, head_slices
 from evaluation.calibration import reliability
-from evaluation.datasets import Dataset
-from evaluation.metrics import plot_confusion, truth
+from evaluation.metrics import plot_confusion
 from export.result import Export
 
 FACES = 24
@@ -49,7 +50,7 @@ def content(export: Export) -> dict[str, Any]:
 
 
 def _reliability(head: Head, export: Export) -> dict[str, Any]:
-    labels = truth(export.data, head)
+    labels = truth_for(export.data, head)
     known = labels >= 0
     own = export.logits["int8"][known][:, head_slices(export.metadata.heads)[head.name]]
     diagrams = {}
@@ -66,7 +67,7 @@ def _reliability(head: Head, export: Export) -> dict[str, Any]:
 
 def _disagreements(head: Head, export: Export) -> list[dict[str, Any]]:
     """Faces that float and int8 see differently, those first where float was surest."""
-    part, labels = head_slices(export.metadata.heads)[head.name], truth(export.data, head)
+    part, labels = head_slices(export.metadata.heads)[head.name], truth_for(export.data, head)
     before, after = (
         softmax(export.logits[variant][:, part] / np.float32(head.temperature)) for variant in ("Keras", "int8")
     )

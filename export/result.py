@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets import Dataset
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.spec import Metadata
-from evaluation.datasets import Dataset
 from export.layers import Layer
 
 

@@ -13,12 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from datasets import Dataset
+from datasets.core import truth_for
 from edge_fer.errors import DataError
 from edge_fer.model.classifier import softmax
 from edge_fer.model.spec import Head, head_slices
 from evaluation import metrics
 from evaluation.calibration import expected_calibration_error, fit_temperature
-from evaluation.datasets import Dataset
 from export.flatbuffer import run_flatbuffer, try_out
 from export.layers import inspect_layers
 from export.result import Comparison, Export
@@ -87,7 +88,7 @@ def compare(
     rows = []
     for head in heads:
         part = head_slices(heads)[head.name]
-        ours, theirs, labels = logits[:, part], reference[:, part], metrics.truth(data, head)
+        ours, theirs, labels = logits[:, part], reference[:, part], truth_for(data, head)
         known = labels >= 0
         n = int(known.sum())
         hits, hits_reference = ((x[known].argmax(axis=1) == labels[known]).sum() for x in (ours, theirs))

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from edge_fer.errors import EdgeFerError
+from edge_fer.errors import INTERRUPTED, OS_ERROR, EdgeFerError
+from training.recipe import load_recipe
 
 EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain
@@ -101,23 +102,21 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         if args.verb == "train":
-            from training.train import train as train_by_recipe
+            from training.loop import train as train_by_recipe
 
-            run = args.run or Path("runs") / args.recipe.stem
             train_by_recipe(
-                args.recipe,
+                load_recipe(args.recipe, args.set),
                 args.data,
-                run,
+                args.run or Path("runs") / args.recipe.stem,
                 resume=args.resume,
                 teacher_logits=args.teacher_logits,
                 teachers=args.teacher,
                 init_from=args.init_from,
-                changes=args.set,
             )
         elif args.verb == "pretrain":
             from training.pretrain import pretrain as pretrain_by_recipe
 
-            pretrain_by_recipe(args.recipe, args.data, args.run)
+            pretrain_by_recipe(load_recipe(args.recipe), args.data, args.run)
         elif args.verb == "cache-logits":
             from training.ensemble import cache_logits
 
@@ -133,7 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.verb == "qat":
             from training.qat import finetune
 
-            finetune(args.model, args.recipe, args.data, args.run, args.epochs, args.learning_rate, not args.per_tensor)
+            recipe, per_channel = load_recipe(args.recipe), not args.per_tensor
+            finetune(args.model, recipe, args.data, args.run, args.epochs, args.learning_rate, per_channel)
         else:
             _evaluate(args.model, args.data, args.split, args.out)
     except EdgeFerError as error:
@@ -141,28 +141,33 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("\ntraining: stopped; go on with --resume.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except OSError as error:
         cure = " Make room, and go on with --resume." if error.errno == errno.ENOSPC else ""
         print(f"training: {error.filename or 'a file'}: {error.strerror or error}.{cure}", file=sys.stderr)
-        return 74
+        return OS_ERROR
     return 0
 
 
 def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> None:
     from rich.console import Console
 
-    from edge_fer.errors import InputMissingError
-    from evaluation import datasets, metrics
+    import datasets
+    from edge_fer.errors import DataError, InputMissingError
+    from evaluation import metrics
     from training import models
 
     model = models.load(model_path)
-    splits = datasets.load(data, alignment=models.alignment_of(model_path))
+    described = models.read_description(model_path)
+    splits = datasets.load(data, alignment=described.preprocess.alignment if described else "none")
     if split not in splits:
         raise InputMissingError(f"{data} has no {split} samples.")
+    heads = described.heads if described else splits[split].heads
+    if model.output_shape != (None, sum(len(head.labels) for head in heads)):
+        raise DataError(f"{model_path} has outputs {model.output_shape}, which are not those of its heads.")
     logits = model.predict(splits[split].images, batch_size=512, verbose=0)
-    results = metrics.evaluate_logits(logits, splits[split], models.HEADS)
-    metrics.write_metrics(results, models.HEADS, out or model_path.parent / "evaluation")
+    results = metrics.evaluate_logits(logits, splits[split], heads)
+    metrics.write_metrics(results, heads, out or model_path.parent / "evaluation")
     Console().print(metrics.report({"float": results}))
 
 

@@ -160,9 +160,8 @@ def make(recipe: AugmentRecipe, seed: int) -> tuple[Augment, Camera]:
 class Mixup(keras.layers.Layer):
     """Mixes each image of a batch with the one that stands as far from the batch's end (Zhang et al., 1710.09412).
 
-    A batch is in random order already. Each lambda comes out too, for ``losses.TwoHeadLoss``, which mixes the losses of
-    both images' labels: the same as mixing the labels, since the cross entropy is linear in them, and right for a
-    teacher's logits too.
+    A batch is in random order already. Each lambda comes out too, for ``tasks.TrainingNetwork``, which mixes the losses
+    of both images' targets.
 
     Input (n, h, w, 1); output the images and float32 (n, 1), lambda: the weight of each image itself.
 
@@ -190,16 +189,3 @@ class Mixup(keras.layers.Layer):
         lam = 1 - self.on * (1 - ops.take(self.lambdas, places))
         of_image = ops.reshape(lam, (-1, 1, 1, 1))
         return of_image * images + (1 - of_image) * ops.flip(images, axis=0), lam
-
-
-class MixupUntil(keras.callbacks.Callback):
-    """Turns a network's ``Mixup`` off from an epoch on: the last steps are on images as they are."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__()
-        self.last = epoch
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        for layer in self.model.layers:
-            if isinstance(layer, Mixup):
-                layer.on.assign(float(epoch < self.last))

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+import datasets
+from datasets import Dataset
+from datasets.fer2013 import FERPLUS_LABELS
 from edge_fer.core import Expression, Image
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from edge_fer.sources.demo import EXPRESSIONS
-from evaluation import datasets
-from evaluation.datasets import FERPLUS_LABELS, Dataset
 
 VOTES = 8
 """How many of the ten raters must agree on an image."""
@@ -44,7 +45,9 @@ stood several times would be a picture of that person."""
 def chosen_samples(data: Dataset, expression: Expression) -> NDArray[np.bool_]:
     """The images on which most raters agree that they show ``expression``: bool (n,)."""
     votes = VOTES_RARE if expression in RARE else VOTES
-    return data.votes[:, FERPLUS_LABELS.index(expression)] >= votes
+    of_raters = data.labels["ferplus"].votes
+    assert of_raters is not None
+    return of_raters[:, FERPLUS_LABELS.index(expression)] >= votes
 
 
 def average_face(images: NDArray[np.uint8]) -> Image:

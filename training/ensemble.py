@@ -10,10 +10,9 @@ distillation).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from datasets import Dataset
+from datasets.core import truth_for
 from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputError
-from edge_fer.model.spec import head_slices
-from evaluation import datasets, metrics
-from evaluation.datasets import Dataset
+from edge_fer.model.spec import Head, head_slices
 from training import augmentation, models
-from training.recipe import AugmentRecipe, DataRecipe, Recipe, load_recipe
+from training.recipe import AugmentRecipe, Recipe, load_recipe
+from training.runs import load_for, read_data, sha256_of
 
 Floats = NDArray[np.float64]
 
@@ -107,11 +107,9 @@ def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int,
     console = Console(stderr=True)
     if views < 1:
         raise ConfigError(f"--views is {views}; it must be at least 1.")
-    networks = [_load_teacher(run) for run in teachers]
-    console.print(f"Reading {data_folder} ...")
-    recipe = _data_recipe(teachers)
-    splits = datasets.load(data_folder, recipe.exclude or None, alignment=recipe.alignment)
+    splits = read_data(data_folder, _data_recipe(teachers))
     training, validation = splits["Training"], splits["PublicTest"]
+    networks = [load_for(run, validation) for run in teachers]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("PublicTest", total=len(networks) * (1 + views))
 
@@ -123,10 +121,12 @@ def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int,
         on_validation = [predicted(network, validation.images) for network in networks]
         table, weights = _measure(teachers, on_validation, validation)
         progress.update(task, description="Training")
-        mean = np.zeros((len(training), sum(len(head.labels) for head in models.HEADS)))
+        mean = np.zeros((len(training), sum(len(head.labels) for head in training.heads)))
         for view in _views(training.images, views, seed):
             logits = [predicted(network, view) for network in networks]
-            mean += _fused(logits, lambda head, members: weighted_average(members, weights[head])) / views
+            mean += (
+                _fused(logits, training.heads, lambda head, members: weighted_average(members, weights[head])) / views
+            )
     console.print(table)
     facts = {
         "teachers": [run.name for run in teachers],
@@ -144,16 +144,20 @@ def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int,
 
 @keras.saving.register_keras_serializable("edge_fer")
 class TeacherEnsemble(keras.layers.Layer):
-    """What teachers predict together, images (batch, 48, 48, 1) -> log-probabilities (batch, 15). They do not learn.
+    """What teachers predict together: images (n, 48, 48, 1) -> log-probabilities (n, classes). They do not learn.
 
     Args:
         members: the teachers.
-        weights: of each in the mean of their probabilities, by head: (members,) that sum to 1.
+        slices: where the logits of each head stand.
+        weights: of each teacher in the mean of their probabilities, by head: (members,) that sum to 1.
     """
 
-    def __init__(self, members: Sequence[keras.Model], weights: dict[str, Floats], **kwargs: Any) -> None:
+    def __init__(
+        self, members: Sequence[keras.Model], slices: Mapping[str, slice], weights: Mapping[str, Floats], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.members = list(members)
+        self.parts = list(slices.values())
         for member in self.members:
             member.trainable = False  # of each by itself: a network gathers its weights past the layers between
         # A variable and not a constant, so that a compiled program serves for other weights too.
@@ -167,7 +171,7 @@ class TeacherEnsemble(keras.layers.Layer):
     def call(self, images: Any) -> Any:
         logits = keras.ops.stack([member(images, training=False) for member in self.members])
         columns = []
-        for place, part in enumerate(head_slices(models.HEADS).values()):
+        for place, part in enumerate(self.parts):
             weights = keras.ops.reshape(self.by_head[place], (-1, 1, 1))
             columns.append(keras.ops.sum(weights * keras.ops.softmax(logits[:, :, part]), axis=0))
         return keras.ops.log(keras.ops.maximum(keras.ops.concatenate(columns, axis=1), LEAST))
@@ -184,18 +188,18 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     Raises:
         EdgeFerError: a teacher is not as it should be.
     """
-    networks = [_load_teacher(run) for run in runs]
-    if _data_recipe(runs) != recipe.data:
+    if _data_recipe(runs).data != recipe.data:
         raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")
+    networks = [load_for(run, validation) for run in runs]
     logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]
     table, weights = _measure(runs, logits, validation)
     Console(stderr=True).print(table)
     members = [models.in_precision(network, recipe.precision) for network in networks]
     facts = {
-        "teachers": {run.name: hashlib.sha256((run / "model.keras").read_bytes()).hexdigest() for run in runs},
+        "teachers": {run.name: sha256_of(run / "model.keras") for run in runs},
         "weights": {head: [round(float(one), 4) for one in each] for head, each in weights.items()},
     }
-    return TeacherEnsemble(members, weights, name="teachers"), facts
+    return TeacherEnsemble(members, head_slices(validation.heads), weights, name="teachers"), facts
 
 
 def load_logits(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -219,18 +223,10 @@ def load_logits(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dic
     return logits, facts
 
 
-def _load_teacher(run: Path) -> keras.Model:
-    path = run / "model.keras"
-    network = models.load(path)
-    outputs = sum(len(head.labels) for head in models.HEADS)
-    if network.output_shape != (None, outputs):
-        raise DataError(f"{path} has outputs {network.output_shape}; a teacher has the {outputs} of both heads.")
-    return network
-
-
-def _data_recipe(teachers: list[Path]) -> DataRecipe:
-    recipes = [load_recipe(run / "recipe.toml").data for run in teachers]
-    if any(recipe != recipes[0] for recipe in recipes):
+def _data_recipe(teachers: list[Path]) -> Recipe:
+    """The recipe of the first, whose data is that of all."""
+    recipes = [load_recipe(run / "recipe.toml") for run in teachers]
+    if any(recipe.data != recipes[0].data for recipe in recipes):
         raise ConfigError("The teachers saw different samples: their recipes differ in [data].")
     return recipes[0]
 
@@ -246,9 +242,9 @@ def _views(images: NDArray[np.uint8], count: int, seed: int) -> Iterator[NDArray
         yield np.concatenate([keras.ops.convert_to_numpy(augment(part, training=True)) for part in parts])
 
 
-def _fused(logits: list[NDArray[np.float32]], rule: Callable[[str, Floats], Floats]) -> Floats:
-    """What an ensemble predicts for each image, both heads side by side: probabilities (n, 15)."""
-    heads = head_slices(models.HEADS).items()
+def _fused(logits: list[NDArray[np.float32]], of: Sequence[Head], rule: Callable[[str, Floats], Floats]) -> Floats:
+    """What an ensemble predicts for each image, all heads side by side: probabilities (n, classes)."""
+    heads = head_slices(of).items()
     return np.column_stack([rule(head, _probabilities(logits, part)) for head, part in heads])
 
 
@@ -263,9 +259,9 @@ def _measure(
     teachers: list[Path], logits: list[NDArray[np.float32]], validation: Dataset
 ) -> tuple[Table, dict[str, Floats]]:
     """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""
-    table = Table("PublicTest", *(head.name for head in models.HEADS), title="Teachers, and how they are fused")
-    members = {h: _probabilities(logits, part) for h, part in head_slices(models.HEADS).items()}
-    labels = {head.name: metrics.truth(validation, head) for head in models.HEADS}
+    table = Table("PublicTest", *(head.name for head in validation.heads), title="Teachers, and how they are fused")
+    members = {h: _probabilities(logits, part) for h, part in head_slices(validation.heads).items()}
+    labels = {head.name: truth_for(validation, head) for head in validation.heads}
     accuracies, weights, exponents = {}, {}, {}
     for head in members:
         known = labels[head] >= 0

@@ -10,20 +10,17 @@ costs accuracy.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
-from rich.console import Console
 
 from edge_fer.errors import ConfigError
-from evaluation import datasets
 from training import models
-from training.recipe import ModelRecipe, load_recipe, read_table, to_toml
-from training.train import write_run
+from training.recipe import ModelRecipe, load_recipe
+from training.runs import read_data, refuse_used, sha256_of, write_run
 
 FACES = 3000
 """Training faces over which the mean of a scale is taken, as they are."""
@@ -53,7 +50,7 @@ def fold_squeeze_excitation(network: keras.Model, recipe: ModelRecipe, images: N
         if isinstance(layer, layers.Conv2D) and layer.kernel_size == (1, 1)
         for variable in layer.weights
     }
-    folded = models.build(dataclasses.replace(recipe, squeeze_excitation=0))
+    folded = models.build(dataclasses.replace(recipe, squeeze_excitation=0), network.output_shape[1])
     pairs = zip(network.weights, network.get_weights(), strict=True)
     folded.set_weights([value for variable, value in pairs if variable.path not in of_excitation])
     norms = [layer for layer in folded.layers if isinstance(layer, layers.BatchNormalization)]
@@ -74,15 +71,11 @@ def fold(first: Path, data_folder: Path, run: Path) -> None:
     Raises:
         EdgeFerError: the run, the data or the new folder is not as it should be.
     """
-    if run.exists() and any(run.iterdir()):
-        raise ConfigError(f"{run} is not empty: choose another --run.")
+    refuse_used(run)
     recipe = load_recipe(first / "recipe.toml")
     path = first / "model.keras"
     network = models.load(path)
-    Console(stderr=True).print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
+    splits = read_data(data_folder, recipe)
     folded = fold_squeeze_excitation(network, recipe.model, splits["Training"].images[:FACES])
-    run.mkdir(parents=True, exist_ok=True)
-    table = read_table(first / "recipe.toml", ["model.squeeze_excitation=0"])
-    (run / "recipe.toml").write_text(to_toml(table), encoding="utf-8")
-    write_run(run, recipe, folded, splits, {"folded": hashlib.sha256(path.read_bytes()).hexdigest()})
+    model = dataclasses.replace(recipe.model, squeeze_excitation=0)
+    write_run(run, dataclasses.replace(recipe, model=model), folded, splits, {"folded": sha256_of(path)})

@@ -6,7 +6,7 @@ the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,13 +15,14 @@ import numpy as np
 from jax import numpy as jnp
 from numpy.typing import NDArray
 
-from training.ema import WeightEMA
+from training.callbacks.ema import WeightEMA
+from training.tasks import TrainingNetwork
 
 
 def fit(
-    network: keras.Model,
+    network: TrainingNetwork,
     images: NDArray[np.uint8],
-    labels: NDArray[np.float32],
+    targets: Mapping[str, NDArray[np.float32]],
     *,
     batch_size: int,
     epochs: int,
@@ -36,9 +37,9 @@ def fit(
     the beginning of its order do.
 
     Args:
-        network: compiled, with one input and one output.
+        network: compiled.
         images: (n, height, width, 1).
-        labels: (n, columns), what the network's loss takes.
+        targets: (n, classes) each, by task.
         batch_size: samples of a step.
         epochs: of the whole training.
         initial_epoch: those done before.
@@ -46,7 +47,7 @@ def fit(
         seed: of the order of the samples, which is another in each epoch.
         ema: is updated here, after each step.
     """
-    optimizer, loss_of = network.optimizer, network.loss
+    optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     weights, others = network.trainable_variables, network.non_trainable_variables
     place = {id(variable): at for at, variable in enumerate([*weights, *others])}
@@ -63,7 +64,8 @@ def fit(
             def loss_and_others(weights: Any) -> Any:
                 seen = pixels[batch].astype("float32")
                 outputs, changed = network.stateless_call(weights, others, seen, training=True)
-                return loss_of(targets[batch], outputs), changed
+                wanted = {name: values[batch] for name, values in targets.items()}
+                return network.compute_loss(y=wanted, y_pred=outputs), changed
 
             (loss, others), gradients = jax.value_and_grad(loss_and_others, has_aux=True)(weights)
             weights, slots = optimizer.stateless_apply(slots, gradients, weights)
@@ -77,7 +79,8 @@ def fit(
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    pixels, targets = jnp.asarray(images), jnp.asarray(labels)
+    pixels = jnp.asarray(images)
+    wanted_of = {name: jnp.asarray(values) for name, values in targets.items()}
     key = jax.random.key(seed)
     held = [weights, others, optimizer.variables, averaged]
     callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
@@ -85,7 +88,7 @@ def fit(
     for epoch in range(initial_epoch, epochs):
         callback_list.on_epoch_begin(epoch)
         values = ([variable.value for variable in part] for part in held)
-        state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, targets, jax.random.fold_in(key, epoch))
+        state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, wanted_of, jax.random.fold_in(key, epoch))
         for part, values in zip(held, state, strict=False):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)

@@ -6,6 +6,7 @@ import json
 import math
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +14,31 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from datasets import SIDE
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess.alignment import Alignment
-from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
 from training.recipe import ModelRecipe, Precision
-
-HEADS = (Head("ferplus", FERPLUS_LABELS, temperature=1.0), Head("fer2013", FER2013_LABELS, temperature=1.0))
-"""Heads in the order of their logits in the one output, (batch, 15). The first is what the device reports."""
-LOGITS = sum(len(head.labels) for head in HEADS)
 
 
 def build_plain(
-    stages: list[list[int]], dropout: float, repvgg: bool = False, squeeze_excitation: int = 0
+    stages: list[list[int]], dropout: float, classes: int, repvgg: bool = False, squeeze_excitation: int = 0
 ) -> keras.Model:
     """A plain stack of 3x3 convolutions with batch normalization and ReLU, global average, one dense layer.
 
     Plain convolutions lose nothing to int8 and run on every delegate. The input is declared float32 because
-    calibration cannot feed a uint8 one; the exporter makes it uint8. One dense layer serves both heads: the
+    calibration cannot feed a uint8 one; the exporter makes it uint8. One dense layer serves all heads: the
     trunk is shared, the tasks are not.
 
     Args:
         stages: [filters, stride] of each convolution.
         dropout: rate before the dense layer, in training only.
+        classes: of all heads together.
         repvgg: each convolution as a ``RepVGGBlock``.
         squeeze_excitation: reduction of ``squeeze_excitation`` behind each convolution; 0 for none.
 
     Returns:
-        Model (batch, 48, 48, 1) float32, 0-255 -> (batch, 15) logits, heads in the order of ``HEADS``.
+        Model (batch, 48, 48, 1) float32, 0-255 -> (batch, classes) logits, head by head.
     """
     inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
@@ -48,11 +46,11 @@ def build_plain(
         x = _convolved(x, filters, stride, repvgg, squeeze_excitation)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
+    outputs = layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="plain")
 
 
-def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
+def build_separable(stages: list[list[int]], dropout: float, classes: int) -> keras.Model:
     """A MobileNet-like network: a 3x3 stem, then depthwise-separable convolutions, in the layout of ``build_plain``.
 
     With the stages of training/recipes it has a fifth of the plain network's parameters and work. Int8 can cost such
@@ -61,6 +59,7 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
     Args:
         stages: [filters, stride] of the stem, then of each separable convolution.
         dropout: as in ``build_plain``.
+        classes: as in ``build_plain``.
 
     Returns:
         As in ``build_plain``.
@@ -74,12 +73,12 @@ def build_separable(stages: list[list[int]], dropout: float) -> keras.Model:
         x = _normalized(layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal"), x)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
+    outputs = layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="separable")
 
 
 def build_residual(
-    stages: list[list[int]], dropout: float, repvgg: bool = False, squeeze_excitation: int = 0
+    stages: list[list[int]], dropout: float, classes: int, repvgg: bool = False, squeeze_excitation: int = 0
 ) -> keras.Model:
     """``build_plain`` with a shortcut around each convolution that keeps the shape (He et al., arXiv 1512.03385).
 
@@ -88,6 +87,7 @@ def build_residual(
     Args:
         stages: as in ``build_plain``.
         dropout: as in ``build_plain``.
+        classes: as in ``build_plain``.
         repvgg: as in ``build_plain``.
         squeeze_excitation: as in ``build_plain``.
 
@@ -101,7 +101,7 @@ def build_residual(
         x = layers.Add()([x, y]) if y.shape == x.shape else y
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(LOGITS, dtype="float32", name="logits")(x)
+    outputs = layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, outputs, name="residual")
 
 
@@ -141,11 +141,12 @@ BUILDERS = {"plain": build_plain, "separable": build_separable, "residual": buil
 """Networks by the recipe's ``kind``; each is a model of that name."""
 
 
-def build(recipe: ModelRecipe, precision: Precision = "float32") -> keras.Model:
+def build(recipe: ModelRecipe, classes: int, precision: Precision = "float32") -> keras.Model:
     """The network of a recipe, as ``BUILDERS`` make it.
 
     Args:
         recipe: which.
+        classes: of all heads together.
         precision: what its layers calculate in; with "bfloat16", weights and logits stay float32. ``in_precision`` is
             the way back.
     """
@@ -155,7 +156,7 @@ def build(recipe: ModelRecipe, precision: Precision = "float32") -> keras.Model:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, **options)  # type: ignore[operator]
+        return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, classes, **options)  # type: ignore[operator]
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -280,8 +281,8 @@ class ClassCenters(layers.Layer):
         return ops.concatenate([distances, ops.zeros_like(distances[:, :1]) + pairs], axis=1)
 
 
-def with_extras(core: keras.Model, auxiliary_heads: bool, centers: bool) -> keras.Model:
-    """A network with further outputs for its training, behind its logits; ``core_of`` is the way back.
+def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int) -> keras.Model:
+    """A network with further outputs for its training beside its logits; ``core_of`` is the way back.
 
     Args:
         core: made by ``build``.
@@ -289,24 +290,26 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, centers: bool) -> kera
             width. A head is a global average pooling and a dense layer, as the last one is (deep supervision as in the
             supervised blocks of Hu et al., "Learning supervised scoring ensemble for emotion recognition in the wild",
             2017).
-        centers: add the columns of ``ClassCenters`` for FER2013's classes, on the embedding that the logits come from.
+        center_classes: add the columns of ``ClassCenters`` for so many classes, on the embedding that the logits come
+            from; 0 for none.
 
     Returns:
-        A model of the same name and layers, (batch, 48, 48, 1) -> (batch, 15 + extras).
+        A model of the same name and layers, with its outputs by their names in ``tasks.OUTPUTS``.
 
     Raises:
         ConfigError: there is one stage only.
     """
-    outputs = [core.output]
+    outputs = {"logits": core.output}
     if auxiliary_heads:
         ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if layer.output.shape[2:3] > (1,)}
         if len(ends) < 2:
             raise ConfigError("model.stages has one height and width only: auxiliary_heads wants an earlier stage.")
-        for end in list(ends.values())[:-1]:
-            outputs.append(layers.Dense(LOGITS)(layers.GlobalAveragePooling2D()(end)))
-    if centers:
-        outputs.append(ClassCenters(len(FER2013_LABELS))(embedding(core)))
-    return keras.Model(core.input, layers.Concatenate()(outputs), name=core.name) if len(outputs) > 1 else core
+        for number, end in enumerate(list(ends.values())[:-1]):
+            pooled = layers.GlobalAveragePooling2D()(end)
+            outputs[f"auxiliary_{number}"] = layers.Dense(core.output.shape[1], dtype="float32")(pooled)
+    if center_classes:
+        outputs["centers"] = ClassCenters(center_classes)(embedding(core))
+    return keras.Model(core.input, outputs, name=core.name)
 
 
 def embedding(core: keras.Model) -> keras.KerasTensor:
@@ -324,8 +327,6 @@ def core_of(network: keras.Model, kind: str) -> keras.Model:
         kind: the recipe's.
     """
     inner = network.get_layer(kind)
-    if inner.output.shape[1] == LOGITS:
-        return inner
     return keras.Model(inner.input, inner.get_layer("logits").output, name=kind)
 
 
@@ -375,28 +376,27 @@ def restore(network: keras.Model, checkpoint: Path) -> None:
         raise DataError(f"{checkpoint} is not a checkpoint that can be read: {reason}.") from None
 
 
-def description(name: str, alignment: Alignment = "none") -> str:
+def description(name: str, heads: Sequence[Head], alignment: Alignment = "none") -> str:
     """The text of ``model.toml``: the metadata that the network cannot say of itself; see ``edge_fer.model.spec``.
 
-    FER2013's crops are framed like a Haar detection, so the margin is 0.
+    The crops of data sets are framed like a Haar detection, so the margin is 0.
     """
-    heads = (f'\n[[heads]]\nname = "{head.name}"\nlabels = {json.dumps(head.labels)}\n' for head in HEADS)
-    return f'name = "{name}"\n\n[preprocess]\nmargin = 0.0\nalignment = "{alignment}"\n' + "".join(heads)
+    texts = (f'\n[[heads]]\nname = "{head.name}"\nlabels = {json.dumps(head.labels)}\n' for head in heads)
+    return f'name = "{name}"\n\n[preprocess]\nmargin = 0.0\nalignment = "{alignment}"\n' + "".join(texts)
 
 
-def alignment_of(path: Path) -> Alignment:
-    """What the ``model.toml`` beside a model says of alignment; "none" where there is no such file.
+def read_description(path: Path) -> Metadata | None:
+    """What the ``model.toml`` beside a model says of it; None where there is no such file.
 
     Raises:
-        ConfigError: it is not TOML, or names no alignment.
+        ConfigError: it is not TOML, or a key is wrong.
     """
     toml = path.with_suffix(".toml")
     try:
-        table = tomllib.loads(toml.read_text(encoding="utf-8"))
+        table = tomllib.loads(toml.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        return "none"
+        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{toml} is not valid TOML: {error}.") from None
-    return Metadata.from_table(
-        {key: value for key, value in table.items() if key != "normalize"}, str(toml)
-    ).preprocess.alignment
+    # What lies before the network is the exporter's.
+    return Metadata.from_table({key: value for key, value in table.items() if key != "normalize"}, str(toml))

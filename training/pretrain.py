@@ -22,9 +22,9 @@ from keras import layers, ops
 from rich.console import Console
 
 from edge_fer.errors import ConfigError
-from evaluation import datasets
 from training import augmentation, models, optimizers
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
+from training.runs import read_data, refuse_used, write_recipe
 
 
 @keras.saving.register_keras_serializable("edge_fer")
@@ -105,11 +105,11 @@ def _output_itself(y_true: Any, y_pred: Any) -> Any:
     return y_pred[:, 0]
 
 
-def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
+def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
     """Pre-train the backbone of a recipe's network without labels, on the Training samples alone.
 
     Args:
-        recipe_path: see ``load_recipe``; its ``pretrain.epochs`` count here.
+        recipe: its ``pretrain.epochs`` count here.
         data_folder: see ``datasets.load``.
         run: new folder: model.keras, for ``train --init-from``, recipe.toml and run.json.
 
@@ -118,18 +118,15 @@ def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
     """
     started = time.monotonic()
     console = Console(stderr=True)
-    recipe = load_recipe(recipe_path)
     if recipe.pretrain.epochs <= recipe.optimizer.warmup_epochs:
         raise ConfigError(f"pretrain.epochs ({recipe.pretrain.epochs}) must be more than optimizer.warmup_epochs.")
-    if run.exists() and any(run.iterdir()):
-        raise ConfigError(f"{run} is not empty: choose another --run.")
-    console.print(f"Reading {data_folder} ...")
-    training = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)["Training"]
+    refuse_used(run)
+    training = read_data(data_folder, recipe)["Training"]
     keras.utils.set_random_seed(recipe.seed)
-    core = models.build(recipe.model)
+    core = models.build(recipe.model, sum(len(head.labels) for head in training.heads))
     network = build(recipe, core, -(-len(training) // recipe.batch_size))
     run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.toml").write_text(recipe_path.read_text(encoding="utf-8"), encoding="utf-8")
+    write_recipe(run, recipe)
     show = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: console.print(
             f"epoch {epoch + 1:3d}  error of masked pixels {logs['loss']:.4f}  {time.monotonic() - started:.0f} s"

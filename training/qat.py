@@ -14,7 +14,7 @@ arXiv 1308.3432 (straight-through gradients).
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +25,11 @@ from keras import layers, ops
 from rich.console import Console
 
 from edge_fer.errors import ConfigError, DataError
-from evaluation import datasets
 from training import augmentation, models
-from training.losses import TwoHeadLoss, class_balance, targets
-from training.recipe import load_recipe
-from training.train import EpochLog, write_run
+from training.callbacks.epoch_log import EpochLog
+from training.recipe import DistillRecipe, Recipe
+from training.runs import read_data, refuse_used, write_run
+from training.tasks import TrainingNetwork, class_balance, compose, targets_of
 
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 _LEVELS = 127.0  # int8 weights are symmetric: -127 to 127, zero point 0
@@ -166,7 +166,7 @@ def _twins(model: keras.Model, quantized: keras.Model) -> Iterator[tuple[keras.L
 
 def finetune(
     model_path: Path,
-    recipe_path: Path,
+    recipe: Recipe,
     data_folder: Path,
     run: Path,
     epochs: int,
@@ -179,7 +179,7 @@ def finetune(
 
     Args:
         model_path: a two-head model without batch normalization.
-        recipe_path: what it was trained by.
+        recipe: what it was trained by.
         data_folder: see ``datasets.load``.
         run: new folder: model.keras, model.toml, run.json, recipe.toml, history.csv, curves.png, evaluation.
         epochs: passes over the Training samples.
@@ -191,31 +191,28 @@ def finetune(
     """
     started = time.monotonic()
     console = Console(stderr=True)
-    recipe = load_recipe(recipe_path)
     if epochs < 1:
         raise ConfigError(f"--epochs is {epochs}; it must be at least 1.")
-    if run.exists() and any(run.iterdir()):
-        raise ConfigError(f"{run} is not empty: choose another --run.")
+    refuse_used(run)
     model = models.load(model_path)
     keras.utils.set_random_seed(recipe.seed)
     quantized = fake_quantized(model, per_channel, name=recipe.model.kind)
-    console.print(f"Reading {data_folder} ...")
-    splits = datasets.load(data_folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
+    splits = read_data(data_folder, recipe)
     training = splits["Training"]
     run.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(recipe_path, run / "recipe.toml")
 
     pixels = keras.Input(model.input_shape[1:], name="pixels")
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
-    network = keras.Model(pixels, quantized(camera(augment(pixels))))
+    network = TrainingNetwork(pixels, {"logits": quantized(camera(augment(pixels)))})
     steps = -(-len(training) // recipe.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=epochs * steps)
-    loss = TwoHeadLoss(recipe.ferplus_weight, **class_balance(recipe.class_balance, training))
-    network.compile(keras.optimizers.Adam(schedule), loss=loss, jit_compile=False)
+    on_labels = dataclasses.replace(recipe, distill=DistillRecipe())
+    network.tasks = compose(on_labels, training.heads, ["logits"], class_balance(recipe.class_balance, training))
+    network.compile(keras.optimizers.Adam(schedule), jit_compile=False)
     log = EpochLog(epochs, run, quantized, None, splits["PublicTest"], [], steps, console)
     network.fit(
         training.images,
-        targets(training, recipe.label_smoothing),
+        targets_of(training, recipe.label_smoothing),
         batch_size=recipe.batch_size,
         epochs=epochs,
         callbacks=[log],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,7 +87,7 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class DistillRecipe:
-    """Knowledge distillation, see ``losses.TwoHeadLoss``; the teacher comes with ``--teacher-logits`` or ``--teacher``.
+    """Knowledge distillation, see ``tasks.Distillation``; the teacher comes with ``--teacher-logits`` or ``--teacher``.
 
     Attributes:
         weight: of the soft targets in the loss, 0-1; 0 for training without a teacher.
@@ -100,7 +100,7 @@ class DistillRecipe:
 
 @dataclass(frozen=True)
 class ClassBalanceRecipe:
-    """What is done for rare classes, on both heads, see ``losses.class_balance``.
+    """What is done for rare classes, on both heads, see ``tasks.class_balance``.
 
     Attributes:
         kind: "none", "effective_number" or "logit_adjustment".
@@ -139,10 +139,10 @@ class Recipe:
         seed: of weights, order and augmentation.
         epochs: passes over the Training samples.
         batch_size: images in a step.
-        label_smoothing: on the FER2013 head (Szegedy et al., arXiv 1512.00567); FER+ votes are soft already.
-        ferplus_weight: of the FER+ head's loss; the FER2013 head's is 1.
+        label_smoothing: on labels of one rater (Szegedy et al., arXiv 1512.00567); votes are soft already.
+        task_weights: of the loss of a head, by its name; 1 where it is not named.
         mixup: alpha of ``augmentation.Mixup``, off in the last tenth of the epochs; 0 for none.
-        center: weight of the center loss, see ``losses.TwoHeadLoss``; 0 for none. Its authors': 0.01.
+        center: weight of the center loss, see ``tasks.CenterLoss``; 0 for none. Its authors': 0.01.
         island: weight of the island loss's pairs inside the center loss. Its authors': 10.
         auxiliary_heads: weight of each head at the end of an earlier stage (deep supervision), see
             ``models.with_extras``; 0 for none.
@@ -163,12 +163,12 @@ class Recipe:
     epochs: int = 40
     batch_size: int = 128
     label_smoothing: float = 0.1
-    ferplus_weight: float = 1.0
     mixup: float = 0.0
     center: float = 0.0
     island: float = 0.0
     auxiliary_heads: float = 0.0
     precision: Precision = "float32"
+    task_weights: Mapping[str, float] = field(default_factory=dict)
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
@@ -182,6 +182,9 @@ class Recipe:
         for key, value in (("distill.weight", self.distill.weight), ("optimizer.ema", self.optimizer.ema)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
+        for name, weight in self.task_weights.items():
+            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
         for key in ("mixup", "center", "island", "auxiliary_heads"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")

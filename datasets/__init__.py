@@ -1,0 +1,79 @@
+"""The expression data sets that people have on disk, in the forms in which they have them: one file a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from datasets.cache import cached
+from datasets.core import Dataset, Labels, truth_for
+from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
+from datasets.folders import load_folders
+from edge_fer.errors import InputMissingError
+from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.preprocess.alignment import Alignment
+
+__all__ = ["SIDE", "Dataset", "Labels", "load", "truth_for"]
+
+
+def load(
+    folder: Path,
+    exclude: str | None = None,
+    size_hw: tuple[int, int] = (SIDE, SIDE),
+    alignment: Alignment = "none",
+) -> dict[str, Dataset]:
+    """Read all splits of the data set in a folder.
+
+    Args:
+        folder: holds ``fer2013.csv`` or ``icml_face_data.csv``, perhaps with ``fer2013new.csv``; or ``train``.
+        exclude: name of a CSV in the folder with Training rows of FER2013 to leave out, see ``fer2013.load_csv``.
+        size_hw: what images of class folders are brought to. Those of FER2013 are 48x48 and stay so.
+        alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
+
+    Returns:
+        Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
+        whose pixels also stand in a test split are left out, so that no metric rests on memory.
+
+    Raises:
+        InputMissingError: nothing readable is there.
+        DataError: a file is there but its content is wrong.
+    """
+    if not folder.is_dir():
+        raise InputMissingError(f"No folder {folder}: --data wants the folder that holds fer2013.csv.")
+    fer2013 = next((folder / name for name in CSV_NAMES if (folder / name).is_file()), None)
+    if fer2013 is None:
+        splits = load_folders(folder, size_hw)
+    else:
+        ferplus, unwanted = folder / "fer2013new.csv", folder / exclude if exclude else None
+        splits = cached([fer2013, ferplus, *filter(None, [unwanted])], partial(load_csv, fer2013, ferplus, unwanted))
+    splits = _without_leaks(splits)
+    if alignment != "none":
+        splits = {name: _aligned(split, alignment) for name, split in splits.items()}
+    return splits
+
+
+def _aligned(data: Dataset, alignment: Alignment) -> Dataset:
+    if len(data) == 0:
+        return data
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), data.images.shape[1:3])
+    console = Console(stderr=True)
+    shown = track(data.images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
+    return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
+
+
+def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    hashes = {name: [hashlib.sha1(image).digest() for image in split.images] for name, split in splits.items()}
+    training = set(hashes["Training"])
+    tests = {digest for name, split in hashes.items() if name != "Training" for digest in split}
+    clean = {
+        name: split.replace(also_in_training=np.array([digest in training for digest in hashes[name]], np.bool_))
+        for name, split in splits.items()
+    }
+    leaks = np.array([digest in tests for digest in hashes["Training"]], np.bool_)
+    clean["Training"] = clean["Training"][~leaks]
+    return clean

@@ -1,0 +1,183 @@
+"""One training by one recipe, into a run folder (``runs``) that says all about it.
+
+RUN/history.csv      a line an epoch; curves.png shows it
+RUN/checkpoint.keras network, optimizer and epoch, after every epoch: what --resume continues from
+RUN/ema.keras        the EMA of the weights, where the recipe has one
+RUN/multibranch.keras with its RepVGG blocks not yet re-parameterized, where it has any: what --init-from takes
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.model.spec import Head
+from training import augmentation, models, optimizers
+from training.augmentation import Mixup
+from training.callbacks.ema import WeightEMA
+from training.callbacks.epoch_log import EpochLog, read_history
+from training.callbacks.mixup import MixupUntil
+from training.ensemble import TeacherEnsemble, gather, load_logits
+from training.recipe import Recipe, load_recipe
+from training.runs import read_data, replace, sha256_of, write_recipe, write_run
+from training.tasks import ClassBalance, TrainingNetwork, class_balance, compose, targets_of
+
+
+def train(
+    recipe: Recipe,
+    data_folder: Path,
+    run: Path,
+    *,
+    resume: bool = False,
+    teacher_logits: Path | None = None,
+    teachers: Sequence[Path] = (),
+    init_from: Path | None = None,
+) -> None:
+    """Train, or go on with a training that was cut off.
+
+    Args:
+        recipe: all that decides.
+        data_folder: see ``datasets.load``.
+        run: new folder to write, or one to go on with.
+        resume: go on from the last checkpoint.
+        teacher_logits: cached logits of a teacher ensemble for the Training images; these or ``teachers`` where the
+            recipe distills.
+        teachers: run folders of a teacher ensemble for online distillation: it predicts each image as the network sees
+            it.
+        init_from: a .keras file with the same layers, whose weights to start from.
+
+    Raises:
+        EdgeFerError: recipe, data or run folder are not as they should be.
+    """
+    console = Console(stderr=True)
+    checkpoint = run / "checkpoint.keras"
+    if resume:
+        if not checkpoint.is_file():
+            raise InputMissingError(f"{run} has no checkpoint.keras to resume from; start without --resume.")
+        if load_recipe(run / "recipe.toml") != recipe:
+            raise ConfigError(
+                f"{recipe.name} differs from {run}/recipe.toml: a run is resumed with its own recipe and --set."
+            )
+    elif run.exists() and any(run.iterdir()):
+        raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
+    if bool(teacher_logits) + bool(teachers) != bool(recipe.distill.weight):
+        raise ConfigError(
+            f"{recipe.name} has a distill.weight: give --teacher-logits or --teacher, one of the two."
+            if recipe.distill.weight
+            else f"{recipe.name} has no distill.weight: leave --teacher-logits and --teacher out."
+        )
+    splits = read_data(data_folder, recipe)
+    training, validation = splits["Training"], splits["PublicTest"]
+    targets, facts = targets_of(training, recipe.label_smoothing), {}
+    if teacher_logits:
+        targets["teacher"], facts["teacher"] = load_logits(teacher_logits, training)
+    ensemble = None
+    if teachers:
+        ensemble, facts["teacher"] = gather(list(teachers), recipe, validation)
+
+    keras.utils.set_random_seed(recipe.seed)
+    steps = -(-len(training) // recipe.batch_size)
+    network = build(recipe, training.heads, steps, class_balance(recipe.class_balance, training), ensemble)
+    core = models.core_of(network, recipe.model.kind)
+    if resume:
+        models.restore(network, checkpoint)
+        epochs_done = int(network.optimizer.iterations.numpy()) // steps
+        # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
+        history = [line for line in read_history(run / "history.csv") if line["epoch"] <= epochs_done]
+    else:
+        epochs_done, history = 0, []
+    if init_from:
+        facts["init_from"] = sha256_of(init_from)
+        if not resume:
+            _init_from(core, init_from)
+    run.mkdir(parents=True, exist_ok=True)
+    write_recipe(run, recipe)
+    console.print(
+        f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples, "
+        f"{len(validation):,} PublicTest samples, Keras on {keras.backend.backend()}"
+    )
+    started = time.monotonic()
+    ema, callbacks = None, []
+    if recipe.optimizer.ema:
+        averaged = models.load(run / "ema.keras") if resume else keras.models.clone_model(core)
+        ema = WeightEMA(core, averaged, recipe.optimizer.ema)
+    if recipe.mixup:
+        callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
+    measured = ema.averaged if ema else core
+    log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console)
+    callbacks.append(log)
+    options = {"batch_size": recipe.batch_size, "epochs": recipe.epochs, "initial_epoch": epochs_done}
+    if accelerated():
+        from training import jax_fit
+
+        log.least_seconds = 10.0
+        options["seed"] = recipe.seed
+        jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
+    else:
+        callbacks += [ema] if ema else []
+        network.fit(training.images, targets, **options, callbacks=callbacks, verbose=0)
+    facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
+    facts["images_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
+    if recipe.model.repvgg:
+        replace(run / "multibranch.keras", measured.save)
+        measured = models.reparameterize(measured)
+    if recipe.precision != "float32":
+        measured = models.in_precision(measured, "float32")
+    write_run(run, recipe, measured, splits, facts)
+
+
+def accelerated() -> bool:
+    """Whether Keras runs on JAX and JAX on a GPU or TPU, where ``jax_fit.fit`` is the faster way."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return bool(jax.default_backend() != "cpu")
+
+
+def _init_from(core: keras.Model, path: Path) -> None:
+    weights = models.load(path).get_weights()
+    if [one.shape for one in weights] != [one.shape for one in core.get_weights()]:
+        raise ConfigError(f"{path} has other layers than the recipe's [model]: --init-from wants the same.")
+    core.set_weights(weights)
+
+
+def build(
+    recipe: Recipe,
+    heads: Sequence[Head],
+    steps_per_epoch: int,
+    balance: Mapping[str, ClassBalance] | None = None,
+    ensemble: TeacherEnsemble | None = None,
+) -> TrainingNetwork:
+    """The network with augmentation in front, its tasks and its optimizer, ready to fit.
+
+    Args:
+        recipe: all of it.
+        heads: of the data set.
+        steps_per_epoch: batches.
+        balance: what ``tasks.class_balance`` made of the data.
+        ensemble: for online distillation, where no teacher logits come with the targets. It sees what the network sees,
+            but not the blur and noise of ``augmentation.Camera``, which would spoil its soft targets too.
+    """
+    core = models.build(recipe.model, sum(len(head.labels) for head in heads), recipe.precision)
+    centers = len(heads[-1].labels) if recipe.center else 0
+    core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers)
+    pixels = keras.Input(core.input_shape[1:], name="pixels")
+    augment, camera = augmentation.make(recipe.augment, recipe.seed)
+    seen, more = augment(pixels), {}
+    if recipe.mixup:
+        seen, more["mixup"] = Mixup(recipe.mixup, seed=recipe.seed)(seen)
+    if ensemble:
+        more["teacher"] = ensemble(seen)
+    outputs = {**core(camera(seen)), **more}
+    network = TrainingNetwork(pixels, outputs)
+    network.tasks = compose(recipe, heads, list(outputs), balance)
+    network.compile(optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch), jit_compile=False)
+    return network

@@ -1,0 +1,125 @@
+"""The run folder: what every training, fine-tuning or combination of models leaves behind.
+
+RUN/recipe.toml   the recipe as it was used, every value in it
+RUN/run.json      seed, hashes of the data, versions, samples, time, metrics
+RUN/model.keras   the network to export, without augmentation
+RUN/model.toml    its name, heads and framing, for the exporter
+RUN/evaluation/   metrics on PublicTest
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+
+import datasets
+from datasets import Dataset
+from edge_fer.errors import ConfigError, DataError
+from evaluation import metrics
+from training import models
+from training.recipe import Recipe, to_toml
+
+
+def refuse_used(run: Path) -> None:
+    """A run folder is written once.
+
+    Raises:
+        ConfigError: it is there, and not empty.
+    """
+    if run.exists() and any(run.iterdir()):
+        raise ConfigError(f"{run} is not empty: choose another --run.")
+
+
+def read_data(folder: Path, recipe: Recipe) -> dict[str, Dataset]:
+    """The splits that a recipe is trained and measured on.
+
+    Raises:
+        EdgeFerError: see ``datasets.load``.
+    """
+    Console(stderr=True).print(f"Reading {folder} ...")
+    return datasets.load(folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
+
+
+def load_for(run: Path, data: Dataset) -> keras.Model:
+    """The model of a run, which must have the heads of a data set.
+
+    Raises:
+        InputMissingError: there is none.
+        DataError: it cannot be read, or has other heads.
+    """
+    path = run / "model.keras"
+    model = models.load(path)
+    described = models.read_description(path)
+    classes = sum(len(head.labels) for head in data.heads)
+    names = [(head.name, head.labels) for head in (described.heads if described else data.heads)]
+    if model.output_shape != (None, classes) or names != [(head.name, head.labels) for head in data.heads]:
+        wanted = ", ".join(head.name for head in data.heads)
+        raise DataError(f"{path} has other heads than the data set, which has {wanted}.")
+    return model
+
+
+def write_run(
+    run: Path, recipe: Recipe, trained: keras.Model, splits: Mapping[str, Dataset], more_facts: Mapping[str, Any]
+) -> None:
+    """Measure a trained model on PublicTest and write it into its run folder with all that is known of it."""
+    console = Console(stderr=True)
+    validation = splits["PublicTest"]
+    heads = validation.heads
+    run.mkdir(parents=True, exist_ok=True)
+    write_recipe(run, recipe)
+    replace(run / "model.keras", trained.save)
+    (run / "model.toml").write_text(models.description(recipe.name, heads, recipe.data.alignment), encoding="utf-8")
+    logits = trained.predict(validation.images, batch_size=512, verbose=0)
+    results = metrics.evaluate_logits(logits, validation, heads)
+    metrics.write_metrics(results, heads, run / "evaluation")
+    np.save(run / "evaluation" / "logits.npy", logits.astype(np.float16))
+    facts = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "rows": {name: len(split) for name, split in splits.items()},
+        "data_sha256": {name: split.sha256 for name, split in splits.items()},
+        "parameters": trained.count_params(),
+        "mmac": round(models.mmac(trained), 3),
+        **more_facts,
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+        },
+        "public_test": results,
+    }
+    # Last: a folder with run.json is a run that is whole.
+    (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    console.print(metrics.report({"float": results}))
+    console.print(f"Wrote {run / 'model.keras'}")
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write ``recipe.toml`` with every value, those that nobody set too: defaults change."""
+    (run / "recipe.toml").write_text(to_toml(dataclasses.asdict(recipe)), encoding="utf-8")
+
+
+def replace(path: Path, save: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all: the old one stays until the new one is complete."""
+    temporary = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
