@@ -29,7 +29,7 @@ from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputErr
 from edge_fer.model.spec import Head, head_slices
 from training import augmentation, models
 from training.recipe import AugmentRecipe, Recipe, load_recipe
-from training.runs import load_for, read_data, sha256_of
+from training.runs import load_for, read_data, replace, sha256_of
 
 Floats = NDArray[np.float64]
 
@@ -136,10 +136,15 @@ def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int,
         "data_sha256": training.sha256,
     }
     try:
-        np.savez(out, logits=np.log(np.maximum(mean, LEAST)).astype(np.float16), facts=json.dumps(facts))
+        replace(out, lambda path: _save(path, np.log(np.maximum(mean, LEAST)).astype(np.float16), facts))
     except OSError as error:
         raise OutputError(f"Cannot write {out}: {error.strerror}.") from None
     console.print(f"Wrote {out}: {len(training):,} images, {out.stat().st_size / 1000:.0f} kB", highlight=False)
+
+
+def _save(path: Path, logits: NDArray[np.float16], facts: dict[str, Any]) -> None:
+    with path.open("wb") as file:  # whatever its name ends in
+        np.savez(file, logits=logits, facts=json.dumps(facts))
 
 
 @keras.saving.register_keras_serializable("edge_fer")

@@ -21,8 +21,9 @@ from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.model.spec import Head
 from training import augmentation, models, optimizers
 from training.augmentation import Mixup
+from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
-from training.callbacks.epoch_log import EpochLog, read_history
+from training.callbacks.epoch_log import EpochLog, Place, read_history
 from training.callbacks.mixup import MixupUntil
 from training.ensemble import TeacherEnsemble, gather, load_logits
 from training.recipe import Recipe, load_recipe
@@ -39,6 +40,7 @@ def train(
     teacher_logits: Path | None = None,
     teachers: Sequence[Path] = (),
     init_from: Path | None = None,
+    place: Place = Place(),
 ) -> None:
     """Train, or go on with a training that was cut off.
 
@@ -52,6 +54,7 @@ def train(
         teachers: run folders of a teacher ensemble for online distillation: it predicts each image as the network sees
             it.
         init_from: a .keras file with the same layers, whose weights to start from.
+        place: where this training stands in a plan of several stages.
 
     Raises:
         EdgeFerError: recipe, data or run folder are not as they should be.
@@ -106,23 +109,25 @@ def train(
     started = time.monotonic()
     ema, callbacks = None, []
     if recipe.optimizer.ema:
-        averaged = models.load(run / "ema.keras") if resume else keras.models.clone_model(core)
+        averaged = _load_ema(run, epochs_done) if resume else keras.models.clone_model(core)
         ema = WeightEMA(core, averaged, recipe.optimizer.ema)
     if recipe.mixup:
         callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
     measured = ema.averaged if ema else core
-    log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console)
+    log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console, place)
     callbacks.append(log)
-    options = {"batch_size": recipe.batch_size, "epochs": recipe.epochs, "initial_epoch": epochs_done}
+    options = {"epochs": recipe.epochs, "initial_epoch": epochs_done}
     if accelerated():
         from training import jax_fit
 
         log.least_seconds = 10.0
-        options["seed"] = recipe.seed
+        callbacks.append(ChanceByEpoch(recipe.seed))
+        options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
         jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
     else:
-        callbacks += [ema] if ema else []
-        network.fit(training.images, targets, **options, callbacks=callbacks, verbose=0)
+        batches = Batches(training.images, targets, recipe.batch_size)
+        callbacks += [ChanceByEpoch(recipe.seed, batches), *([ema] if ema else [])]
+        network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
     facts["images_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.repvgg:
@@ -131,6 +136,16 @@ def train(
     if recipe.precision != "float32":
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
+
+
+def _load_ema(run: Path, epochs_done: int) -> keras.Model:
+    """The EMA that belongs to the checkpoint: a cut between the two files leaves the newer one by the epoch's name."""
+    newer = run / f"ema.{epochs_done}.keras"
+    if newer.is_file():
+        newer.replace(run / "ema.keras")
+    for leftover in run.glob("ema.*.keras"):
+        leftover.unlink()
+    return models.load(run / "ema.keras")
 
 
 def accelerated() -> bool:

@@ -22,9 +22,11 @@ from keras import layers, ops
 from rich.console import Console
 
 from edge_fer.errors import ConfigError
+from edge_fer.files import write_atomically
 from training import augmentation, models, optimizers
+from training.callbacks.chance import Batches, ChanceByEpoch
 from training.recipe import Recipe
-from training.runs import read_data, refuse_used, write_recipe
+from training.runs import read_data, refuse_used, replace, write_recipe
 
 
 @keras.saving.register_keras_serializable("edge_fer")
@@ -132,15 +134,10 @@ def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
             f"epoch {epoch + 1:3d}  error of masked pixels {logs['loss']:.4f}  {time.monotonic() - started:.0f} s"
         )
     )
-    history = network.fit(
-        training.images,
-        np.zeros((len(training), 1), np.float32),
-        batch_size=recipe.batch_size,
-        epochs=recipe.pretrain.epochs,
-        callbacks=[show],
-        verbose=0,
-    )
-    core.save(run / "model.keras")
+    batches = Batches(training.images, np.zeros((len(training), 1), np.float32), recipe.batch_size)
+    callbacks = [ChanceByEpoch(recipe.seed, batches), show]
+    history = network.fit(batches, epochs=recipe.pretrain.epochs, shuffle=False, callbacks=callbacks, verbose=0)
+    replace(run / "model.keras", core.save)
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -149,5 +146,5 @@ def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
         "error": [round(float(loss), 5) for loss in history.history["loss"]],
         "seconds": round(time.monotonic() - started),
     }
-    (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_atomically(run / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
     console.print(f"Wrote {run / 'model.keras'}")

@@ -26,7 +26,8 @@ from rich.console import Console
 
 from edge_fer.errors import ConfigError, DataError
 from training import augmentation, models
-from training.callbacks.epoch_log import EpochLog
+from training.callbacks.chance import Batches, ChanceByEpoch
+from training.callbacks.epoch_log import EpochLog, Place
 from training.recipe import DistillRecipe, Recipe
 from training.runs import read_data, refuse_used, write_run
 from training.tasks import TrainingNetwork, class_balance, compose, targets_of
@@ -172,6 +173,7 @@ def finetune(
     epochs: int,
     learning_rate: float,
     per_channel: bool,
+    place: Place = Place(),
 ) -> None:
     """Fine-tune a model under simulated int8, with its recipe's data, augmentation and loss on the labels.
 
@@ -185,6 +187,7 @@ def finetune(
         epochs: passes over the Training samples.
         learning_rate: at the start; about a twentieth of the training's.
         per_channel: see ``FakeQuantWeights``; as the exporter will do it.
+        place: where this training stands in a plan of several stages.
 
     Raises:
         EdgeFerError: model, recipe, data or run folder are not as they should be.
@@ -209,15 +212,9 @@ def finetune(
     on_labels = dataclasses.replace(recipe, distill=DistillRecipe())
     network.tasks = compose(on_labels, training.heads, ["logits"], class_balance(recipe.class_balance, training))
     network.compile(keras.optimizers.Adam(schedule), jit_compile=False)
-    log = EpochLog(epochs, run, quantized, None, splits["PublicTest"], [], steps, console)
-    network.fit(
-        training.images,
-        targets_of(training, recipe.label_smoothing),
-        batch_size=recipe.batch_size,
-        epochs=epochs,
-        callbacks=[log],
-        verbose=0,
-    )
+    log = EpochLog(epochs, run, quantized, None, splits["PublicTest"], [], steps, console, place)
+    batches = Batches(training.images, targets_of(training, recipe.label_smoothing), recipe.batch_size)
+    network.fit(batches, epochs=epochs, shuffle=False, callbacks=[log, ChanceByEpoch(recipe.seed, batches)], verbose=0)
     (run / "checkpoint.keras").unlink()  # for --resume, which so short a training does not have
     copy_weights_back(quantized, model)
     facts = {"epochs": epochs, "learning_rate": learning_rate, "per_channel": per_channel}

@@ -24,6 +24,7 @@ from rich.console import Console
 import datasets
 from datasets import Dataset
 from edge_fer.errors import ConfigError, DataError
+from edge_fer.files import write_atomically
 from evaluation import metrics
 from training import models
 from training.recipe import Recipe, to_toml
@@ -99,14 +100,14 @@ def write_run(
         "public_test": results,
     }
     # Last: a folder with run.json is a run that is whole.
-    (run / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_atomically(run / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
     console.print(metrics.report({"float": results}))
     console.print(f"Wrote {run / 'model.keras'}")
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
     """Write ``recipe.toml`` with every value, those that nobody set too: defaults change."""
-    (run / "recipe.toml").write_text(to_toml(dataclasses.asdict(recipe)), encoding="utf-8")
+    write_atomically(run / "recipe.toml", to_toml(dataclasses.asdict(recipe)).encode())
 
 
 def replace(path: Path, save: Callable[[Path], object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,23 @@ from edge_fer.model.spec import Head
 from evaluation import metrics
 from training.callbacks.ema import WeightEMA
 from training.runs import replace
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands in a plan of several stages.
+
+    Attributes:
+        stage: "stage 2 of 4, " or nothing.
+        seconds_after: what the stages behind it will take, as far as it is known.
+    """
+
+    stage: str = ""
+    seconds_after: float = 0.0
+
+    def left(self, seconds: float) -> str:
+        """What is left of the plan where ``seconds`` are left of this stage."""
+        return f"{self.stage}{in_words(seconds + self.seconds_after)} left"
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -34,6 +52,7 @@ class EpochLog(keras.callbacks.Callback):
         history: lines of the epochs done before.
         steps: in an epoch.
         console: where to show it.
+        place: where this training stands in a plan of several stages.
     """
 
     least_seconds = 0.0
@@ -48,10 +67,12 @@ class EpochLog(keras.callbacks.Callback):
         history: list[dict[str, float]],
         steps: int,
         console: Console,
+        place: Place = Place(),
     ) -> None:
         super().__init__()
         self.epochs, self.run, self.measured, self.ema = epochs, run, measured, ema
         self.validation, self.history, self.steps, self.console = validation, history, steps, console
+        self.place = place
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,7 +93,7 @@ class EpochLog(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if not self.epochs_unseen:
             self.began = time.monotonic()
-        self.progress.reset(self.task, description=f"epoch {epoch + 1}/{self.epochs}", loss=0.0)
+        self.progress.reset(self.task, description=f"{self.place.stage}epoch {epoch + 1}/{self.epochs}", loss=0.0)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.progress.update(self.task, completed=batch + 1, loss=(logs or {}).get("loss", 0.0))
@@ -93,15 +114,28 @@ class EpochLog(keras.callbacks.Callback):
         results = metrics.evaluate_logits(logits, self.validation, self.validation.heads)
         line |= {head.name: results[head.name]["accuracy"] for head in self.validation.heads if head.name in results}
         self.history.append(line)
-        write_history(self.run / "history.csv", self.history, self.validation.heads)
+        replace(self.run / "history.csv", lambda path: write_history(path, self.history, self.validation.heads))
+        # Two files, of one epoch whenever the process may be cut off: loop._load_ema picks up what this leaves.
         if self.ema:
-            replace(self.run / "ema.keras", self.measured.save)
+            replace(self.run / f"ema.{epoch + 1}.keras", self.measured.save)
         replace(self.run / "checkpoint.keras", self.model.save)
+        if self.ema:
+            (self.run / f"ema.{epoch + 1}.keras").replace(self.run / "ema.keras")
         scores = "  ".join(f"{head.name} {line[head.name]:.2%}" for head in self.validation.heads if head.name in line)
         self.console.print(
             f"epoch {epoch + 1:3d}  loss {line['loss']:.3f}  PublicTest {scores}  {line['seconds']:.1f} s"
+            f"  ({self.place.left((self.epochs - epoch - 1) * line['seconds'])})",
+            highlight=False,
         )
         plot_history(self.history, self.validation.heads, self.run / "curves.png")
+
+
+def in_words(seconds: float) -> str:
+    """A length of time for people: "41 s", "12 min", "2 h 03 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def write_history(path: Path, history: list[dict[str, float]], heads: Sequence[Head]) -> None:
