@@ -23,7 +23,7 @@ from training import augmentation, models, optimizers
 from training.augmentation import Mixup
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
-from training.callbacks.epoch_log import EpochLog, Place, read_history
+from training.callbacks.epoch_log import ALONE, EpochLog, Place, read_history
 from training.callbacks.mixup import MixupUntil
 from training.ensemble import TeacherEnsemble, gather, load_logits
 from training.recipe import Recipe, load_recipe
@@ -40,7 +40,7 @@ def train(
     teacher_logits: Path | None = None,
     teachers: Sequence[Path] = (),
     init_from: Path | None = None,
-    place: Place = Place(),
+    place: Place = ALONE,
 ) -> None:
     """Train, or go on with a training that was cut off.
 

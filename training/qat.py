@@ -27,7 +27,7 @@ from rich.console import Console
 from edge_fer.errors import ConfigError, DataError
 from training import augmentation, models
 from training.callbacks.chance import Batches, ChanceByEpoch
-from training.callbacks.epoch_log import EpochLog, Place
+from training.callbacks.epoch_log import ALONE, EpochLog, Place
 from training.recipe import DistillRecipe, Recipe
 from training.runs import read_data, refuse_used, write_run
 from training.tasks import TrainingNetwork, class_balance, compose, targets_of
@@ -173,7 +173,7 @@ def finetune(
     epochs: int,
     learning_rate: float,
     per_channel: bool,
-    place: Place = Place(),
+    place: Place = ALONE,
 ) -> None:
     """Fine-tune a model under simulated int8, with its recipe's data, augmentation and loss on the labels.
 

@@ -1,4 +1,4 @@
-"""A training recipe: all that decides how a model is trained, in one TOML file."""
+"""A training recipe: all that decides how a model is trained, in a TOML file. ``stages`` reads those of several."""
 
 from __future__ import annotations
 
@@ -209,34 +209,66 @@ class Recipe:
 def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     """The table of a recipe file, with some values changed.
 
+    Where it says ``base = "base.toml"``, it holds only what differs from that file beside it.
+
     Args:
         path: TOML.
-        changes: "seed=2", "optimizer.learning_rate=0.01": a value as in TOML, or else a string.
+        changes: see ``change``.
 
     Raises:
         InputMissingError: no such file.
         ConfigError: not TOML, or a change that is none.
     """
+    table = _parsed(path)
+    if (base := table.pop("base", None)) is not None:
+        shared = _parsed(path.parent / base) if isinstance(base, str) else {"base": base}
+        if "base" in shared:
+            raise ConfigError(f"{path}: base must be the name of a file beside it that has none itself, not {base!r}.")
+        table = merged(shared, table)
+    for one in changes:
+        change(table, one)
+    return table
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputMissingError(f"No recipe {path}; those of the project are in training/recipes.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    for change in changes:
-        key, equals, text = change.partition("=")
-        *outer, inner = key.strip().split(".")
-        if not equals or not inner or len(outer) > 1:
-            raise ConfigError(f"--set {change!r}: write KEY=VALUE, as in seed=2 or model.dropout=0.1.")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        place = table.setdefault(outer[0], {}) if outer else table
-        if not isinstance(place, dict):
-            raise ConfigError(f"--set {change!r}: {outer[0]} is no table.")
+
+
+def change(table: dict[str, Any], text: str) -> None:
+    """Change a recipe's table.
+
+    Args:
+        table: is changed.
+        text: "seed=2", "optimizer.learning_rate=0.01": a value as in TOML, or else a string.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
+    key, equals, value = text.partition("=")
+    *outer, inner = key.strip().split(".")
+    if not equals or not inner or len(outer) > 1:
+        raise ConfigError(f"--set {text!r}: write KEY=VALUE, as in seed=2 or model.dropout=0.1.")
+    place = table.setdefault(outer[0], {}) if outer else table
+    if not isinstance(place, dict):
+        raise ConfigError(f"--set {text!r}: {outer[0]} is no table.")
+    try:
+        place[inner] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
         place[inner] = value
-    return table
+
+
+def merged(table: Mapping[str, Any], differing: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's table with the values of another over its own, key by key in the tables inside too."""
+    both = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+    for key, value in differing.items():
+        inner = both.get(key)
+        both[key] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+    return both
 
 
 def to_toml(table: dict[str, Any]) -> str:
@@ -257,6 +289,9 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
     Raises:
         InputMissingError: no such file.
-        ConfigError: not TOML, an unknown key, or a value of the wrong type.
+        ConfigError: not TOML, an unknown key, a value of the wrong type, or stages.
     """
-    return from_table(Recipe, read_table(path, changes), str(path))
+    table = read_table(path, changes)
+    if "stage" in table:
+        raise ConfigError(f"{path} has several stages: `python -m training run` walks them.")
+    return from_table(Recipe, table, str(path))

@@ -38,6 +38,9 @@ class Place:
         return f"{self.stage}{in_words(seconds + self.seconds_after)} left"
 
 
+ALONE = Place()
+
+
 class EpochLog(keras.callbacks.Callback):
     """Progress bar, accuracy on PublicTest, history, curves and checkpoint.
 
@@ -67,7 +70,7 @@ class EpochLog(keras.callbacks.Callback):
         history: list[dict[str, float]],
         steps: int,
         console: Console,
-        place: Place = Place(),
+        place: Place = ALONE,
     ) -> None:
         super().__init__()
         self.epochs, self.run, self.measured, self.ema = epochs, run, measured, ema

@@ -1,0 +1,187 @@
+"""The stages of a recipe: how a model is made of several trainings, in one TOML file.
+
+A file in training/recipes has the recipe that its stages share, and a ``[[stage]]`` for each. A stage has keys of its
+own (``Stage``) and keys of ``Recipe`` in which it differs. A stage refers to another by its name, or by
+"pipeline/stage" where it is one of another file: training/recipes/README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.strict import from_table
+from training.recipe import Recipe, change, merged, read_table
+
+RECIPES = Path(__file__).parent / "recipes"
+LOGITS = Path(__file__).parent / "logits"
+
+Kind = Literal["train", "pretrain", "cache-logits", "interpolate", "fold", "qat", "quantize"]
+
+WANTED: dict[str, tuple[str, ...]] = {
+    "cache-logits": ("teachers",),
+    "interpolate": ("between",),
+    "fold": ("of",),
+    "qat": ("of",),
+    "quantize": ("of",),
+}
+"""What a stage of a kind must say."""
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "train": ("init_from", "teachers", "teacher_logits"),
+    "cache-logits": ("views",),
+    "interpolate": ("alpha",),
+    "qat": ("per_tensor",),
+    "quantize": ("flags",),
+}
+"""What it may say besides."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step on the way to a model.
+
+    Attributes:
+        name: of its folder.
+        kind: what is done: a verb of ``python -m training``, or "quantize" for export/quantize.py.
+        minutes: what it took, by "cores" (two of a processor) and "gpu": an estimate for those who wait.
+        init_from: the stage whose weights to start from.
+        teachers: stages that are a teacher ensemble.
+        teacher_logits: a stage of the kind "cache-logits", or else the name of a file in training/logits.
+        between: the two stages whose weights are interpolated.
+        alpha: weight of the second.
+        of: the stage that is folded, fine-tuned or quantized.
+        views: of each image, for "cache-logits".
+        per_tensor: one scale a kernel, for "qat".
+        flags: more of the command line of export/quantize.py.
+        pipeline: name of its file's recipe.
+        recipe: what is trained by.
+    """
+
+    name: str
+    kind: Kind
+    pipeline: str
+    recipe: Recipe
+    minutes: Mapping[str, float] = field(default_factory=dict)
+    init_from: str = ""
+    teachers: tuple[str, ...] = ()
+    teacher_logits: str = ""
+    between: tuple[str, ...] = ()
+    alpha: float = 0.5
+    of: str = ""
+    views: int = 4
+    per_tensor: bool = False
+    flags: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """"pipeline/stage", its folder among the runs."""
+        return f"{self.pipeline}/{self.name}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Keys of the stages it is made from, and names of files in training/logits."""
+        named = (self.init_from, *self.teachers, self.teacher_logits, *self.between, self.of)
+        return tuple(dict.fromkeys(one for one in named if one))
+
+
+OWN = {one.name for one in dataclasses.fields(Stage)} - {"pipeline", "recipe"}
+
+
+def find(name: str) -> Path:
+    """The file of a pipeline: a path that ends in .toml, or a name in training/recipes.
+
+    Raises:
+        InputMissingError: there is none.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(one.stem for one in RECIPES.glob("*.toml") if one.stem != "base"))
+        raise InputMissingError(f"No recipe {path}: give the path of a TOML file, or one of {known}.")
+    return path
+
+
+def load_stages(path: Path, changes: Sequence[str] = ()) -> list[Stage]:
+    """Read the stages of a recipe file; one without ``[[stage]]`` is one stage, "train".
+
+    Args:
+        path: TOML.
+        changes: "seed=2", "optimizer.learning_rate=0.01": they hold for each stage, whatever it says itself.
+
+    Raises:
+        InputMissingError: no such file.
+        ConfigError: not TOML, an unknown key, or what cannot be.
+    """
+    shared = read_table(path)
+    tables = shared.pop("stage", [{"name": "train"}])
+    if not isinstance(tables, list) or not tables or not all(isinstance(one, dict) for one in tables):
+        raise ConfigError(f"{path}: write each stage as [[stage]], with a name.")
+    pipeline = shared.get("name")
+    if not _is_name(pipeline):
+        raise ConfigError(f"{path}: name must be of letters, digits, - and _: it names a folder.")
+    stages: list[Stage] = []
+    for table in tables:
+        stage = _read(path, str(pipeline), shared, table, changes, {one.name for one in stages})
+        stages.append(stage)
+    return stages
+
+
+def _read(
+    path: Path, pipeline: str, shared: dict[str, Any], table: dict[str, Any], changes: Sequence[str], before: set[str]
+) -> Stage:
+    name = table.get("name")
+    if not _is_name(name) or name in before:
+        raise ConfigError(f"{path}: each stage wants a name of its own, of letters, digits, - and _, not {name!r}.")
+    origin = f"{path}, stage {name!r}"
+    trains = table.get("kind", "train") in ("train", "pretrain", "qat")
+    of_recipe = {one.name for one in dataclasses.fields(Recipe)} - {"name"} if trains else {"seed"}
+    for key in table:
+        if key not in OWN | of_recipe:
+            near = get_close_matches(key, OWN | of_recipe, n=1)
+            raise ConfigError(f"{origin}: unknown key {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+    recipe = merged(shared, {key: value for key, value in table.items() if key in of_recipe})
+    for one in changes:
+        change(recipe, one)
+    own = {"kind": "train"} | {key: value for key, value in table.items() if key in OWN}
+    stage = from_table(Stage, {**own, "pipeline": pipeline, "recipe": from_table(Recipe, recipe, origin)}, origin)
+    wanted = WANTED.get(stage.kind, ())
+    for key in wanted:
+        if not getattr(stage, key):
+            raise ConfigError(f"{origin}: a stage of the kind {stage.kind!r} wants {key!r}.")
+    for key in own.keys() - {"name", "kind", "minutes", *wanted, *ALLOWED.get(stage.kind, ())}:
+        raise ConfigError(f"{origin}: {key!r} is not for a stage of the kind {stage.kind!r}.")
+    if stage.kind == "interpolate" and len(stage.between) != 2:
+        raise ConfigError(f"{origin}: 'between' must name two stages.")
+    return _with_keys(stage, before, origin)
+
+
+def _with_keys(stage: Stage, before: set[str], origin: str) -> Stage:
+    """The stage with the keys of those it refers to."""
+
+    def key(reference: str, files: bool = False) -> str:
+        if reference in before:
+            return f"{stage.pipeline}/{reference}"
+        if not reference or (files and (LOGITS / f"{reference}.npz").is_file()):
+            return reference
+        if re.fullmatch(r"[\w-]+/[\w-]+", reference, re.ASCII):
+            return reference
+        where = "in training/logits, and no stage before it is called so" if files else "among the stages before it"
+        raise ConfigError(f"{origin}: there is no {reference!r} {where}.")
+
+    return dataclasses.replace(
+        stage,
+        init_from=key(stage.init_from),
+        teachers=tuple(map(key, stage.teachers)),
+        teacher_logits=key(stage.teacher_logits, files=True),
+        between=tuple(map(key, stage.between)),
+        of=key(stage.of),
+    )
+
+
+def _is_name(text: object) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(r"[\w-]+", text, re.ASCII))
