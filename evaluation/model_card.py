@@ -57,7 +57,7 @@ def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
     training = facts.get("training", {})
     shape = bundle.selftest.inputs.shape[1:]
     heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
-    alpha = training.get("share")
+    alpha = training.get("alpha", training.get("share"))  # its name in older bundles
     interpolated = f"; weights {alpha:.0%} of the way from where it began" if alpha else ""
     return [
         ("task", "expression of one cropped face; not identity, not feeling"),

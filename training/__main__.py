@@ -12,19 +12,22 @@ from edge_fer.errors import INTERRUPTED, OS_ERROR, EdgeFerError
 from training.recipe import load_recipe
 
 EXAMPLES = """examples:
+  python -m training run quick --data ~/fer2013
+  python -m training run accurate --data ~/fer2013 --dry-run
+  python -m training run accurate --data ~/fer2013 --from robust
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain --resume
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/mixed --set mixup=0.2
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
   python -m training cache-logits --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/teachers.npz
-  python -m training train --recipe training/recipes/accurate-distilled.toml --data ~/fer2013 \\
-      --teacher-logits runs/teachers.npz --init-from runs/a/model.keras
-  python -m training train --recipe training/recipes/accurate-online.toml --data ~/fer2013 \\
-      --teacher runs/a --teacher runs/b
+  python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/distilled \\
+      --set distill.weight=0.8 --teacher-logits training/logits/t1-t4.npz --init-from runs/plain/model.keras
+  python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/online \\
+      --set distill.weight=0.9 --teacher runs/a --teacher runs/b
   python -m training interpolate --of runs/a --and runs/accurate --alpha 0.7 --data ~/fer2013 --run runs/between
   python -m training fold --of runs/se --data ~/fer2013 --run runs/se-folded
-  python -m training qat --model runs/equalized/model.keras --recipe training/recipes/accurate.toml --data ~/fer2013 \\
-      --run runs/accurate-qat
+  python -m training qat --model runs/equalized/model.keras --recipe runs/separable/recipe.toml --data ~/fer2013 \\
+      --run runs/separable-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
@@ -41,6 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="walk the stages of a recipe to its model, each from where it was cut off")
+    run.add_argument("recipe", metavar="RECIPE", help="a name in training/recipes, or the path of a TOML file")
+    run.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    run.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="of all run folders (runs)")
+    run.add_argument(
+        "--from", default="", metavar="STAGE", dest="begin", help="make it again, and all that is built on it"
+    )
+    run.add_argument("--dry-run", action="store_true", help="show the plan, and how long it takes, alone")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change all its stages' recipe")
     train = verbs.add_parser("train", help="train a model by a recipe")
     train.add_argument("--recipe", type=Path, required=True, metavar="TOML")
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -100,8 +112,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    go_on = "the same command, without --from" if args.verb == "run" else "--resume"
     try:
-        if args.verb == "train":
+        if args.verb == "run":
+            from training.pipeline import run as walk
+            from training.stages import find
+
+            walk(
+                find(args.recipe),
+                args.data,
+                args.runs,
+                begin=args.begin,
+                dry_run=args.dry_run,
+                changes=args.set,
+            )
+        elif args.verb == "train":
             from training.loop import train as train_by_recipe
 
             train_by_recipe(
@@ -140,10 +165,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"training: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ntraining: stopped; go on with --resume.", file=sys.stderr)
+        print(f"\ntraining: stopped; go on with {go_on}.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        cure = " Make room, and go on with --resume." if error.errno == errno.ENOSPC else ""
+        cure = f" Make room, and go on with {go_on}." if error.errno == errno.ENOSPC else ""
         print(f"training: {error.filename or 'a file'}: {error.strerror or error}.{cure}", file=sys.stderr)
         return OS_ERROR
     return 0

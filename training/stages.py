@@ -24,6 +24,8 @@ LOGITS = Path(__file__).parent / "logits"
 
 Kind = Literal["train", "pretrain", "cache-logits", "interpolate", "fold", "qat", "quantize"]
 
+TRAINS = ("train", "pretrain", "qat")
+"""Kinds that read the recipe; of the others, the data and the seed alone count."""
 WANTED: dict[str, tuple[str, ...]] = {
     "cache-logits": ("teachers",),
     "interpolate": ("between",),
@@ -80,7 +82,7 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """"pipeline/stage", its folder among the runs."""
+        """ "pipeline/stage", its folder among the runs."""
         return f"{self.pipeline}/{self.name}"
 
     @property
@@ -88,6 +90,12 @@ class Stage:
         """Keys of the stages it is made from, and names of files in training/logits."""
         named = (self.init_from, *self.teachers, self.teacher_logits, *self.between, self.of)
         return tuple(dict.fromkeys(one for one in named if one))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it says of its own that decides what it comes to, besides where it begins."""
+        keys = set(WANTED.get(self.kind, ()) + ALLOWED.get(self.kind, ()))
+        return {key: getattr(self, key) for key in ("alpha", "views", "per_tensor", "flags") if key in keys}
 
 
 OWN = {one.name for one in dataclasses.fields(Stage)} - {"pipeline", "recipe"}
@@ -104,6 +112,45 @@ def find(name: str) -> Path:
         known = ", ".join(sorted(one.stem for one in RECIPES.glob("*.toml") if one.stem != "base"))
         raise InputMissingError(f"No recipe {path}: give the path of a TOML file, or one of {known}.")
     return path
+
+
+def collect(path: Path, changes: Sequence[str] = ()) -> dict[str, Stage]:
+    """The stages of a file by key, those of other files that they are made from before them.
+
+    Args:
+        path: TOML; other files are looked for beside it, then in training/recipes.
+        changes: see ``load_stages``; for this file alone.
+
+    Raises:
+        InputMissingError: no such file.
+        ConfigError: something in it is not as it should be.
+    """
+    own = load_stages(path, changes)
+    files = {own[0].pipeline: {stage.key: stage for stage in own}}
+    collected: dict[str, Stage] = {}
+    waiting: list[str] = []
+
+    def add(stage: Stage, folder: Path) -> None:
+        if stage.key in waiting:
+            raise ConfigError(f"{path}: {stage.key} is made from itself, by way of {waiting[-1]}.")
+        waiting.append(stage.key)
+        for key in stage.inputs:
+            pipeline, slash, _ = key.partition("/")
+            if not slash or key in collected:
+                continue
+            beside = folder / f"{pipeline}.toml"
+            other = beside if beside.is_file() else find(pipeline)
+            if pipeline not in files:
+                files[pipeline] = {one.key: one for one in load_stages(other)}
+            if key not in files[pipeline]:
+                raise ConfigError(f"{stage.key} wants {key}, but {other} has only {', '.join(files[pipeline])}.")
+            add(files[pipeline][key], other.parent)
+        collected[waiting.pop()] = stage
+
+    for stage in own:
+        if stage.key not in collected:
+            add(stage, path.parent)
+    return collected
 
 
 def load_stages(path: Path, changes: Sequence[str] = ()) -> list[Stage]:
@@ -138,8 +185,9 @@ def _read(
     if not _is_name(name) or name in before:
         raise ConfigError(f"{path}: each stage wants a name of its own, of letters, digits, - and _, not {name!r}.")
     origin = f"{path}, stage {name!r}"
-    trains = table.get("kind", "train") in ("train", "pretrain", "qat")
-    of_recipe = {one.name for one in dataclasses.fields(Recipe)} - {"name"} if trains else {"seed"}
+    of_recipe = {one.name for one in dataclasses.fields(Recipe)} - {"name"}
+    if table.get("kind", "train") not in TRAINS:
+        of_recipe = {"seed"}
     for key in table:
         if key not in OWN | of_recipe:
             near = get_close_matches(key, OWN | of_recipe, n=1)

@@ -113,8 +113,8 @@ class CenterLoss:
 
     def __call__(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         target, columns = targets[self.head], outputs["centers"]
-        # Smoothed labels have a class of their own too; a sample without a label has none. Not the maximum of the
-        # signs: TensorFlow 2.21 exchanges the two, and then takes the iterator's first output, the images, for the target.
+        # Smoothed labels have a class of their own too; a sample without a label has none. Not the maximum of
+        # the signs: TensorFlow 2.21 exchanges the two, and then takes the images for the target, the iterator's first.
         labeled = ops.sign(ops.max(target, axis=1, keepdims=True))
         own = ops.one_hot(ops.argmax(target, axis=1), target.shape[1]) * labeled
         return self.weight * (ops.sum(own * columns[:, :-1], axis=1) / 2 + self.island * columns[:, -1])
