@@ -225,7 +225,7 @@ class Pipeline:
             table.add_row(str(number), key, step.stage.kind, ", ".join(step.stage.inputs), state)
         console.print(table)
         where = "a GPU" if accelerated() else "two cores"
-        more = f", and {unknown} stages of which it is not known" if unknown else ""
+        more = f", and {unknown} stages of which nobody knows" if unknown else ""
         console.print(f"Left, on {where}: about {in_words(left)}{more}.", highlight=False)
 
     def lineage(self, step: Step) -> dict[str, Any]:
