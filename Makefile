@@ -11,13 +11,14 @@
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
+# make quick        a first model from them, in less than two hours
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax test-matrix real-models check model cached teachers clean
+.PHONY: demo test test-device test-legacy test-jax test-matrix real-models check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -73,45 +74,19 @@ release-check: $(TOOLS)/made
 	.ci/release-check $(TOOLS)
 
 # Cut off, it goes on where it was. `make teachers` makes the cached logits anew.
-model: runs/accurate-shipped/model.keras runs/nano-shipped/model.keras
+model: $(VENV)/train
 	for model in accurate nano; do \
-	    $(BIN)/python export/quantize.py runs/$$model-shipped/model.keras --data $(DATA) \
-	        --correct-bias -o edge_fer/bundles/$$model.tflite --force || exit; done
+	    $(BIN)/python -m training run $$model --data $(DATA) && \
+	    cp runs/$$model/int8/$$model.tflite edge_fer/bundles/ || exit; done
 	$(BIN)/python -m evaluation --data $(DATA) --model-card docs/model-card.md
 	$(BIN)/python -m evaluation --data $(DATA) --model nano --model-card docs/model-card-nano.md
 
-cached: runs/accurate-second/model.keras runs/nano-second/model.keras
+cached quick: $(VENV)/train
+	$(BIN)/python -m training run $@ --data $(DATA)
 
-teachers: $(patsubst %,runs/%/model.keras,large se t1 t2 t3 t4)
-	$(BIN)/python -m training cache-logits $(patsubst %,--teacher runs/%,large se) --views 2 --data $(DATA) \
-	    -o training/logits/large-se.npz
-	$(BIN)/python -m training cache-logits $(patsubst %,--teacher runs/%,t1 t2 t3 t4) --views 4 --data $(DATA) \
-	    -o training/logits/t1-t4.npz
-
-# A processor without bfloat16 would only imitate it, slowly.
-float32 := $(shell grep -qs avx512_bf16 /proc/cpuinfo || [ "$$KERAS_BACKEND" = jax ] || echo --set precision=float32)
-train = $(BIN)/python -m training train --recipe training/recipes/$(1).toml --data $(DATA) \
-    $(if $(wildcard runs/$(1)/checkpoint.keras),--resume)
-
-runs/accurate-shipped/model.keras runs/nano-shipped/model.keras: runs/%-shipped/model.keras: runs/%-online/model.keras runs/%/model.keras
-	$(BIN)/python -m training interpolate --of runs/$*-online --and runs/$* --alpha 0.7 --data $(DATA) --run runs/$*-shipped
-
-runs/accurate/model.keras runs/nano/model.keras: runs/%/model.keras: runs/%-online/model.keras runs/accurate-online/model.keras
-	$(call train,$*) $(float32) --teacher runs/accurate-online --init-from $<
-
-runs/nano-online/model.keras: runs/nano-second/model.keras
-runs/nano-online/model.keras: init = --init-from runs/nano-second/model.keras
-runs/accurate-online/model.keras runs/nano-online/model.keras: runs/%-online/model.keras: $(patsubst %,runs/%/model.keras,t1 t2 t3 t4)
-	$(call train,$*-online) $(float32) $(patsubst %,--teacher runs/%,t1 t2 t3 t4) $(init)
-
-runs/accurate-second/model.keras runs/nano-second/model.keras: runs/%-second/model.keras: runs/%-first/model.keras
-	$(call train,$*-second) $(float32) --teacher-logits training/logits/t1-t4.npz --init-from $<
-
-runs/accurate-first/model.keras runs/nano-first/model.keras: runs/%-first/model.keras: | $(VENV)/train
-	$(call train,$*-first) $(float32) --teacher-logits training/logits/large-se.npz
-
-runs/%/model.keras: | $(VENV)/train
-	$(call train,$*) $(float32)
+teachers: $(VENV)/train
+	$(BIN)/python -m training run teachers --data $(DATA)
+	for logits in large-se t1-t4; do cp runs/teachers/$$logits/logits.npz training/logits/$$logits.npz || exit; done
 
 # One marker file for each set of packages; they are installed again when pyproject.toml or the lock file changes.
 $(BIN)/python:

@@ -116,7 +116,7 @@ def _act(pipeline: Pipeline, step: Step, place: Place, console: Console) -> None
         case "pretrain":
             from training.pretrain import pretrain
 
-            pretrain(_calculable(stage.recipe, None, console), data, folder)
+            pretrain(stage.recipe, data, folder)
         case "cache-logits":
             from training.ensemble import cache_logits
 

@@ -181,8 +181,7 @@ class Pipeline:
             recipe = {key: recipe[key] for key in ("seed", "data")}
         paths = {key: self.path_of(key) for key in stage.inputs}
         return {
-            "kind": stage.kind,
-            "recipe": json.loads(json.dumps(recipe | stage.settings)),
+            "recipe": json.loads(json.dumps({"kind": stage.kind, **recipe, **stage.settings})),
             "inputs": {key: sha256_of(path) for key, path in paths.items() if path.is_file()},
             "data_sha256": self._data_sha256(stage.recipe),
             "versions": _versions(),
@@ -242,10 +241,13 @@ class Pipeline:
                 with np.load(path, allow_pickle=False) as file:
                     facts = json.loads(str(file["facts"]))
                 lineage[key] = {"kind": "cache-logits", **facts, "made_sha256": sha256_of(path)}
-        own: dict[str, Any] = {"kind": stage.kind, "seed": stage.recipe.seed, **stage.settings}
-        used = step.folder / "recipe.toml"
+        own: dict[str, Any] = {"kind": stage.kind, **stage.settings}
+        if stage.kind in (*TRAINS, "cache-logits"):
+            own["seed"] = stage.recipe.seed
         if stage.kind in TRAINS:
-            own |= {"recipe_sha256": sha256_of(used), "precision": load_recipe(used).precision}
+            own["recipe_sha256"] = sha256_of(step.folder / "recipe.toml")
+        if stage.kind == "train":
+            own["precision"] = load_recipe(step.folder / "recipe.toml").precision
         own |= {key: record[key] for key in ("inputs", "data_sha256", "versions")}
         return lineage | {stage.key: {**own, "made_sha256": sha256_of(step.made)}}
 

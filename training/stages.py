@@ -93,9 +93,9 @@ class Stage:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it says of its own that decides what it comes to, besides where it begins."""
-        keys = set(WANTED.get(self.kind, ()) + ALLOWED.get(self.kind, ()))
-        return {key: getattr(self, key) for key in ("alpha", "views", "per_tensor", "flags") if key in keys}
+        """What it says of its own that decides what it comes to."""
+        said = {key: getattr(self, key) for key in (*WANTED.get(self.kind, ()), *ALLOWED.get(self.kind, ()))}
+        return {key: value for key, value in said.items() if value not in ("", ())}
 
 
 OWN = {one.name for one in dataclasses.fields(Stage)} - {"pipeline", "recipe"}
