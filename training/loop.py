@@ -22,8 +22,9 @@ from edge_fer.model.spec import Head
 from training import augmentation, models, optimizers
 from training.augmentation import Mixup
 from training.callbacks.ema import WeightEMA
-from training.callbacks.epoch_log import EpochLog, read_history
+from training.callbacks.epoch_log import EpochLog
 from training.callbacks.mixup import MixupUntil
+from training.curves import read_history
 from training.ensemble import TeacherEnsemble, gather, load_logits
 from training.recipe import Recipe, load_recipe
 from training.runs import read_data, replace, sha256_of, write_recipe, write_run
@@ -114,15 +115,16 @@ def train(
     log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console)
     callbacks.append(log)
     options = {"batch_size": recipe.batch_size, "epochs": recipe.epochs, "initial_epoch": epochs_done}
-    if accelerated():
-        from training import jax_fit
+    with log.progress:  # the terminal has its cursor back whatever happens
+        if accelerated():
+            from training import jax_fit
 
-        log.least_seconds = 10.0
-        options["seed"] = recipe.seed
-        jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
-    else:
-        callbacks += [ema] if ema else []
-        network.fit(training.images, targets, **options, callbacks=callbacks, verbose=0)
+            log.least_seconds = 10.0
+            options["seed"] = recipe.seed
+            jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
+        else:
+            callbacks += [ema] if ema else []
+            network.fit(training.images, targets, **options, callbacks=callbacks, verbose=0)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
     facts["images_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.repvgg:

@@ -4,7 +4,7 @@ RUN/recipe.toml   the recipe as it was used, every value in it
 RUN/run.json      seed, hashes of the data, versions, samples, time, metrics
 RUN/model.keras   the network to export, without augmentation
 RUN/model.toml    its name, heads and framing, for the exporter
-RUN/evaluation/   metrics on PublicTest
+RUN/evaluation/   metrics on PublicTest, and the logits and labels that they are of
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 import datasets
-from datasets import Dataset
+from datasets import Dataset, truth_for
 from edge_fer.errors import ConfigError, DataError
 from evaluation import metrics
 from training import models
@@ -82,6 +82,8 @@ def write_run(
     results = metrics.evaluate_logits(logits, validation, heads)
     metrics.write_metrics(results, heads, run / "evaluation")
     np.save(run / "evaluation" / "logits.npy", logits.astype(np.float16))
+    truth = np.stack([truth_for(validation, head) for head in heads], axis=1)
+    np.save(run / "evaluation" / "truth.npy", truth.astype(np.int8))
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
