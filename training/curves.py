@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from edge_fer.errors import DataError
 from edge_fer.model.spec import Head
 
 History = list[dict[str, float]]
@@ -33,9 +34,19 @@ def write_history(path: Path, history: History, heads: Sequence[Head]) -> None:
 
 
 def read_history(path: Path) -> History:
-    """Read what ``write_history`` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    """Read what ``write_history`` wrote.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            history = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error):
+        history = [{}]
+    if not all({"epoch", "loss", "seconds"} <= line.keys() for line in history):
+        raise DataError(f"{path} is not as a training writes it: epoch, loss and seconds in each line.")
+    return history
 
 
 def figure_of(histories: Mapping[str, History], heads: Sequence[str]) -> Figure:
@@ -123,7 +134,7 @@ def braille(series: Sequence[Sequence[float]], low: float, high: float, columns:
             continue
         at = np.linspace(0, 2 * columns - 1, len(values))
         height = (np.interp(places, at[known], np.array(values)[known]) - low) / ((high - low) or 1)
-        row = np.rint((1 - height) * (4 * rows - 1)).astype(int).clip(0, 4 * rows - 1)
+        row = np.rint((1 - height) * (4 * rows - 1)).astype(int).tolist()
         for place, (before, now) in enumerate(zip([row[0], *row[:-1]], row, strict=True)):
             # A steep line has dots all the way, or it falls apart.
             step = (before < now) - (before > now)
