@@ -36,6 +36,8 @@ def test_one_label_a_sample_is_a_one_hot_target() -> None:
         (Head("mine", (E.CONTEMPT, E.SADNESS)), [E.SADNESS, None, None, None]),
         # All three are known to both: to FER2013 fewer beside.
         (Head("mine", (E.NEUTRAL, E.FEAR, E.ANGER)), BY_CODE),
+        # Its last label is not taken for the -1 of a sample without one.
+        (Head("mine", (E.FEAR, E.ANGER)), [E.ANGER, E.FEAR, None, None]),
     ],
 )
 def test_which_labels_a_head_is_measured_by(head: Head, expected: list[E | None]) -> None:
