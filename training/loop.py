@@ -95,9 +95,9 @@ def train(
     else:
         epochs_done, history = 0, []
     if init_from:
-        facts["init_from"] = sha256_of(init_from)
         if not resume:
             _init_from(core, init_from)
+        facts["init_from"] = sha256_of(init_from)
     run.mkdir(parents=True, exist_ok=True)
     write_recipe(run, recipe)
     console.print(

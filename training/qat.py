@@ -25,10 +25,10 @@ from keras import layers, ops
 from rich.console import Console
 
 from edge_fer.errors import ConfigError, DataError
-from training import augmentation, models
+from training import augmentation
 from training.callbacks.epoch_log import EpochLog
 from training.recipe import DistillRecipe, Recipe
-from training.runs import read_data, refuse_used, write_run
+from training.runs import load_for, read_data, refuse_used, write_run
 from training.tasks import TrainingNetwork, class_balance, compose, targets_of
 
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
@@ -178,7 +178,7 @@ def finetune(
     Adam with a cosine from ``learning_rate`` to 0.
 
     Args:
-        model_path: a two-head model without batch normalization.
+        model_path: a model for the data's heads without batch normalization.
         recipe: what it was trained by.
         data_folder: see ``datasets.load``.
         run: new folder: model.keras, model.toml, run.json, recipe.toml, history.csv, curves.png, evaluation.
@@ -194,11 +194,11 @@ def finetune(
     if epochs < 1:
         raise ConfigError(f"--epochs is {epochs}; it must be at least 1.")
     refuse_used(run)
-    model = models.load(model_path)
-    keras.utils.set_random_seed(recipe.seed)
-    quantized = fake_quantized(model, per_channel, name=recipe.model.kind)
     splits = read_data(data_folder, recipe)
     training = splits["Training"]
+    model = load_for(model_path, training)
+    keras.utils.set_random_seed(recipe.seed)
+    quantized = fake_quantized(model, per_channel, name=recipe.model.kind)
     run.mkdir(parents=True, exist_ok=True)
 
     pixels = keras.Input(model.input_shape[1:], name="pixels")

@@ -49,14 +49,13 @@ def read_data(folder: Path, recipe: Recipe) -> dict[str, Dataset]:
     return datasets.load(folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
 
 
-def load_for(run: Path, data: Dataset) -> keras.Model:
-    """The model of a run, which must have the heads of a data set.
+def load_for(path: Path, data: Dataset) -> keras.Model:
+    """Read a ``.keras`` file, whose model must have the heads of a data set.
 
     Raises:
-        InputMissingError: there is none.
+        InputMissingError: no such file.
         DataError: it cannot be read, or has other heads.
     """
-    path = run / "model.keras"
     model = models.load(path)
     described = models.read_description(path)
     classes = sum(len(head.labels) for head in data.heads)
@@ -87,7 +86,7 @@ def write_run(
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "rows": {name: len(split) for name, split in splits.items()},
+        "samples": {name: len(split) for name, split in splits.items()},
         "data_sha256": {name: split.sha256 for name, split in splits.items()},
         "parameters": trained.count_params(),
         "mmac": round(models.mmac(trained), 3),
