@@ -15,6 +15,10 @@ from edge_fer.model.spec import Head, Metadata
 from training.curves import History, read_history
 from training.recipe import read_table
 
+FACTS = {"recipe", "seed", "samples", "data_sha256", "parameters", "mmac", "versions", "public_test"}
+"""What run.json says of every run; some say more."""
+_ARRAYS = ("logits", "truth")
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -67,10 +71,13 @@ def read_finished(run: Path) -> FinishedRun:
         raise InputMissingError(f"{run} is no run, it has no run.json: give a folder that `train --run` wrote.")
     try:
         facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        if "public_test" not in facts or "PublicTest" not in facts["data_sha256"]:
-            raise ValueError("it says nothing of PublicTest")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{run}/run.json is not that of a trained model: {error}.") from None
+        lacking = sorted(FACTS - facts.keys())
+    except (ValueError, AttributeError):
+        lacking = ["all that is JSON"]
+    if lacking:
+        raise DataError(
+            f"{run}/run.json is not that of a trained model of this version: it lacks {', '.join(lacking)}."
+        )
     files = [run / "model.toml", run / "recipe.toml", *(run / "evaluation" / f"{name}.npy" for name in _ARRAYS)]
     missing = [str(file.relative_to(run)) for file in files if not file.is_file()]
     if missing:
@@ -89,9 +96,6 @@ def read_finished(run: Path) -> FinishedRun:
         logits.astype(np.float32),
         truth.astype(np.int64),
     )
-
-
-_ARRAYS = ("logits", "truth")
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -23,11 +23,10 @@ from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.model_card import wilson
 from evaluation.plots import confusion_uri, environment, image_uri, reliability_figure, reliability_of, svg
 from training.curves import figure_of
-from training.finished import FinishedRun, read_finished
+from training.finished import FACTS, FinishedRun, read_finished
 
 FACES = 24
 """Mistakes shown for each head."""
-_SAID_ELSEWHERE = {"recipe", "seed", "rows", "data_sha256", "parameters", "mmac", "lineage", "versions", "public_test"}
 
 
 def write_report(run: Path, data_folder: Path, output: Path) -> None:
@@ -77,7 +76,7 @@ def page(run: FinishedRun, data: Dataset) -> str:
             face_uris={row: image_uri(data.images[row]) for row in faces},
             recipe=(run.folder / "recipe.toml").read_text(encoding="utf-8"),
             lineage=json.dumps(run.facts["lineage"], indent=1) if "lineage" in run.facts else None,
-            more={key: json.dumps(value) for key, value in run.facts.items() if key not in _SAID_ELSEWHERE},
+            more={key: json.dumps(value) for key, value in run.facts.items() if key not in {*FACTS, "lineage"}},
         )
     )
     return html
