@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -171,7 +172,7 @@ def _print(content: dict[str, Any]) -> None:
         console = Console(width=10_000)  # whoever reads a pipe wants whole lines
     runs = content["runs"]
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for run in runs:
         table.add_column(run["name"], justify="right", overflow="fold")
 
@@ -190,15 +191,20 @@ def _print(content: dict[str, Any]) -> None:
         table.add_row(f"[bold]{head}[/]")
         row("  N", "n", "{:,}", of)
         row("  accuracy", "accuracy", "{:.2%}", of)
-        intervals = [one and "{:.1%} to {:.1%}".format(*one["interval"]) for one in of]
+        intervals = [one and "{:.1f}-{:.1f}".format(*(100 * bound for bound in one["interval"])) for one in of]
         table.add_row("  95 % interval", *(interval or "-" for interval in intervals))
-        row("  difference, points", "points", "{:+.2f}", [one and _points(one) for one in of])
-        row("  only this / first", "only", "{}", [one and _only(one) for one in of])
+        row("  points gained", "points", "{:+.2f}", [one and _points(one) for one in of])
+        row("  wins / losses", "duel", "{}", [one and _duel(one) for one in of])
         row("  McNemar's p", "p", "{:.3g}", of)
         row("  macro F1", "macro_f1", "{:.3f}", of)
         row("  mean recall", "mean_recall", "{:.2%}", of)
         row("  ECE", "ece", "{:.2%}", of)
     console.print(table)
+    console.print(
+        f"wins / losses: faces that only this run is right on, and only {runs[0]['name']}; p: how likely chance alone "
+        "divides them so unevenly.",
+        highlight=False,
+    )
     others = [run["name"] for run in runs if not run["same_data"]]
     if others:
         console.print(f"Measured on other data than {runs[0]['name']}, so without a difference: {', '.join(others)}.")
@@ -211,10 +217,11 @@ def _points(head: Mapping[str, Any]) -> dict[str, float]:
     return {"points": 100 * head["difference"]} if "difference" in head else {}
 
 
-def _only(head: Mapping[str, Any]) -> dict[str, str]:
-    return {"only": f"{head['only_this_right']} / {head['only_first_right']}"} if "p" in head else {}
+def _duel(head: Mapping[str, Any]) -> dict[str, str]:
+    return {"duel": f"{head['only_this_right']} / {head['only_first_right']}"} if "p" in head else {}
 
 
 def _short(value: Any) -> str:
+    """As text; of a hash the beginning tells it apart."""
     text = "-" if value is None else str(value)
-    return text if len(text) < 48 else f"{text[:12]}..."
+    return f"{text[:12]}..." if re.fullmatch("[0-9a-f]{64}", text) else text

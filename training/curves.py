@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -139,10 +140,13 @@ def braille(series: Sequence[Sequence[float]], low: float, high: float, columns:
             # A steep line has dots all the way, or it falls apart.
             step = (before < now) - (before > now)
             one[min(before + step, now) : max(before + step, now) + 1, place] = True
-    lines = [Text() for _ in range(rows)]
-    for row, column in np.ndindex(rows, columns):
-        cells = dots[:, 4 * row : 4 * row + 4, 2 * column : 2 * column + 2]
-        code = sum(_DOTS[y][x] for y, x in np.ndindex(4, 2) if cells[:, y, x].any())
-        owner = int(cells.sum(axis=(1, 2)).argmax())
-        lines[row].append(chr(0x2800 + code), COLORS[owner % len(COLORS)] if code else None)
+    cells = dots.reshape(len(series), rows, 4, columns, 2)
+    codes = 0x2800 + np.tensordot(cells.any(axis=0), _DOTS, axes=([1, 3], [0, 1]))
+    owners = cells.sum(axis=(2, 4)).argmax(axis=0)
+    lines = []
+    for row in range(rows):
+        line = Text()
+        for owner, places_of_one in groupby(range(columns), key=owners[row].__getitem__):
+            line.append("".join(chr(codes[row, column]) for column in places_of_one), COLORS[owner % len(COLORS)])
+        lines.append(line)
     return lines

@@ -19,7 +19,7 @@ from rich.console import Console
 from edge_fer.core import Expression as E
 from edge_fer.model.spec import Head
 from training.__main__ import main
-from training.callbacks.epoch_log import LiveView
+from training.callbacks.epoch_log import EpochLog, LiveView
 from training.curves import LiveCurves, braille, read_history, write_history
 from training.report import worst_mistakes
 
@@ -178,3 +178,14 @@ def test_where_there_is_no_place_for_curves_there_is_the_bar(
 
 def test_a_pipe_sees_neither_bar_nor_curves() -> None:
     assert shown(HISTORY, 80, 24, live=False) == ""
+
+
+def test_the_bar_is_of_the_whole_training_and_goes_on_where_a_resumed_one_stood(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    log = EpochLog(5, tmp_path, None, None, labeled([E.FEAR]), list(HISTORY), 4, console)
+    log.on_train_begin()
+    (task,) = log.progress.tasks
+    assert (task.completed, task.total) == (8, 20)
+    log.on_epoch_begin(2)
+    log.on_train_batch_end(1, {"loss": 0.5})
+    assert (task.completed, task.description, task.fields["loss"]) == (10, "epoch 3/5", 0.5)

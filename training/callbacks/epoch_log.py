@@ -31,7 +31,7 @@ class LiveView(Progress):
             TextColumn("left  loss {task.fields[loss]:.3f}"),
             console=console,
             disable=not console.is_terminal,
-            refresh_per_second=2,  # the curves change once an epoch, and drawing them takes time from training
+            refresh_per_second=1,  # the curves change once an epoch, and drawing them takes time from training
             speed_estimate_period=600,  # so long that it knows what lies between epochs
         )
 
