@@ -35,7 +35,7 @@ test-legacy: $(VENV)-legacy/ready real-models
 	$(VENV)-legacy/bin/edge-fer run --camera demo
 
 test-jax: $(VENV)/jax
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_jax_fit.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py

@@ -29,12 +29,15 @@ from rich.console import Console
 from rich.table import Table
 
 import datasets
+from datasets.core import truth_for
+from datasets.fer2013 import FERPLUS_LABELS
 from edge_fer.board import describe_machine
 from edge_fer.core import Detection, FaceBox, Image
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import EdgeFerError
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor
 from edge_fer.preprocess.alignment import EyeFinder
 from evaluation.metrics import evaluate_logits
@@ -57,7 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     try:
         data = datasets.load(args.data)["PublicTest"]
-        measure(data[np.flatnonzero(data.labels["ferplus"].truth >= 0)][:: args.every], args.model, args.yunet)
+        measure(
+            data[np.flatnonzero(truth_for(data, Head("ferplus", FERPLUS_LABELS)) >= 0)][:: args.every],
+            args.model,
+            args.yunet,
+        )
     except EdgeFerError as error:
         print(f"bench_alignment: {error}", file=sys.stderr)
         return error.exit_code

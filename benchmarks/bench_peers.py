@@ -34,12 +34,15 @@ from rich.table import Table
 
 import datasets
 from datasets import Dataset
+from datasets.core import truth_for
+from datasets.fer2013 import FER2013_LABELS
 from edge_fer.board import describe_machine
 from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, Image
 from edge_fer.errors import EdgeFerError, InputMissingError, UnavailableError
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.litert import Network
+from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources import open_source
@@ -221,7 +224,7 @@ def fetch(command: Sequence[str]) -> str:
 
 def fraction_right(predicted: Sequence[int], data: Dataset) -> float:
     """Accuracy of FER2013 codes."""
-    return round(float(np.mean(np.array(predicted) == data.labels["fer2013"].truth)), 4)
+    return round(float(np.mean(np.array(predicted) == truth_for(data, Head("fer2013", FER2013_LABELS)))), 4)
 
 
 def report(peers: Sequence[Peer], clips: Clips, public: Dataset | None, as_json: bool) -> None:

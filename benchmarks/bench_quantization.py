@@ -3,7 +3,7 @@
     python benchmarks/bench_quantization.py --data ~/fer2013 --run runs/separable
     python benchmarks/bench_quantization.py --data ~/fer2013 --run runs/separable --spread 0.5
 
-RUN is a folder that ``python -m training train`` wrote. Accuracy on PublicTest of both heads, by the device's runtime,
+RUN is a folder that ``python -m training train`` wrote. Accuracy on PublicTest of all heads, by the device's runtime,
 with per-tensor and with per-channel weights. With --spread the channels are first driven apart, which changes nothing
 in float: a stand-in for the unequal channels of published MobileNets (Nagel et al., arXiv 1906.04721, fig. 2).
 Fine-tuned models are kept in RUN/spread-*, and used again.
@@ -35,8 +35,8 @@ from export.equalize import equalize, find_pairs
 from export.flatbuffer import run_flatbuffer
 from export.fold import correct_bias, fold_batch_norm
 from export.load import calibration_faces
-from training.models import HEADS
 from training.qat import finetune
+from training.recipe import load_recipe
 
 CALIBRATION = 500
 
@@ -67,17 +67,18 @@ def measure(data: Path, run: Path, spread: float, epochs: int, learning_rate: fl
     if not (run / "model.keras").is_file():
         raise InputMissingError(f"No {run / 'model.keras'}: train it first, `python -m training train`.")
     progress = Console(stderr=True)
+    recipe = load_recipe(run / "recipe.toml")
     splits = datasets.load(data)
     faces = splits["PublicTest"]
     folder = run / f"spread-{spread:g}"
     folder.mkdir(exist_ok=True)
     model = drive_apart(keras.models.load_model(run / "model.keras", compile=False), spread)
     model.save(folder / "folded.keras")
-    tensors = calibration_faces(splits["Training"], HEADS[0], CALIBRATION).images
+    tensors = calibration_faces(splits["Training"], faces.heads[0], CALIBRATION).images
     equalized = equalize(model)
 
     table = Table("weights", "model", title=f"{run.name}, spread {spread:g}, PublicTest")
-    for head in HEADS:
+    for head in faces.heads:
         table.add_column(f"{head.name}, %", justify="right")
         table.add_column("lost, points", justify="right")
     exact = accuracies(in_float(model, faces), faces)
@@ -94,7 +95,7 @@ def measure(data: Path, run: Path, spread: float, epochs: int, learning_rate: fl
         tuned = folder / f"qat {weights}".replace(" ", "-")
         if not (tuned / "model.keras").is_file():
             per_channel = weights == "per channel"
-            finetune(folder / "folded.keras", run / "recipe.toml", data, tuned, epochs, learning_rate, per_channel)
+            finetune(folder / "folded.keras", recipe, data, tuned, epochs, learning_rate, per_channel)
         finetuned = keras.models.load_model(tuned / "model.keras", compile=False)
         for name, candidate in {
             "int8": model,
@@ -129,8 +130,8 @@ def in_float(model: keras.Model, faces: Dataset) -> NDArray[np.float32]:
 
 def accuracies(logits: NDArray[np.float32], faces: Dataset) -> list[float]:
     """Percent of the faces that each head gets right."""
-    results = evaluate_logits(logits, faces, HEADS)
-    return [100 * results[head.name]["accuracy"] for head in HEADS]
+    results = evaluate_logits(logits, faces, faces.heads)
+    return [100 * results[head.name]["accuracy"] for head in faces.heads]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many images a second a recipe trains on, and where the time goes.
 
     python benchmarks/bench_training.py
-    python benchmarks/bench_training.py --recipe training/recipes/nano-second.toml --set precision=float32
+    python benchmarks/bench_training.py --recipe nano --stage second --set precision=float32
 
 Images and labels are noise: time does not depend on what they show. By the clock, on all cores that the process may
 use (`taskset -c 0` for one of them). Mixup is left out, and a teacher's logits come with the labels.
@@ -32,14 +32,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from datasets.fer2013 import FER2013_LABELS, FERPLUS_LABELS
 from edge_fer.board import describe_machine
-from edge_fer.errors import EdgeFerError
+from edge_fer.errors import ConfigError, EdgeFerError
+from edge_fer.model.spec import Head
 from training import augmentation, models
-from training.ema import WeightEMA
-from training.losses import TARGETS
-from training.recipe import Recipe, load_recipe
-from training.train import build
+from training.callbacks.chance import Batches
+from training.callbacks.ema import WeightEMA
+from training.loop import build
+from training.recipe import Recipe
+from training.stages import find, load_stages
 
+HEADS = (Head("ferplus", FERPLUS_LABELS), Head("fer2013", FER2013_LABELS))
 STEPS = 20
 """In one reading of the whole, less the first; of the parts, one is timed at a time."""
 ROUNDS = 7
@@ -58,13 +62,17 @@ class Clock(keras.callbacks.Callback):
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(__file__).resolve().parent.parent / "training/recipes/accurate-second.toml"
-    parser.add_argument("--recipe", type=Path, default=default, metavar="TOML", help="default: accurate-second")
+    parser.add_argument("--recipe", default="cached", help="a name in training/recipes, or a TOML file (cached)")
+    parser.add_argument("--stage", metavar="NAME", help="default: the last that trains")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
     try:
-        recipe = dataclasses.replace(load_recipe(args.recipe, args.set), mixup=0.0)
+        stages = [stage for stage in load_stages(find(args.recipe), args.set) if stage.kind == "train"]
+        stages = [stage for stage in stages if args.stage in (None, stage.name)]
+        if not stages:
+            raise ConfigError(f"{args.recipe} has no stage {args.stage!r} that trains.")
+        recipe = dataclasses.replace(stages[-1].recipe, name=stages[-1].key, mixup=0.0)
         milliseconds = measure(recipe)
     except EdgeFerError as error:
         print(f"bench_training: {error}", file=sys.stderr)
@@ -93,14 +101,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(recipe: Recipe) -> dict[str, float]:
-    """Milliseconds of a batch: of each part, and of all as ``training.train`` does it. Medians of readings in turn."""
+    """Milliseconds of a batch: of each part, and of all as ``training.loop`` does it. Medians of readings in turn."""
     random = np.random.default_rng(0)
-    network = build(recipe, STEPS)
-    core = models.core_of(network, recipe.model.kind)
+    network = build(recipe, HEADS, STEPS)
+    core, trained = models.core_of(network, recipe.model.kind), network.get_layer(recipe.model.kind)
     images = random.integers(0, 256, (STEPS * recipe.batch_size, *core.input_shape[1:]), dtype=np.uint8)
-    columns = TARGETS + (models.LOGITS if recipe.distill.weight else 0)
-    labels = random.dirichlet(np.ones(columns), len(images)).astype(np.float32)
-    batch, batch_labels = tf.constant(images[: recipe.batch_size], tf.float32), labels[: recipe.batch_size]
+    widths = {head.name: len(head.labels) for head in HEADS}
+    if recipe.distill.weight:
+        widths["teacher"] = sum(widths.values())
+    targets = {name: random.dirichlet(np.ones(width), len(images)).astype(np.float32) for name, width in widths.items()}
+    batch = tf.constant(images[: recipe.batch_size], tf.float32)
+    batch_targets = {name: values[: recipe.batch_size] for name, values in targets.items()}
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
 
     @tf.function
@@ -109,21 +120,21 @@ def measure(recipe: Recipe) -> dict[str, float]:
 
     @tf.function
     def forward() -> tf.Tensor:
-        return network.loss(batch_labels, core(batch, training=True))
+        return network.compute_loss(y=batch_targets, y_pred=trained(batch, training=True))
 
     @tf.function
     def backward() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
-            loss = network.loss(batch_labels, core(batch, training=True))
-        return tape.gradient(loss, core.trainable_variables)
+            loss = network.compute_loss(y=batch_targets, y_pred=trained(batch, training=True))
+        return tape.gradient(loss, trained.trainable_variables)
 
-    clock = Clock()
+    batches, clock = Batches(images, targets, recipe.batch_size), Clock()
     callbacks: list[keras.callbacks.Callback] = [clock]
     if recipe.optimizer.ema:
         callbacks.insert(0, WeightEMA(core, keras.models.clone_model(core), recipe.optimizer.ema))
 
     def whole() -> None:
-        network.fit(images, labels, batch_size=recipe.batch_size, callbacks=callbacks, verbose=0, shuffle=False)
+        network.fit(batches, callbacks=callbacks, verbose=0, shuffle=False)
 
     parts: dict[str, Callable[[], object]] = {
         "change": change,

@@ -36,19 +36,23 @@ def cached(files: Sequence[Path], read: Callable[[], dict[str, Dataset]]) -> dic
         if file.is_file():
             with file.open("rb") as content:
                 digest.update(hashlib.file_digest(content, "sha256").digest())
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - there may be no home
-    path = Path(home, "edge-fer", f"{digest.hexdigest()}.npz")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - may have no home
+    if not home.is_absolute():
+        return read()
+    path = home / "edge-fer" / f"{digest.hexdigest()}.npz"
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
-            return _unpacked(arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        splits = read()
+            if arrays.zip.testzip() is None:  # all of it is as it was written: NumPy checks what it reads to the end
+                return _unpacked(arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile):
+        pass
+    splits = read()
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with draft.open("wb") as file:
-                np.savez(file, **_packed(splits))
+            with draft.open("wb") as written:
+                np.savez(written, **_packed(splits))
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -60,6 +64,9 @@ def _packed(splits: dict[str, Dataset]) -> dict[str, Any]:
     about: dict[str, dict[str, list[str]]] = {}
     for split, data in splits.items():
         arrays[f"{split}/images"] = data.images
+        for name in ("subjects", "sequences"):
+            if (texts := getattr(data, name)) is not None:
+                arrays[f"{split}/{name}"] = texts
         about[split] = {task: list(labels.expressions) for task, labels in data.labels.items()}
         for task, labels in data.labels.items():
             for name in ("truth", "targets", "votes"):
@@ -81,5 +88,6 @@ def _unpacked(arrays: Any) -> dict[str, Dataset]:
             for task, expressions in tasks.items()
         }
         images = arrays[f"{split}/images"]
-        splits[split] = Dataset(images, labels, np.zeros(len(images), np.bool_))
+        more = {name: arrays.get(f"{split}/{name}") for name in ("subjects", "sequences")}
+        splits[split] = Dataset(images, labels, np.zeros(len(images), np.bool_), **more)
     return splits

@@ -22,7 +22,7 @@ def wilson(fraction: float, n: int) -> tuple[float, float]:
     z = 1.959964
     center = (fraction + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
-    return center - half, center + half
+    return max(0.0, center - half), min(1.0, center + half)  # rounding may leave -0.0000...
 
 
 def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datasets import Dataset
 from datasets.core import truth_for
 from edge_fer.model.classifier import softmax
 from edge_fer.model.spec import Head, head_slices
-from evaluation.calibration import reliability
-from evaluation.metrics import plot_confusion
+from evaluation.plots import (
+    BLUE,
+    ORANGE,
+    confusion_uri,
+    environment,
+    image_uri,
+    plain,
+    reliability_figure,
+    reliability_of,
+    svg,
+)
 from export.result import Export
 
 FACES = 24
 """Disagreements shown for each head."""
-
-BLUE, ORANGE, GRAY = "#2f6db3", "#d9772b", "#8a929c"
 
 
 def content(export: Export) -> dict[str, Any]:
@@ -53,16 +54,7 @@ def _reliability(head: Head, export: Export) -> dict[str, Any]:
     labels = truth_for(export.data, head)
     known = labels >= 0
     own = export.logits["int8"][known][:, head_slices(export.metadata.heads)[head.name]]
-    diagrams = {}
-    for name, temperature in (("raw", 1.0), ("calibrated", head.temperature)):
-        count, confidence, accuracy = reliability(softmax(own / np.float32(temperature)), labels[known])
-        diagrams[name] = {
-            "temperature": temperature,
-            "count": count.tolist(),
-            "confidence": confidence.round(4).tolist(),
-            "accuracy": accuracy.round(4).tolist(),
-        }
-    return diagrams
+    return reliability_of(head, own, labels[known])
 
 
 def _disagreements(head: Head, export: Export) -> list[dict[str, Any]]:
@@ -94,69 +86,30 @@ def page(content: dict[str, Any], data: Dataset) -> str:
         content: what ``content`` gave.
         data: the faces, for the images of the disagreements.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["short"] = _short
+    templates = environment(Path(__file__).parent)
+    templates.filters["short"] = _short
     layers = content["layers"]
     order = [head["name"] for head in content["metadata"]["heads"]]
     faces = {face["row"] for rows in content["disagreements"].values() for face in rows}
-    html: str = environment.get_template("report.html.j2").render(
+    html: str = templates.get_template("report.html.j2").render(
         **content,
         ordered=sorted(content["comparisons"], key=lambda row: order.index(row["head"])),
         int8=[row for row in content["comparisons"] if row["variant"] == "int8"],
-        confusions={head["name"]: list(_confusion_uris(content, head)) for head in content["metadata"]["heads"]},
-        reliability_svg=_svg(_reliability_figure(content["reliability"])),
-        noise_svg=_svg(_noise_figure(layers)),
-        weights_svg=_svg(_histograms([layer for layer in layers if layer["macs"]], "weights", BLUE)),
-        activations_svg=_svg(_histograms(layers, "activations", ORANGE, log=True)),
-        face_uris={row: _data_uri(cv2.imencode(".png", data.images[row])[1].tobytes()) for row in faces},
+        confusions={
+            head["name"]: [
+                confusion_uri(content["metrics"][variant][head["name"]], head["labels"], f"{head['name']}, {variant}")
+                for variant in ("Keras", "int8")
+            ]
+            for head in content["metadata"]["heads"]
+        },
+        reliability_svg=svg(reliability_figure(content["reliability"], "{head}, int8, T = {temperature}")),
+        noise_svg=svg(_noise_figure(layers)),
+        weights_svg=svg(_histograms([layer for layer in layers if layer["macs"]], "weights", BLUE)),
+        activations_svg=svg(_histograms(layers, "activations", ORANGE, log=True)),
+        face_uris={row: image_uri(data.images[row]) for row in faces},
         metadata_json=json.dumps(content["metadata"], indent=1),
     )
     return html
-
-
-def _confusion_uris(content: dict[str, Any], head: dict[str, Any]) -> Iterator[str]:
-    for variant in ("Keras", "int8"):
-        file = io.BytesIO()
-        confusion = np.array(content["metrics"][variant][head["name"]]["confusion"])
-        plot_confusion(confusion, head["labels"], f"{head['name']}, {variant}", file)
-        yield _data_uri(file.getvalue())
-
-
-def _reliability_figure(heads: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=(9, 4 * len(heads)), layout="constrained")
-    for axes, (head, kind) in zip(
-        figure.subplots(len(heads), 2, squeeze=False).flat,
-        [(head, kind) for head in heads for kind in ("raw", "calibrated")],
-        strict=True,
-    ):
-        diagram = heads[head][kind]
-        count = np.array(diagram["count"])
-        some = count > 0
-        axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--")
-        axes.bar(
-            (np.arange(len(count)) + 0.5)[some] / len(count),
-            np.array(diagram["accuracy"])[some],
-            width=0.9 / len(count),
-            color=BLUE,
-        )
-        axes.plot(
-            np.array(diagram["confidence"])[some], np.array(diagram["accuracy"])[some], "o", color=ORANGE, markersize=4
-        )
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-        axes.set_title(f"{head}, int8, T = {diagram['temperature']:g}")
-        counts = axes.twinx()
-        counts.step(
-            np.arange(len(count) + 1) / len(count), [*count, count[-1]], where="post", color="black", linewidth=0.8
-        )
-        counts.set(ylim=(0, 3 * max(1, count.max())), yticks=[0, int(count.max())])
-        _plain(axes)
-    return figure
 
 
 def _noise_figure(layers: Sequence[dict[str, Any]]) -> Figure:
@@ -170,7 +123,7 @@ def _noise_figure(layers: Sequence[dict[str, Any]]) -> Figure:
     axes.set_yticks(places, [_short(layer) for layer in matched], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("signal-to-quantization-noise ratio, dB (orange: the three layers that add most noise)")
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -191,25 +144,10 @@ def _histograms(layers: Sequence[dict[str, Any]], key: str, color: str, log: boo
         axes.set_title(_short(layer, 26), fontsize=7)
         axes.set_yticks([])
         axes.tick_params(labelsize=7)
-        _plain(axes)
+        plain(axes)
     return figure
 
 
 def _short(layer: dict[str, Any], length: int = 44) -> str:
     name = layer["name"].split(";")[0].removeprefix("StatefulPartitionedCall_1:0") or "output"
     return str(name if len(name) <= length else "…" + name[1 - length :])
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _svg(figure: Figure) -> Markup:
-    """Matplotlib escapes the texts in it itself."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    return Markup(file.getvalue()[file.getvalue().index("<svg") :])

@@ -50,6 +50,14 @@ def failed_if_skipped(report: Any) -> Any:
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Data sets that were parsed are kept for this session alone, and nobody's cache is read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def demo_frames() -> list[Frame]:
     """All frames of the demo."""

@@ -46,6 +46,9 @@ TARGETS = {
     "edge_fer/temporal/smoothing.py": "runtime/test_smoothing runtime/test_events",
     "edge_fer/temporal/affect.py": "runtime/test_smoothing",
     "edge_fer/events.py": "runtime/test_events",
+    "datasets/core.py": "datasets/test_core datasets/test_fer2013",
+    "datasets/fer2013.py": "datasets/test_fer2013",
+    "datasets/cache.py": "datasets/test_cache",
     "evaluation/metrics.py": "evaluation/test_metrics evaluation/test_metrics_arithmetic",
     "evaluation/calibration.py": "evaluation/test_calibration",
     "export/load.py": "export/test_arithmetic export/test_foreign_models export/test_export",
@@ -54,7 +57,12 @@ TARGETS = {
     "export/convert.py": "export/test_arithmetic export/test_verify export/test_export",
     "export/verify.py": "export/test_arithmetic export/test_verify export/test_export",
 }
-LIBRARIES = {"edge_fer": ("cv2",), "evaluation": ("sklearn.calibration",), "export": ("keras", "sklearn.calibration")}
+LIBRARIES = {
+    "edge_fer": ("cv2",),
+    "datasets": ("cv2",),
+    "evaluation": ("sklearn.calibration",),
+    "export": ("keras", "sklearn.calibration"),
+}
 """What takes long to import, by the first folder of a module: imported once, before the forks."""
 OPERATORS: dict[type[ast.AST], type[Any]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},

@@ -17,7 +17,7 @@ from mutation import LIBRARIES, TARGETS
 from edge_fer.errors import EXIT_CODES
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("edge_fer", "evaluation", "export", "training")
+PACKAGES = ("edge_fer", "datasets", "evaluation", "export", "training")
 FRAMEWORKS = {"tensorflow", "keras", "jax", "matplotlib", "sklearn", "jinja2"}
 
 
@@ -55,6 +55,7 @@ def top_level(path: Path) -> set[str]:
     ("folder", "banned"),
     [
         ("edge_fer", {"training", "export", "evaluation", "datasets", *FRAMEWORKS}),
+        ("datasets", {"training", "export", "evaluation", "tensorflow", "keras"}),
         ("evaluation", {"training", "export", "tensorflow", "keras"}),
         ("export", {"training"}),
     ],

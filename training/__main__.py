@@ -29,6 +29,8 @@ EXAMPLES = """examples:
   python -m training qat --model runs/equalized/model.keras --recipe runs/separable/recipe.toml --data ~/fer2013 \\
       --run runs/separable-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
+  python -m training report runs/plain --data ~/fer2013
+  python -m training compare runs/plain runs/mixed --plot runs/curves.png
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
 or a folder for each class: train/angry/*.jpg, train/happy/*.jpg, ...
@@ -95,6 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
     fold.add_argument("--of", type=Path, required=True, metavar="RUN")
     fold.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     fold.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    page = verbs.add_parser("report", help="one HTML page of a run: curves, confusion, worst mistakes, calibration")
+    page.add_argument("run", type=Path, metavar="RUN")
+    page.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    page.add_argument("-o", "--output", type=Path, metavar="HTML", help="default: RUN/report.html")
+    compare = verbs.add_parser("compare", help="runs side by side, with a paired test")
+    compare.add_argument("first", type=Path, metavar="RUN", help="what the others are measured against")
+    compare.add_argument("others", type=Path, nargs="+", metavar="RUN")
+    compare.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves of all runs into this file")
+    compare.add_argument("--json", action="store_true", help="print JSON")
     evaluate = verbs.add_parser("evaluate", help="accuracy, macro F1, recall and confusion of a model")
     evaluate.add_argument("--model", type=Path, required=True, metavar="KERAS")
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -159,6 +170,14 @@ def main(arguments: list[str] | None = None) -> int:
 
             recipe, per_channel = load_recipe(args.recipe), not args.per_tensor
             finetune(args.model, recipe, args.data, args.run, args.epochs, args.learning_rate, per_channel)
+        elif args.verb == "report":
+            from training.report import write_report
+
+            write_report(args.run, args.data, args.output or args.run / "report.html")
+        elif args.verb == "compare":
+            from training.compare import compare as compare_runs
+
+            compare_runs([args.first, *args.others], args.json, args.plot)
         else:
             _evaluate(args.model, args.data, args.split, args.out)
     except EdgeFerError as error:

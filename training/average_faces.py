@@ -45,9 +45,10 @@ stood several times would be a picture of that person."""
 def chosen_samples(data: Dataset, expression: Expression) -> NDArray[np.bool_]:
     """The images on which most raters agree that they show ``expression``: bool (n,)."""
     votes = VOTES_RARE if expression in RARE else VOTES
-    of_raters = data.labels["ferplus"].votes
-    assert of_raters is not None
-    return of_raters[:, FERPLUS_LABELS.index(expression)] >= votes
+    ferplus = data.labels.get("ferplus")
+    if ferplus is None or ferplus.votes is None:
+        return np.zeros(len(data), np.bool_)
+    return ferplus.votes[:, FERPLUS_LABELS.index(expression)] >= votes
 
 
 def average_face(images: NDArray[np.uint8]) -> Image:

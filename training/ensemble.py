@@ -99,7 +99,7 @@ def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int,
         data_folder: see ``datasets.load``.
         views: of each image: as it is, mirrored, and then augmented at random.
         seed: of the augmentation.
-        out: .npz with ``logits`` float16 (n, 15), which are log-probabilities, and ``facts``, JSON.
+        out: .npz with ``logits`` float16 (n, classes), which are log-probabilities, and ``facts``, JSON.
 
     Raises:
         EdgeFerError: a teacher, the data or the output is not as it should be.
@@ -109,7 +109,7 @@ def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int,
         raise ConfigError(f"--views is {views}; it must be at least 1.")
     splits = read_data(data_folder, _data_recipe(teachers))
     training, validation = splits["Training"], splits["PublicTest"]
-    networks = [load_for(run, validation) for run in teachers]
+    networks = [load_for(run / "model.keras", validation) for run in teachers]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("PublicTest", total=len(networks) * (1 + views))
 
@@ -195,7 +195,7 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     """
     if _data_recipe(runs).data != recipe.data:
         raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")
-    networks = [load_for(run, validation) for run in runs]
+    networks = [load_for(run / "model.keras", validation) for run in runs]
     logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]
     table, weights = _measure(runs, logits, validation)
     Console(stderr=True).print(table)
@@ -208,7 +208,7 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
 
 
 def load_logits(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Cached teacher logits, float32 (n, 15), for the samples of ``training``, and what is known of them.
+    """Cached teacher logits, float32 (n, classes), for the samples of ``training``, and what is known of them.
 
     Raises:
         InputMissingError: no such file.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_fer.errors import ConfigError
 from training import models
 from training.recipe import ModelRecipe, load_recipe
-from training.runs import read_data, refuse_used, sha256_of, write_run
+from training.runs import load_for, read_data, refuse_used, sha256_of, write_run
 
 FACES = 3000
 """Training faces over which the mean of a scale is taken, as they are."""
@@ -74,8 +74,8 @@ def fold(first: Path, data_folder: Path, run: Path) -> None:
     refuse_used(run)
     recipe = load_recipe(first / "recipe.toml")
     path = first / "model.keras"
-    network = models.load(path)
     splits = read_data(data_folder, recipe)
+    network = load_for(path, splits["PublicTest"])
     folded = fold_squeeze_excitation(network, recipe.model, splits["Training"].images[:FACES])
     model = dataclasses.replace(recipe.model, squeeze_excitation=0)
     write_run(run, dataclasses.replace(recipe, model=model), folded, splits, {"folded": sha256_of(path)})

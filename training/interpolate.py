@@ -11,9 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_fer.errors import ConfigError
-from training import models
 from training.recipe import load_recipe
-from training.runs import read_data, refuse_used, sha256_of, write_run
+from training.runs import load_for, read_data, refuse_used, sha256_of, write_run
 
 
 def interpolate(first: Path, second: Path, alpha: float, data_folder: Path, run: Path) -> None:
@@ -34,10 +33,10 @@ def interpolate(first: Path, second: Path, alpha: float, data_folder: Path, run:
     refuse_used(run)
     recipe = load_recipe(second / "recipe.toml")
     paths = (first / "model.keras", second / "model.keras")
-    one, other = (models.load(path) for path in paths)
+    splits = read_data(data_folder, recipe)
+    one, other = (load_for(path, splits["PublicTest"]) for path in paths)
     if [each.shape for each in one.get_weights()] != [each.shape for each in other.get_weights()]:
         raise ConfigError(f"{first} and {second} have other layers: only runs of the same network are interpolated.")
-    splits = read_data(data_folder, recipe)
     pairs = zip(one.get_weights(), other.get_weights(), strict=True)
     other.set_weights([(1 - alpha) * a + alpha * b for a, b in pairs])
     write_run(run, recipe, other, splits, {"interpolated": [sha256_of(path) for path in paths], "alpha": alpha})

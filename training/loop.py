@@ -23,8 +23,9 @@ from training import augmentation, models, optimizers
 from training.augmentation import Mixup
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
-from training.callbacks.epoch_log import ALONE, EpochLog, Place, read_history
+from training.callbacks.epoch_log import ALONE, EpochLog, Place
 from training.callbacks.mixup import MixupUntil
+from training.curves import read_history
 from training.ensemble import TeacherEnsemble, gather, load_logits
 from training.recipe import Recipe, load_recipe
 from training.runs import read_data, replace, sha256_of, write_recipe, write_run
@@ -97,9 +98,9 @@ def train(
     else:
         epochs_done, history = 0, []
     if init_from:
-        facts["init_from"] = sha256_of(init_from)
         if not resume:
             _init_from(core, init_from)
+        facts["init_from"] = sha256_of(init_from)
     run.mkdir(parents=True, exist_ok=True)
     write_recipe(run, recipe)
     console.print(
@@ -117,17 +118,18 @@ def train(
     log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console, place)
     callbacks.append(log)
     options = {"epochs": recipe.epochs, "initial_epoch": epochs_done}
-    if accelerated():
-        from training import jax_fit
+    with log.progress:  # the terminal has its cursor back whatever happens
+        if accelerated():
+            from training import jax_fit
 
-        log.least_seconds = 10.0
-        callbacks.append(ChanceByEpoch(recipe.seed))
-        options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
-        jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
-    else:
-        batches = Batches(training.images, targets, recipe.batch_size)
-        callbacks += [ChanceByEpoch(recipe.seed, batches), *([ema] if ema else [])]
-        network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
+            log.least_seconds = 10.0
+            callbacks.append(ChanceByEpoch(recipe.seed))
+            options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
+            jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
+        else:
+            batches = Batches(training.images, targets, recipe.batch_size)
+            callbacks += [ChanceByEpoch(recipe.seed, batches), *([ema] if ema else [])]
+            network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
     facts["images_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.repvgg:

@@ -3,8 +3,8 @@
     python -m training run accurate --data ~/fer2013
 
 All files are written whole or not at all, so that a process may be cut off at any moment: the next one goes on, and
-comes to the same weights. What led to a model, its lineage, is in the run.json of each stage; from there export/quantize.py
-takes it into the model's metadata.
+comes to the same weights. What led to a model, its lineage, is in the run.json of each stage; from there
+export/quantize.py takes it into the model's metadata.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from rich.table import Table
 import datasets
 from edge_fer.errors import ConfigError, DataError
 from edge_fer.version import __version__
-from training.callbacks.epoch_log import in_words, read_history
+from training.callbacks.epoch_log import in_words
+from training.curves import read_history
 from training.loop import accelerated
 from training.recipe import DataRecipe, Recipe, load_recipe
 from training.runs import sha256_of

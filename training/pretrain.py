@@ -141,7 +141,7 @@ def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "rows": len(training),
+        "samples": len(training),
         "data_sha256": training.sha256,
         "error": [round(float(loss), 5) for loss in history.history["loss"]],
         "seconds": round(time.monotonic() - started),

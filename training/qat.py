@@ -25,11 +25,11 @@ from keras import layers, ops
 from rich.console import Console
 
 from edge_fer.errors import ConfigError, DataError
-from training import augmentation, models
+from training import augmentation
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.epoch_log import ALONE, EpochLog, Place
 from training.recipe import DistillRecipe, Recipe
-from training.runs import read_data, refuse_used, write_run
+from training.runs import load_for, read_data, refuse_used, write_run
 from training.tasks import TrainingNetwork, class_balance, compose, targets_of
 
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
@@ -180,7 +180,7 @@ def finetune(
     Adam with a cosine from ``learning_rate`` to 0.
 
     Args:
-        model_path: a two-head model without batch normalization.
+        model_path: a model for the data's heads without batch normalization.
         recipe: what it was trained by.
         data_folder: see ``datasets.load``.
         run: new folder: model.keras, model.toml, run.json, recipe.toml, history.csv, curves.png, evaluation.
@@ -197,11 +197,11 @@ def finetune(
     if epochs < 1:
         raise ConfigError(f"--epochs is {epochs}; it must be at least 1.")
     refuse_used(run)
-    model = models.load(model_path)
-    keras.utils.set_random_seed(recipe.seed)
-    quantized = fake_quantized(model, per_channel, name=recipe.model.kind)
     splits = read_data(data_folder, recipe)
     training = splits["Training"]
+    model = load_for(model_path, training)
+    keras.utils.set_random_seed(recipe.seed)
+    quantized = fake_quantized(model, per_channel, name=recipe.model.kind)
     run.mkdir(parents=True, exist_ok=True)
 
     pixels = keras.Input(model.input_shape[1:], name="pixels")
@@ -214,7 +214,9 @@ def finetune(
     network.compile(keras.optimizers.Adam(schedule), jit_compile=False)
     log = EpochLog(epochs, run, quantized, None, splits["PublicTest"], [], steps, console, place)
     batches = Batches(training.images, targets_of(training, recipe.label_smoothing), recipe.batch_size)
-    network.fit(batches, epochs=epochs, shuffle=False, callbacks=[log, ChanceByEpoch(recipe.seed, batches)], verbose=0)
+    callbacks = [log, ChanceByEpoch(recipe.seed, batches)]
+    with log.progress:
+        network.fit(batches, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=0)
     (run / "checkpoint.keras").unlink()  # for --resume, which so short a training does not have
     copy_weights_back(quantized, model)
     facts = {"epochs": epochs, "learning_rate": learning_rate, "per_channel": per_channel}

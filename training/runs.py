@@ -4,7 +4,7 @@ RUN/recipe.toml   the recipe as it was used, every value in it
 RUN/run.json      seed, hashes of the data, versions, samples, time, metrics
 RUN/model.keras   the network to export, without augmentation
 RUN/model.toml    its name, heads and framing, for the exporter
-RUN/evaluation/   metrics on PublicTest
+RUN/evaluation/   metrics on PublicTest, and the logits and labels that they are of
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 import datasets
-from datasets import Dataset
+from datasets import Dataset, truth_for
 from edge_fer.errors import ConfigError, DataError
 from edge_fer.files import write_atomically
 from evaluation import metrics
@@ -50,14 +50,13 @@ def read_data(folder: Path, recipe: Recipe) -> dict[str, Dataset]:
     return datasets.load(folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
 
 
-def load_for(run: Path, data: Dataset) -> keras.Model:
-    """The model of a run, which must have the heads of a data set.
+def load_for(path: Path, data: Dataset) -> keras.Model:
+    """Read a ``.keras`` file, whose model must have the heads of a data set.
 
     Raises:
-        InputMissingError: there is none.
+        InputMissingError: no such file.
         DataError: it cannot be read, or has other heads.
     """
-    path = run / "model.keras"
     model = models.load(path)
     described = models.read_description(path)
     classes = sum(len(head.labels) for head in data.heads)
@@ -83,10 +82,12 @@ def write_run(
     results = metrics.evaluate_logits(logits, validation, heads)
     metrics.write_metrics(results, heads, run / "evaluation")
     np.save(run / "evaluation" / "logits.npy", logits.astype(np.float16))
+    truth = np.stack([truth_for(validation, head) for head in heads], axis=1)
+    np.save(run / "evaluation" / "truth.npy", truth.astype(np.int8))
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "rows": {name: len(split) for name, split in splits.items()},
+        "samples": {name: len(split) for name, split in splits.items()},
         "data_sha256": {name: split.sha256 for name, split in splits.items()},
         "parameters": trained.count_params(),
         "mmac": round(models.mmac(trained), 3),

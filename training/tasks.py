@@ -126,7 +126,8 @@ def _logits(task: Classification | Distillation, outputs: Mapping[str, Any]) -> 
 
 
 def _cross_entropy(target: Any, logits: Any) -> Any:
-    return keras.losses.categorical_crossentropy(target, logits, from_logits=True)
+    # Written out: TensorFlow's own has a gradient for a target of zeros too, as if it were a distribution.
+    return -ops.sum(target * ops.log_softmax(logits), axis=1)
 
 
 def compose(

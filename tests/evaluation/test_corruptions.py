@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from faces_csv import write_csvs
 
+import datasets
 import edge_fer
 from edge_fer.core import Detection, FaceBox
 from edge_fer.detection.cascade import CascadeDetector
@@ -19,7 +20,7 @@ from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import EyeFinder
 from edge_fer.preprocess.face_tensor import face_tensor
-from evaluation import corruptions, datasets
+from evaluation import corruptions
 from evaluation.__main__ import main
 from evaluation.model_card import wilson
 
@@ -150,17 +151,20 @@ def test_wrong_arguments(
 
 
 def test_a_head_without_labels_in_the_data_is_left_out_and_says_so(tmp_path: Path, call: Callable[..., Any]) -> None:
-    write_csvs(tmp_path, training=7, public=7, votes=False)
+    for split in ("train", "val"):
+        (tmp_path / split / "contempt").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / split / "contempt" / "0.png"), FACES[len(split)])
     card = tmp_path / "card.md"
     assert call(main, "--data", tmp_path, "--faces", "1", "--model-card", card).code == 0
-    assert "ferplus: not measured" in card.read_text()
+    assert "fer2013: not measured" in card.read_text()
+    assert "ferplus: not measured" not in card.read_text()
 
 
 def test_data_that_no_head_knows_is_refused(
     tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_csvs(tmp_path, training=7, public=7)
-    monkeypatch.setattr("evaluation.metrics.truth", lambda data, head: np.full(len(data), -1))
+    monkeypatch.setattr("evaluation.metrics.truth_for", lambda data, head: np.full(len(data), -1))
     done = call(main, "--data", tmp_path, "--faces", "1")
     assert done.code == 65
     assert "there is nothing to measure" in done.err

@@ -1,4 +1,4 @@
-"""Metrics against closed forms, on rows where the two data sets disagree."""
+"""Metrics against closed forms."""
 
 from __future__ import annotations
 
@@ -14,29 +14,8 @@ from rich.console import Console
 from edge_fer.core import Expression as E
 from edge_fer.model.spec import Head, head_slices
 from evaluation import metrics
-from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS
 
-DISAGREE = labeled([E.ANGER, E.FEAR, None, E.NEUTRAL], [E.SADNESS, E.FEAR, E.HAPPINESS, None])
 TWO = Head("two", (E.ANGER, E.FEAR))
-
-
-def test_the_head_ferplus_is_measured_by_votes_and_others_by_fer2013() -> None:
-    by_votes = [FERPLUS_LABELS.index(E.SADNESS), FERPLUS_LABELS.index(E.FEAR), FERPLUS_LABELS.index(E.HAPPINESS), -1]
-    assert metrics.truth(DISAGREE, Head("ferplus", FERPLUS_LABELS)).tolist() == by_votes
-    by_code = [FER2013_LABELS.index(E.ANGER), FER2013_LABELS.index(E.FEAR), -1, FER2013_LABELS.index(E.NEUTRAL)]
-    assert metrics.truth(DISAGREE, Head("fer2013", FER2013_LABELS)).tolist() == by_code
-
-
-def test_a_head_with_contempt_goes_by_votes_where_there_are_any() -> None:
-    head = Head("mine", (E.CONTEMPT, E.SADNESS, E.ANGER))
-    assert metrics.truth(DISAGREE, head).tolist() == [1, -1, -1, -1]
-    assert metrics.truth(labeled([None], [E.CONTEMPT]), head).tolist() == [0]
-    assert metrics.truth(labeled([E.ANGER, E.SADNESS]), head).tolist() == [2, 1]
-
-
-def test_labels_that_a_head_does_not_know_are_none() -> None:
-    # Its last label must not be taken for the -1 of a row without one.
-    assert metrics.truth(DISAGREE, Head("two", (E.FEAR, E.ANGER))).tolist() == [1, 0, -1, -1]
 
 
 def test_the_logits_of_heads_stand_side_by_side() -> None:

@@ -37,7 +37,7 @@ def logits_at(confidences: list[float]) -> np.ndarray:
 def test_calibration_faces_are_dealt_in_turn_and_the_same_in_every_run() -> None:
     data = labeled([E.ANGER] * 40 + [E.FEAR] * 3 + [None] * 20 + [E.SADNESS] * 10)
     chosen = calibration_faces(data, PAIR, 10)
-    assert np.bincount(chosen.fer2013).tolist() == [7, 0, 3]  # anger, disgust, fear
+    assert np.bincount(chosen.labels["fer2013"].truth).tolist() == [7, 0, 3]  # anger, disgust, fear
     again = calibration_faces(data, PAIR, 10)
     numbers = chosen.images[:, 0, 0, 0].tolist()
     assert numbers == again.images[:, 0, 0, 0].tolist()

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from labeled import HEADS
 from rich.console import Console
 
 from export.convert import to_int8
@@ -33,7 +34,7 @@ def logits(model: keras.Model) -> np.ndarray:
 def uneven(seed: int) -> keras.Model:
     """A separable network as training can leave it, with channels that differ by a hundred times."""
     keras.utils.set_random_seed(seed)
-    model = models.build_separable([[8, 2], [8, 2], [16, 2]], dropout=0.1)
+    model = models.build_separable([[8, 2], [8, 2], [16, 2]], dropout=0.1, classes=15)
     chance = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -150,12 +151,12 @@ def test_the_command_writes_a_model_with_its_description(
     uneven: keras.Model, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     uneven.save(tmp_path / "model.keras")
-    (tmp_path / "model.toml").write_text(models.description("x"))
+    (tmp_path / "model.toml").write_text(models.description("x", HEADS))
     out = tmp_path / "new" / "model.keras"
     done = call(main, tmp_path / "model.keras", "-o", out)
     assert done.code == 0
     assert "5 pairs" in done.out
-    assert out.with_suffix(".toml").read_text() == models.description("x")
+    assert out.with_suffix(".toml").read_text() == models.description("x", HEADS)
     np.testing.assert_allclose(logits(keras.models.load_model(out)), logits(equalize(uneven)), rtol=1e-4, atol=1e-3)
     done = call(main, tmp_path / "model.keras", "-o", out)
     assert done.code == 73

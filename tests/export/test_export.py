@@ -12,17 +12,17 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from labeled import HEADS
 
+import datasets
 from edge_fer.core import Expression
 from edge_fer.errors import BundleError, DataError
 from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.spec import Head
 from edge_fer.sources.demo import average_faces
-from evaluation import datasets
 from export.load import calibration_faces, read_description
 from export.quantize import main
-from training import models
 
 # A network that was never trained has near ties, which any rounding turns.
 UNGATED = ["--max-drop", "100", "--min-agreement", "0", "--calibration", "20"]
@@ -39,7 +39,7 @@ def exported(run: Path, data: Path, call: Callable[..., Any], tmp_path_factory: 
 def test_the_bundle_runs_on_the_device_and_agrees_with_float(exported: Path, run: Path, data: Path) -> None:
     bundle = load_bundle(exported)
     assert bundle.metadata.name == "tiny"
-    assert [head.labels for head in bundle.metadata.heads] == [head.labels for head in models.HEADS]
+    assert [head.labels for head in bundle.metadata.heads] == [head.labels for head in HEADS]
     classifier = TfliteClassifier(bundle)
     assert (classifier._input.scale, classifier._input.zero_point) == (1.0, 0)
     images = datasets.load(data)["PublicTest"].images
@@ -206,10 +206,10 @@ def test_wrong_calibration_data(
 
 def test_calibration_is_balanced_over_labels(data: Path) -> None:
     training = datasets.load(data)["Training"]
-    rare = np.flatnonzero(training.fer2013 == 1)[2:]
+    rare = np.flatnonzero(training.labels["fer2013"].truth == 1)[2:]
     training = training[np.setdiff1d(np.arange(len(training)), rare)]  # two faces of disgust are left
-    chosen = calibration_faces(training, models.HEADS[1], 30)
-    counts = np.bincount(chosen.fer2013, minlength=7)
+    chosen = calibration_faces(training, HEADS[1], 30)
+    counts = np.bincount(chosen.labels["fer2013"].truth, minlength=7)
     assert counts.sum() == 30
     assert counts[1] == 2
     assert sorted(np.delete(counts, 1)) == [4, 4, 5, 5, 5, 5]
@@ -220,7 +220,7 @@ def test_calibration_is_balanced_over_labels(data: Path) -> None:
 def test_a_description_is_read(run: Path) -> None:
     description = read_description(run / "model.toml")
     assert (description.name, description.preprocess.margin, description.normalize) == ("tiny", 0.0, ())
-    assert description.heads == models.HEADS
+    assert description.heads == HEADS
 
 
 def test_the_file_beside_a_model_may_say_how_to_smooth(run: Path, tmp_path: Path) -> None:

@@ -11,15 +11,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from labeled import HEADS
 from rich.console import Console
 
+import datasets
+from datasets.fer2013 import FER2013_LABELS
 from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier, softmax
 from edge_fer.model.selftest import golden_outputs
 from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor
-from evaluation import datasets
-from evaluation.datasets import FER2013_LABELS
 from export.convert import to_int8
 from export.flatbuffer import in_float, read_operators
 from export.load import Description, load_model
@@ -74,7 +75,7 @@ def homemade() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(15)(keras.layers.Flatten()(Homemade()(inputs))))
 
 
-GOOD = models.description("x")
+GOOD = models.description("x", HEADS)
 MINE = f'name = "m"\nnormalize = [0.01, -1]\n[[heads]]\nname = "mine"\nlabels = {json.dumps(FER2013_LABELS)}\n'
 
 

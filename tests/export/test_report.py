@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import datasets
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
-from evaluation import datasets
 from evaluation.metrics import evaluate_logits
 from export import report
 from export.layers import inspect_layers

@@ -7,15 +7,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from labeled import HEADS
 from rich.console import Console
 
+import datasets
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
-from evaluation import datasets
 from export.convert import to_float, to_int8
 from export.flatbuffer import run_flatbuffer
 from export.layers import inspect_layers, noise_table
 from export.verify import compare, refusals
-from training import models
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +26,21 @@ def rows(data: Path) -> datasets.Dataset:
 def logits_of(rows: datasets.Dataset, wrong: int) -> np.ndarray:
     """Logits that are right on every FER2013 label but the first ones."""
     logits = np.zeros((len(rows), 15), np.float32)
-    logits[np.arange(len(rows)), rows.ferplus] = 5
-    logits[np.arange(len(rows)), 8 + (rows.fer2013 + (np.arange(len(rows)) < wrong)) % 7] = 5
+    logits[np.arange(len(rows)), rows.labels["ferplus"].truth] = 5
+    logits[np.arange(len(rows)), 8 + (rows.labels["fer2013"].truth + (np.arange(len(rows)) < wrong)) % 7] = 5
     return logits
 
 
 def test_the_gate_counts_points_and_agreement(rows: datasets.Dataset) -> None:
     exact, worse = logits_of(rows, 0), logits_of(rows, 7)  # 7 of 140
-    comparisons = compare("int8", worse, exact, rows, models.HEADS)
+    comparisons = compare("int8", worse, exact, rows, HEADS)
     assert [row.drop for row in comparisons] == [0.0, 5.0]
     assert [row.agreement for row in comparisons] == [1.0, 0.95]
     assert [row.largest_difference for row in comparisons] == [0.0, 5.0]
     assert len(refusals(comparisons, 0.5, 97)) == 2
     assert all("fer2013" in reason for reason in refusals(comparisons, 0.5, 97))
     assert refusals(comparisons, 5.0, 95) == []
-    assert refusals(compare("float16", worse, exact, rows, models.HEADS), 0.5, 97) == []
+    assert refusals(compare("float16", worse, exact, rows, HEADS), 0.5, 97) == []
 
 
 def test_a_model_has_no_noise_against_itself() -> None:

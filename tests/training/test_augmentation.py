@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from training.augmentation import Augment, Camera, Mixup, MixupUntil
+from training.augmentation import Augment, Camera, Mixup
+from training.callbacks.mixup import MixupUntil
 
 pytestmark = pytest.mark.trains
 

@@ -13,9 +13,10 @@ import pytest
 from faces_csv import write_csvs
 from rich.console import Console
 
+from datasets import Dataset
+from datasets.fer2013 import FERPLUS_LABELS, ferplus_labels
 from edge_fer.core import Expression
 from edge_fer.sources.demo import EXPRESSIONS
-from evaluation.datasets import FERPLUS_LABELS, Dataset
 from training import average_faces
 
 
@@ -27,7 +28,7 @@ def test_samples_on_which_most_raters_agree_are_chosen() -> None:
     votes = np.zeros((10, 10), np.float32)
     votes[:, FERPLUS_LABELS.index(Expression.SADNESS)] = np.arange(10)
     votes[:, FERPLUS_LABELS.index(Expression.DISGUST)] = 9 - np.arange(10)
-    data = Dataset(faces(10), np.zeros(10, np.int64), votes, np.zeros(10, np.bool_))
+    data = Dataset(faces(10), {"ferplus": ferplus_labels(votes)}, np.zeros(10, np.bool_))
     assert np.flatnonzero(average_faces.chosen_samples(data, Expression.SADNESS)).tolist() == [8, 9]
     assert np.flatnonzero(average_faces.chosen_samples(data, Expression.DISGUST)).tolist() == [0, 1, 2, 3]
     assert not average_faces.chosen_samples(data, Expression.HAPPINESS).any()

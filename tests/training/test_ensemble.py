@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from labeled import HEADS
 
+import datasets
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
-from evaluation import datasets
 from training import ensemble, models
-from training import train as training_loop
+from training import loop as training_loop
 from training.__main__ import main
-from training.losses import TwoHeadLoss, with_teacher
 from training.recipe import load_recipe
 
 MEMBERS = np.array([[[0.6, 0.3, 0.1]], [[0.6, 0.1, 0.3]], [[0.0, 1.0, 0.0]]])  # three members, one image
@@ -60,24 +60,6 @@ def test_the_best_exponent_trusts_the_better_member_when_that_pays() -> None:
     assert ensemble.best_exponent(same, np.array([0, 0])) == 0
 
 
-def test_the_loss_with_a_teacher_is_hintons() -> None:
-    logits = np.zeros((1, 15), np.float32)
-    labels = np.array([[1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 1]], np.float32)
-    teacher = np.array([[3.0, *[0] * 7, *[0] * 7]], np.float32)
-    loss = float(TwoHeadLoss(1.0, distill_weight=0.25, distill_temperature=2.0)(with_teacher(labels, teacher), logits))
-    # A student that says nothing has the cross entropy log(classes) with any teacher.
-    assert loss == pytest.approx((np.log(8) + np.log(7)) * (0.75 + 0.25 * 4), rel=1e-4)
-
-
-def test_a_student_who_copies_the_teacher_has_no_gradient() -> None:
-    teacher = np.random.default_rng(0).normal(0, 2, (4, 15)).astype(np.float32)
-    labels = np.zeros((4, 17), np.float32)
-    loss = TwoHeadLoss(1.0, distill_weight=1.0, distill_temperature=3.0)
-    at = float(loss(with_teacher(labels, teacher), teacher))
-    for change in np.random.default_rng(1).normal(0, 0.1, (5, 4, 15)).astype(np.float32):
-        assert float(loss(with_teacher(labels, teacher), teacher + change)) > at
-
-
 @pytest.fixture(scope="module")
 def teacher_logits(
     data: Path, runs: list[Path], call: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
@@ -98,7 +80,7 @@ def test_weights_are_interpolated_by_alpha(
     first, second, between = (keras.models.load_model(folder / "model.keras").get_weights() for folder in (*runs, run))
     for a, b, c in zip(first, second, between, strict=True):
         assert c == pytest.approx(0.75 * a + 0.25 * b, rel=1e-5, abs=1e-6)
-    assert json.loads((run / "run.json").read_text())["share"] == 0.25
+    assert json.loads((run / "run.json").read_text())["alpha"] == 0.25
     again = call(main, *arguments, "--alpha", "0.25", "--run", run)
     wrong = call(main, *arguments, "--alpha", "2", "--run", tmp_path / "other")
     assert (again.code, wrong.code) == (78, 78)
@@ -229,23 +211,11 @@ def test_teachers_see_the_face_without_the_noise_of_the_camera(runs: list[Path],
     members, _ = ensemble.gather(runs, recipe, datasets.load(data)["PublicTest"])
     still = ["rotation_deg", "scale", "shift", "brightness", "contrast"]
     augment = dataclasses.replace(recipe.augment, **dict.fromkeys(still, 0.0))  # type: ignore[arg-type]
-    network = training_loop.build(dataclasses.replace(recipe, augment=augment), 1, ensemble=members)
+    network = training_loop.build(dataclasses.replace(recipe, augment=augment), HEADS, 1, ensemble=members)
     flat = np.full((4, 48, 48, 1), 100, np.float32)  # the same when it is mirrored
-    said = keras.ops.convert_to_numpy(network(flat, training=True))
-    assert said[:, 15:] == pytest.approx(keras.ops.convert_to_numpy(members(flat)), abs=1e-4)
-    assert len(np.unique(said[:, :15].round(4), axis=0)) == 4
-
-
-def test_soft_targets_of_mixed_images_are_not_mixed_again() -> None:
-    random = np.random.default_rng(0)
-    labels, lam = np.zeros((2, 17), np.float32), np.array([[0.3], [0.8]], np.float32)
-    labels[[0, 1], [2, 3]] = labels[:, [8, 9, 16]] = 1
-    logits, teacher = random.normal(size=(2, 2, 15)).astype(np.float32)
-    settings = {"distill_weight": 0.5, "distill_temperature": 2.0}
-    online = TwoHeadLoss(1.0, **settings, online=True, mixup=True)(labels, np.column_stack([logits, teacher, lam]))
-    plain = TwoHeadLoss(1.0, mixup=True)(labels, np.column_stack([logits, lam]))
-    only = TwoHeadLoss(1.0, distill_weight=1.0, distill_temperature=2.0)(with_teacher(labels, teacher), logits)
-    assert float(online) == pytest.approx(0.5 * float(plain) + 0.5 * float(only), rel=1e-4)
+    said = {name: keras.ops.convert_to_numpy(each) for name, each in network(flat, training=True).items()}
+    assert said["teacher"] == pytest.approx(keras.ops.convert_to_numpy(members(flat)), abs=1e-4)
+    assert len(np.unique(said["logits"].round(4), axis=0)) == 4
 
 
 @pytest.mark.parametrize(

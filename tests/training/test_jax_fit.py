@@ -13,8 +13,8 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 import keras
 
 from training import jax_fit
-from training.ema import WeightEMA
-from training.losses import TwoHeadLoss
+from training.callbacks.ema import WeightEMA
+from training.tasks import Classification, TrainingNetwork
 
 pytestmark = pytest.mark.trains
 
@@ -29,43 +29,37 @@ class Watcher(keras.callbacks.Callback):
         self.losses.append(logs["loss"])
 
 
-def network_and_data() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+def network_and_data() -> tuple[TrainingNetwork, np.ndarray, dict[str, np.ndarray]]:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (50, 6, 6, 1)).astype(np.uint8)
-    labels = np.zeros((50, 17), np.float32)
-    labels[np.arange(50), images[:, 0, 0, 0] // 32] = labels[np.arange(50), 9 + images[:, 0, 0, 0] // 37] = 1
-    labels[:, [8, 16]] = 1
+    first = images[:, 0, 0, 0]
+    targets = {"a": np.eye(8, dtype=np.float32)[first // 32], "b": np.eye(7, dtype=np.float32)[first // 37]}
     keras.utils.set_random_seed(1)
-    network = keras.Sequential(
-        [
-            keras.Input((6, 6, 1)),
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Flatten(),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dense(15),
-        ]
-    )
-    network.compile(keras.optimizers.SGD(0.1), loss=TwoHeadLoss(1.0))
-    return network, images, labels
+    pixels = keras.Input((6, 6, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels)))
+    network = TrainingNetwork(pixels, {"logits": keras.layers.Dense(15)(x)})
+    network.tasks = [Classification("a", slice(0, 8)), Classification("b", slice(8, 15))]
+    network.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    return network, images, targets
 
 
 def test_one_batch_of_all_samples_is_the_step_of_fit() -> None:
-    by_fit, images, labels = network_and_data()
-    by_fit.fit(images, labels, batch_size=50, epochs=3, verbose=0)
+    by_fit, images, targets = network_and_data()
+    by_fit.fit(images, targets, batch_size=50, epochs=3, verbose=0)
     network, _, _ = network_and_data()
-    jax_fit.fit(network, images, labels, batch_size=50, epochs=3, initial_epoch=0, callbacks=[], seed=1)
+    jax_fit.fit(network, images, targets, batch_size=50, epochs=3, initial_epoch=0, callbacks=[], seed=1)
     for one, other in zip(network.get_weights(), by_fit.get_weights(), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     assert int(network.optimizer.iterations.value) == 3
 
 
 def test_epochs_cover_the_samples_go_on_and_keep_the_ema() -> None:
-    network, images, labels = network_and_data()
+    network, images, targets = network_and_data()
     ema = WeightEMA(network, keras.models.clone_model(network), decay=0.0)
     watcher = Watcher()
     options = {"batch_size": 20, "callbacks": [watcher], "seed": 1, "ema": ema}
-    jax_fit.fit(network, images, labels, epochs=20, initial_epoch=0, **options)
-    jax_fit.fit(network, images, labels, epochs=40, initial_epoch=20, **options)
+    jax_fit.fit(network, images, targets, epochs=20, initial_epoch=0, **options)
+    jax_fit.fit(network, images, targets, epochs=40, initial_epoch=20, **options)
     assert int(network.optimizer.iterations.value) == 40 * 3
     assert len(watcher.losses) == 40
     assert watcher.losses[-1] < 0.5 * watcher.losses[0]

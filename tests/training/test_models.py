@@ -7,20 +7,28 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from labeled import HEADS
 
 from edge_fer.errors import ConfigError
 from training import models
 from training.fold import fold_squeeze_excitation
+from training.loop import build
 from training.recipe import ModelRecipe, Recipe
-from training.train import build
 
 pytestmark = pytest.mark.trains
 
 STAGES = [[8, 2], [8, 1], [16, 2], [16, 1], [16, 2], [16, 1]]
+THREE = dict.fromkeys(("logits", "auxiliary_0", "auxiliary_1"), (None, 15))
+
+
+def shapes(network: keras.Model) -> dict[str, tuple[int | None, ...]]:
+    """Of its outputs, by name."""
+    found: dict[str, tuple[int | None, ...]] = network.compute_output_shape(network.input_shape)
+    return found
 
 
 def test_the_network_takes_pixels_and_starts_with_rescaling() -> None:
-    model = models.build_plain([[4, 2]], dropout=0.0)
+    model = models.build_plain([[4, 2]], dropout=0.0, classes=15)
     assert isinstance(model.layers[1], keras.layers.Rescaling)
     assert (model.input_shape, model.output_shape) == ((None, 48, 48, 1), (None, 15))
 
@@ -39,10 +47,10 @@ def test_multiply_accumulates_by_hand() -> None:
     [("[preprocess", "not valid TOML"), ('[preprocess]\nalignment = "nose"', "must be one of none")],
 )
 def test_a_wrong_description_beside_a_model(tmp_path: Path, text: str, message: str) -> None:
-    assert models.alignment_of(tmp_path / "model.keras") == "none"
+    assert models.read_description(tmp_path / "model.keras") is None
     (tmp_path / "model.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        models.alignment_of(tmp_path / "model.keras")
+        models.read_description(tmp_path / "model.keras")
 
 
 # Centers and heads for training alone
@@ -59,25 +67,25 @@ def test_centers_give_distances_and_cosines() -> None:
 
 def test_centers_and_heads_stay_behind(chance: np.random.Generator, tmp_path: Path) -> None:
     recipe = Recipe("x", ModelRecipe(STAGES, kind="residual"), center=0.1, island=1.0, auxiliary_heads=0.3, mixup=0.2)
-    network = build(recipe, 10)
-    assert network.output_shape == (None, 15 * 3 + 8 + 1)
-    core, plain = models.core_of(network, "residual"), models.build(recipe.model)
+    network = build(recipe, HEADS, 10)
+    assert shapes(network) == {**THREE, "centers": (None, 7 + 1), "mixup": (None, 1)}
+    core, plain = models.core_of(network, "residual"), models.build(recipe.model, 15)
     assert [one.shape for one in core.get_weights()] == [one.shape for one in plain.get_weights()]
     images = chance.uniform(0, 255, (4, 48, 48, 1)).astype(np.float32)
     said = network.predict(images, verbose=0)
-    assert core.predict(images, verbose=0) == pytest.approx(said[:, :15], abs=1e-4)
+    assert core.predict(images, verbose=0) == pytest.approx(said["logits"], abs=1e-4)
     layer = next(one for one in network.get_layer("residual").layers if isinstance(one, models.ClassCenters))
     centers = layer.get_weights()[0]
     embeddings = keras.Model(core.input, models.embedding(core)).predict(images, verbose=0)
     distances = ((embeddings[:, None] - centers) ** 2).sum(axis=2)
-    assert said[:, 45:52] == pytest.approx(distances, rel=1e-3, abs=1e-4)
+    assert said["centers"][:, :7] == pytest.approx(distances, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["plain", "residual", "separable"])
 def test_heads_stand_at_the_ends_of_the_earlier_stages(kind: str) -> None:
-    core = models.BUILDERS[kind](STAGES, 0.0)  # type: ignore[operator]
-    network = models.with_extras(core, auxiliary_heads=True, centers=False)
-    assert network.output_shape == (None, 15 * 3)
+    core = models.BUILDERS[kind](STAGES, 0.0, 15)  # type: ignore[operator]
+    network = models.with_extras(core, auxiliary_heads=True, center_classes=0)
+    assert shapes(network) == THREE
     pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
     assert {pool.input.shape[1:] for pool in pools} == {(24, 24, 8), (12, 12, 16), (6, 6, 16)}
     assert all("re_lu" in pool.input._keras_history.operation.name or kind == "residual" for pool in pools)
@@ -90,7 +98,7 @@ def test_heads_stand_at_the_ends_of_the_earlier_stages(kind: str) -> None:
 def test_reparameterized_blocks_say_the_same(chance: np.random.Generator, kind: str) -> None:
     # 48 is halved to 3, an odd side, on which "same" padding is another one.
     stages = [[6, 2], [6, 1], [8, 2], [8, 2], [8, 2], [8, 2], [8, 1]]
-    multibranch = models.build(ModelRecipe(stages, kind=kind, repvgg=True))  # type: ignore[arg-type]
+    multibranch = models.build(ModelRecipe(stages, kind=kind, repvgg=True), 15)  # type: ignore[arg-type]
     for layer in multibranch.layers:
         for norm in getattr(layer, "norms", []):
             norm.set_weights([chance.uniform(0.5, 1.5, one.shape) for one in norm.get_weights()])
@@ -121,17 +129,17 @@ def test_squeeze_excitation_scales_channels_by_their_means(chance: np.random.Gen
 
 
 def test_squeeze_excitation_goes_with_auxiliary_heads_and_centers() -> None:
-    core = models.build(ModelRecipe(STAGES, kind="residual", squeeze_excitation=4))
+    core = models.build(ModelRecipe(STAGES, kind="residual", squeeze_excitation=4), 15)
     assert models.embedding(core).shape == (None, 16)
-    extended = models.with_extras(core, auxiliary_heads=True, centers=True)
-    assert extended.output_shape == (None, 15 + 2 * 15 + 8)
+    extended = models.with_extras(core, auxiliary_heads=True, center_classes=7)
+    assert shapes(extended) == {**THREE, "centers": (None, 7 + 1)}
     kinds = {type(layer).__module__.split(".")[0] for layer in core.layers}
     assert kinds == {"keras"}  # what the exporter reads without this project's classes
 
 
 def test_scales_that_do_not_vary_are_folded_without_a_trace(chance: np.random.Generator) -> None:
     recipe = ModelRecipe(STAGES, kind="residual", squeeze_excitation=4)
-    network = models.build(recipe)
+    network = models.build(recipe, 15)
     for product in (layer for layer in network.layers if isinstance(layer, keras.layers.Multiply)):
         excite = product.input[1]._keras_history.operation
         excite.bias.assign(chance.uniform(-2, 2, excite.bias.shape))  # its kernel is zero: the same for all faces
@@ -149,7 +157,7 @@ def test_scales_that_do_not_vary_are_folded_without_a_trace(chance: np.random.Ge
 def test_a_network_in_bfloat16_keeps_weights_and_logits_in_float32_and_goes_back(
     chance: np.random.Generator,
 ) -> None:
-    network = models.build(ModelRecipe(STAGES, kind="residual", squeeze_excitation=4), "bfloat16")
+    network = models.build(ModelRecipe(STAGES, kind="residual", squeeze_excitation=4), 15, "bfloat16")
     convolution = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
     assert (convolution.compute_dtype, convolution.kernel.dtype) == ("bfloat16", "float32")
     assert network.output.dtype == "float32"

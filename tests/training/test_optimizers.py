@@ -7,10 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from labeled import HEADS
 
 from training import models, optimizers
+from training.loop import build
 from training.recipe import ModelRecipe, OptimizerRecipe, Recipe
-from training.train import build
 
 
 def step(shape: tuple[int, ...], kind: str, seed: int) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_a_restored_optimizer_goes_on_as_the_one_that_was_cut_off(
 ) -> None:
     optimizer = OptimizerRecipe(kind=kind, weight_decay=0.5, warmup_epochs=0)  # type: ignore[arg-type]
     recipe = Recipe("tiny", ModelRecipe([[4, 2], [8, 2]], dropout=0.0), optimizer=optimizer)
-    network, again = build(recipe, steps_per_epoch=4), build(recipe, steps_per_epoch=4)
+    network, again = (build(recipe, HEADS, steps_per_epoch=4) for _ in range(2))
     first, second = ([chance.normal(size=one.shape) for one in network.trainable_variables] for _ in range(2))
 
     def step(one: keras.Model, gradients: list[np.ndarray]) -> None:

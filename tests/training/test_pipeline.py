@@ -271,7 +271,9 @@ def test_killed_at_any_moment_it_comes_to_the_same_weights(tmp_path: Path, data:
         assert same(*files), name
 
 
-def test_a_cut_off_stage_is_gone_on_with(tmp_path: Path, data: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_off_stage_is_gone_on_with(
+    tmp_path: Path, data: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from training import loop
 
     class CutOff(loop.EpochLog):
@@ -375,7 +377,11 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, data: Path, ca
 
 
 def test_a_quantization_that_fails_fails_the_run(copied: tuple[Path, Path], data: Path, call: Call) -> None:
-    text = copied[0].read_text().replace('["--max-drop", "100", "--min-agreement", "0", "--calibration", "20"]', '["--io"]')
+    text = (
+        copied[0]
+        .read_text()
+        .replace('["--max-drop", "100", "--min-agreement", "0", "--calibration", "20"]', '["--io"]')
+    )
     copied[0].write_text(text)
     failed = walk(call, copied[0], data, copied[1], "--from", "int8")
     assert (failed.code, "every/int8 failed: export/quantize.py says above why" in failed.err) == (2, True)
@@ -410,7 +416,9 @@ def test_wrong_stages(tmp_path: Path, text: str, message: str) -> None:
 
 def test_recipes_that_want_each_other_are_refused(tmp_path: Path) -> None:
     for name, other in (("x", "y"), ("y", "x")):
-        path = written(tmp_path, f'name = "{name}"\nBASE\n[[stage]]\nname = "s"\ninit_from = "{other}/s"\n', f"{name}.toml")
+        path = written(
+            tmp_path, f'name = "{name}"\nBASE\n[[stage]]\nname = "s"\ninit_from = "{other}/s"\n', f"{name}.toml"
+        )
     with pytest.raises(ConfigError, match="is made from itself"):
         collect(path)
 

@@ -33,7 +33,7 @@ def test_the_error_is_that_of_the_masked_pixels() -> None:
 
 def test_each_place_of_the_backbone_fills_in_its_own_square() -> None:
     recipe = Recipe("x", ModelRecipe([[4, 2], [4, 2], [4, 2]]))
-    network = pretrain.build(recipe, models.build(recipe.model), steps_per_epoch=1)
+    network = pretrain.build(recipe, models.build(recipe.model, 15), steps_per_epoch=1)
     decoder = network.get_layer("decoder")
     decoder.set_weights([np.zeros(decoder.kernel.shape), np.arange(64)])
     error = next(layer for layer in network.layers if isinstance(layer, pretrain.ReconstructionError))
@@ -51,7 +51,7 @@ def test_a_backbone_learns_to_reconstruct_and_its_head_is_left_alone(seed: int) 
         optimizer=OptimizerRecipe(learning_rate=0.02, warmup_epochs=0, weight_decay=0.0),
         pretrain=PretrainRecipe(epochs=20),
     )
-    core = models.build(recipe.model)
+    core = models.build(recipe.model, 15)
     before = core.get_weights()
     network = pretrain.build(recipe, core, steps_per_epoch=1)
     ramps = np.tile(np.linspace(0, 255, 48, dtype=np.float32)[:, None, None], (16, 1, 48, 1))

@@ -13,8 +13,9 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
+import datasets
+from datasets.fer2013 import FER2013_LABELS, FERPLUS_LABELS
 from edge_fer.errors import DataError
-from evaluation import datasets
 from export.convert import to_int8
 from export.flatbuffer import run_flatbuffer
 from export.fold import WEIGHTED, fold_batch_norm
@@ -90,7 +91,7 @@ def test_activations_take_256_values_at_most() -> None:
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_simulated_int8_is_near_the_real_one(per_channel: bool) -> None:
     keras.utils.set_random_seed(10)  # nothing is trained: the same weights everywhere
-    model = fold_batch_norm(models.build_separable([[8, 2], [16, 2], [16, 2]], dropout=0.0))
+    model = fold_batch_norm(models.build_separable([[8, 2], [16, 2], [16, 2]], dropout=0.0, classes=15))
     for layer in model.layers:
         if isinstance(layer, WEIGHTED):  # a few large weights in each channel, so that rounding costs much
             kernel = np.array(layer.kernel)
@@ -113,11 +114,11 @@ def test_simulated_int8_is_near_the_real_one(per_channel: bool) -> None:
 
 def test_batch_norm_must_be_folded_first() -> None:
     with pytest.raises(DataError, match=r"export/equalize.py"):
-        fake_quantized(models.build_separable([[4, 2]], dropout=0.0), per_channel=True, name="x")
+        fake_quantized(models.build_separable([[4, 2]], dropout=0.0, classes=15), per_channel=True, name="x")
 
 
 def test_weights_come_back_and_the_copy_can_be_saved(tmp_path: Path) -> None:
-    model = fold_batch_norm(models.build_plain([[4, 2]], dropout=0.0))
+    model = fold_batch_norm(models.build_plain([[4, 2]], dropout=0.0, classes=15))
     quantized = fake_quantized(model, per_channel=False, name="x")
     quantized.save(tmp_path / "x.keras")
     again = keras.models.load_model(tmp_path / "x.keras")
@@ -142,10 +143,10 @@ def bad() -> keras.Model:
     model = keras.Model(pixels, keras.layers.Dense(15, name="logits")(units))
     places, columns = np.zeros((24, 8), np.float32), np.zeros((8, 15), np.float32)
     columns[7] = 155
-    for label, expression in enumerate(models.HEADS[1].labels):
+    for label, expression in enumerate(FER2013_LABELS):
         places[:, label] = -5
         places[3 * label : 3 * label + 4, label] = 25  # see faces_csv.pattern
-        columns[label, [models.HEADS[0].labels.index(expression), 8 + label]] = 0.6
+        columns[label, [FERPLUS_LABELS.index(expression), 8 + label]] = 0.6
     model.get_layer("bars").set_weights([places, np.array([0] * 7 + [100], np.float32)])
     model.get_layer("logits").set_weights([columns, np.full(15, -15500, np.float32)])
     return model
@@ -172,7 +173,7 @@ def test_fine_tuning_wins_back_what_int8_lost(
     faces = splits["PublicTest"]
 
     def right(logits: np.ndarray) -> float:
-        return float((logits[:, 8:].argmax(axis=1) == faces.fer2013).mean())
+        return float((logits[:, 8:].argmax(axis=1) == faces.labels["fer2013"].truth).mean())
 
     assert right(bad().predict(faces.images.astype(np.float32), verbose=0)) == 1
     assert np.ptp(per_tensor_int8(bad(), splits)) == 0  # the same for all classes and all faces: a seventh is right
@@ -220,7 +221,7 @@ def test_what_cannot_be_fine_tuned(
 def test_a_model_with_batch_norm_is_told_what_to_do(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
-    models.build_separable([[4, 2]], dropout=0.0).save(tmp_path / "model.keras")
+    models.build_separable([[4, 2]], dropout=0.0, classes=15).save(tmp_path / "model.keras")
     arguments = ["--model", tmp_path / "model.keras", "--recipe", recipe(), "--data", data, "--run", tmp_path / "x"]
     refused = call(main, "qat", *arguments)
     assert refused.code == 65

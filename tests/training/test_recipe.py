@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from labeled import HEADS
 
 from edge_fer.errors import ConfigError, InputMissingError
+from training.loop import build
 from training.recipe import ModelRecipe, Recipe, load_recipe, read_table, to_toml
-from training.train import build
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -19,7 +20,7 @@ def test_the_recipes_of_the_project_build(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     most = 3_000_000 if recipe.name in {"large", "t1", "t2", "t3", "t4"} else 500_000  # a teacher goes on no device
-    assert build(recipe, steps_per_epoch=10).count_params() < most
+    assert build(recipe, HEADS, steps_per_epoch=10).count_params() < most
 
 
 def test_a_recipe_is_read_whole(recipe: Callable[..., Path]) -> None:
@@ -102,4 +103,4 @@ def test_what_cannot_be_is_refused(changes: list[str], message: str, recipe: Cal
 
 def test_auxiliary_heads_of_one_size_are_refused() -> None:
     with pytest.raises(ConfigError, match="one height and width only"):
-        build(Recipe("x", ModelRecipe([[4, 2]]), auxiliary_heads=0.3), 10)
+        build(Recipe("x", ModelRecipe([[4, 2]]), auxiliary_heads=0.3), HEADS, 10)

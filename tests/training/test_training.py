@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import shutil
@@ -10,21 +11,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import pytest
+from faces_csv import pattern, write_csvs
+from labeled import HEADS
 
+import datasets
+from edge_fer.core import Expression as E
+from edge_fer.core import Image
 from edge_fer.model.bundle import load_bundle
+from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
-from evaluation import datasets
+from edge_fer.recognizer import Recognizer
+from evaluation import __main__ as evaluation
 from export import edgetpu_rules, quantize
 from export.flatbuffer import in_float, read_operators
 from export.fold import fold_batch_norm
-from training import models
-from training import train as loop
+from training import loop, models
 from training.__main__ import main
 from training.augmentation import Augment
-from training.recipe import load_recipe
+from training.recipe import OptimizerRecipe, load_recipe, read_table
 
 # A network that was hardly trained, or not at all, has near ties that any rounding turns.
 UNGATED = ["--max-drop", "100", "--min-agreement", "0"]
@@ -40,10 +48,18 @@ def test_a_run_says_all_about_itself(runs: list[Path], data: Path, seed: int) ->
     facts = json.loads((run / "run.json").read_text())
     splits = datasets.load(data)
     assert facts["data_sha256"] == {name: split.sha256 for name, split in splits.items()}
+    assert facts["samples"] == {"Training": 140, "PublicTest": 42}
     assert facts["seed"] == seed
     assert facts["public_test"]["fer2013"]["n"] == 42
     assert 0 <= facts["public_test"]["ferplus"]["accuracy"] <= 1
     assert [line["epoch"] for line in history(run)] == [1, 2, 3, 4]
+
+
+def test_the_recipe_of_a_run_has_every_value(runs: list[Path], recipe: Callable[..., Path], seed: int) -> None:
+    """Also those that nobody set: a run is what it is when defaults change."""
+    written = read_table(runs[0] / "recipe.toml")
+    assert written == dataclasses.asdict(load_recipe(recipe({"name": "tiny1", "seed": seed})))
+    assert written["optimizer"]["weight_decay"] == OptimizerRecipe().weight_decay
 
 
 def history(run: Path) -> list[dict[str, float]]:
@@ -148,6 +164,66 @@ def test_evaluate_refuses_what_is_no_model(data: Path, call: Callable[..., Any],
         assert "Traceback" not in refused.err
 
 
+@pytest.mark.parametrize("verb", ["qat", "fold", "interpolate", "cache-logits"])
+def test_data_without_a_task_of_the_model_are_refused(
+    verb: str, runs: list[Path], call: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Its logits of FER+ would be taken for those of FER2013."""
+    write_csvs(tmp_path / "data", training=21, public=7, votes=False)
+    arguments = {
+        "qat": ["--model", runs[0] / "model.keras", "--recipe", runs[0] / "recipe.toml", "--run"],
+        "fold": ["--of", runs[0], "--run"],
+        "interpolate": ["--of", runs[0], "--and", runs[1], "--run"],
+        "cache-logits": ["--teacher", runs[0], "-o"],
+    }
+    refused = call(main, verb, "--data", tmp_path / "data", *arguments[verb], tmp_path / "out")
+    assert refused.code == 65
+    assert "has other heads than the data set, which has fer2013" in refused.err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+# Other data
+
+
+@pytest.mark.trains
+def test_four_classes_in_folders_are_trained_exported_and_recognized(
+    recipe: Callable[..., Path], call: Callable[..., Any], scene: Image, tmp_path: Path, chance: np.random.Generator
+) -> None:
+    """A data set of one's own, with other labels and no FER+, and no line of code for it."""
+    classes = {"neutral": E.NEUTRAL, "happy": E.HAPPINESS, "sad": E.SADNESS, "surprised": E.SURPRISE}
+    for split, count in (("train", 20), ("validation", 5)):
+        for label, name in enumerate(classes):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(count):
+                cv2.imwrite(str(tmp_path / "data" / split / name / f"{number}.png"), pattern(label, chance))
+    path = recipe(
+        {
+            **{"epochs": 2, "label_smoothing": 0.1, "mixup": 0.2, "center": 0.01, "auxiliary_heads": 0.3},
+            **{"class_balance.kind": "effective_number", "task_weights.expression": 2.0},
+        }
+    )
+    run, out, arguments = tmp_path / "run", tmp_path / "four.tflite", ["--data", tmp_path / "data"]
+    assert call(main, "train", "--recipe", path, *arguments, "--run", run).code == 0
+    facts = json.loads((run / "run.json").read_text())
+    assert (facts["samples"], facts["public_test"]["expression"]["n"]) == ({"Training": 80, "PublicTest": 20}, 20)
+    assert len(history(run)) == 2
+    assert call(quantize.main, run / "model.keras", *arguments, "-o", out, *UNGATED).code == 0
+    (head,) = load_bundle(out).metadata.heads
+    assert (head.name, set(head.labels)) == ("expression", set(classes.values()))
+    logits = np.load(run / "evaluation" / "logits.npy")
+    images = datasets.load(tmp_path / "data")["PublicTest"].images
+    on_device = TfliteClassifier(load_bundle(out))
+    said = np.stack([on_device.logits(image) for image in images])
+    assert np.abs(said - logits).max() < 0.2 * np.ptp(logits)
+    faces = Recognizer.load(out).recognize(scene).faces
+    assert len(faces) == 2
+    assert {face.expression for face in faces} <= set(classes.values())
+    # As its authors' labels say, not by those of another data set.
+    assert call(evaluation.main, "--model", out, *arguments, "--faces", "1", "--json", tmp_path / "x.json").code == 0
+    measured = json.loads((tmp_path / "x.json").read_text())["clean"]["expression"]
+    assert (measured["n"], set(measured["recall"])) == (20, {str(one) for one in classes.values()})
+
+
 # All options together
 
 
@@ -189,8 +265,10 @@ def test_a_network_with_squeeze_excitation_becomes_int8_as_a_whole(
     run, folded, out = tmp_path / "run", tmp_path / "folded", tmp_path / "model.tflite"
     shutil.copytree(recipe({"model.squeeze_excitation": 4}).parent, run)
     (run / "tiny.toml").rename(run / "recipe.toml")
-    models.build(load_recipe(run / "recipe.toml").model).save(run / "model.keras")  # untrained: operators count here
-    (run / "model.toml").write_text(models.description("tiny"))
+    models.build(load_recipe(run / "recipe.toml").model, 15).save(
+        run / "model.keras"
+    )  # untrained: operators count here
+    (run / "model.toml").write_text(models.description("tiny", HEADS))
     assert call(quantize.main, run / "model.keras", "--data", data, "-o", out, *UNGATED).code == 0
     operators = read_operators(load_bundle(out).model)
     assert in_float(operators) == []
@@ -205,7 +283,8 @@ def test_a_training_in_bfloat16_leaves_a_float32_model(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
 ) -> None:
     path, run = recipe({"epochs": 2, "precision": "bfloat16", "center": 0.01}), tmp_path / "run"
-    computes = {layer.compute_dtype for layer in models.core_of(loop.build(load_recipe(path), 4), "plain").layers}
+    core = models.core_of(loop.build(load_recipe(path), HEADS, 4), "plain")
+    computes = {layer.compute_dtype for layer in core.layers}
     assert "bfloat16" in computes
     arguments = ["train", "--recipe", path, "--data", data, "--run", run]
     assert call(main, *arguments).code == 0

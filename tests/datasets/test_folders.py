@@ -1,0 +1,105 @@
+"""A folder for each class is a data set, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from faces_csv import pattern
+
+import datasets
+from edge_fer.core import Expression as E
+from edge_fer.core import FaceBox
+from edge_fer.errors import DataError, EdgeFerError, InputMissingError
+from edge_fer.preprocess.face_tensor import face_tensor
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    for split, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("Angry", "happy", "contempt")):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = cv2.resize(pattern(label, noise), (96, 96))
+                cv2.imwrite(str(folder / f"{number}.png"), image)
+    (tmp_path / "validation").symlink_to(tmp_path / "test")
+    splits = datasets.load(tmp_path)
+    training = splits["Training"]
+    assert training.images.shape == (0, 48, 48, 1) or len(training) == 9
+    # One task, whose classes are those that occur.
+    ((name, labels),) = training.labels.items()
+    assert (name, labels.expressions) == ("expression", (E.HAPPINESS, E.ANGER, E.CONTEMPT))
+    assert np.bincount(labels.truth).tolist() == [3, 3, 3]
+    assert labels.targets.tolist() == np.eye(3)[labels.truth].tolist()
+    assert not labels.is_soft
+
+
+def test_a_class_of_one_split_alone_is_one_of_all(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    for split, name in (("train", "sad"), ("train", "happy"), ("val", "sad"), ("test", "fear")):
+        (tmp_path / split / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / split / name / "0.png"), pattern(2, noise))
+    splits = datasets.load(tmp_path)
+    assert {name: split.labels["expression"].expressions for name, split in splits.items()} == dict.fromkeys(
+        ("Training", "PublicTest", "PrivateTest"), (E.HAPPINESS, E.SADNESS, E.FEAR)
+    )
+    assert splits["PrivateTest"].labels["expression"].truth.tolist() == [2]
+
+
+def test_without_a_validation_folder_a_tenth_of_train_serves(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    folder = tmp_path / "train" / "sad"
+    folder.mkdir(parents=True)
+    for number in range(200):
+        cv2.imwrite(str(folder / f"{number}.png"), pattern(2, noise))
+    first, second = datasets.load(tmp_path), datasets.load(tmp_path)
+    assert 5 <= len(first["PublicTest"]) <= 40
+    assert len(first["PublicTest"]) + len(first["Training"]) == 200
+    assert np.array_equal(first["PublicTest"].images, second["PublicTest"].images)
+
+
+def folder_with(*files: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        for file in files:
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("not an image")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (folder_with(), InputMissingError, "neither fer2013.csv"),
+        (folder_with("train/happy/x.png"), DataError, "x.png cannot be read"),
+        (folder_with("train/silly/x.png"), DataError, "silly is no expression"),
+        (folder_with("train/happy/x.txt"), DataError, "holds no images"),
+        (folder_with("train/x.txt"), InputMissingError, "no class folders"),
+    ],
+)
+def test_unusable_folders(tmp_path: Path, make: Callable[[Path], None], kind: type[EdgeFerError], message: str) -> None:
+    make(tmp_path)
+    with pytest.raises(kind, match=message):
+        datasets.load(tmp_path)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match="No folder"):
+        datasets.load(tmp_path / "none")
+
+
+def test_class_folders_are_read_at_the_size_of_the_model(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1)
+    for name in ("happy", "sad"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(20):
+            cv2.imwrite(str(tmp_path / "train" / name / f"{number}.png"), cv2.resize(pattern(2, noise), (100, 100)))
+    training = datasets.load(tmp_path, size_hw=(90, 80))["Training"]
+    image = cv2.imread(str(tmp_path / "train" / "happy" / "0.png"), cv2.IMREAD_GRAYSCALE)
+    expected = face_tensor(image, FaceBox(0, 0, 100, 100), (90, 80), 0.0)
+    assert any(np.array_equal(face, expected) for face in training.images)
