@@ -153,8 +153,8 @@ class Pipeline:
         Raises:
             ConfigError: by another recipe, with other data, versions or stages before it.
         """
-        record = None if step.stage.key in self.again else step.record
-        if record is None:
+        record = step.record  # before all else: what is not ours is not replaced either
+        if record is None or step.stage.key in self.again:
             return
         now = self.begun(step)
         reasons = []
@@ -250,7 +250,9 @@ class Pipeline:
         if stage.kind == "train":
             own["precision"] = load_recipe(step.folder / "recipe.toml").precision
         own |= {key: record[key] for key in ("inputs", "data_sha256", "versions")}
-        return lineage | {stage.key: {**own, "made_sha256": sha256_of(step.made)}}
+        lineage[stage.key] = {**own, "made_sha256": sha256_of(step.made)}
+        files = [key for key in lineage if key not in self.known]
+        return {key: lineage[key] for key in [*files, *self.known] if key in lineage}
 
 
 def _versions() -> dict[str, str]:

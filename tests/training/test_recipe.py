@@ -11,16 +11,20 @@ from labeled import HEADS
 from edge_fer.errors import ConfigError, InputMissingError
 from training.loop import build
 from training.recipe import ModelRecipe, Recipe, load_recipe, read_table, to_toml
+from training.stages import RECIPES, Stage, load_stages
 
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+TRAINED = [stage for path in sorted(RECIPES.glob("*.toml")) if path.stem != "base" for stage in load_stages(path)]
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_recipes_of_the_project_build(path: Path) -> None:
-    recipe = load_recipe(path)
-    assert recipe.name == path.stem
-    most = 3_000_000 if recipe.name in {"large", "t1", "t2", "t3", "t4"} else 500_000  # a teacher goes on no device
-    assert build(recipe, HEADS, steps_per_epoch=10).count_params() < most
+@pytest.mark.parametrize("stage", [one for one in TRAINED if one.kind == "train"], ids=lambda stage: stage.key)
+def test_the_recipes_of_the_project_build(stage: Stage) -> None:
+    most = 3_000_000 if stage.pipeline == "teachers" else 500_000  # a teacher goes on no device
+    assert build(stage.recipe, HEADS, steps_per_epoch=10).count_params() < most
+
+
+def test_a_recipe_of_stages_is_not_for_one_training() -> None:
+    with pytest.raises(ConfigError, match="`python -m training run` walks them"):
+        load_recipe(RECIPES / "nano.toml")
 
 
 def test_a_recipe_is_read_whole(recipe: Callable[..., Path]) -> None:
