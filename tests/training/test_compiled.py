@@ -1,4 +1,4 @@
-"""Compiled epochs train as ``fit`` does. Needs JAX: KERAS_BACKEND=jax python -m pytest tests/training/test_compiled.py"""
+"""Compiled epochs train as ``fit`` does. Needs JAX: KERAS_BACKEND=jax pytest tests/training/test_compiled.py"""
 
 from __future__ import annotations
 
