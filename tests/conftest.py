@@ -22,8 +22,8 @@ from edge_fer.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.core import Frame, Picture
 from edge_fer.sources.demo import DemoSource
 
-# oneDNN in TensorFlow 2.21 corrupted the heap in trainings of tiny networks on a processor with AVX-512 ("Fatal Python
-# error: Aborted"); the kernels that Eigen has did not.
+# oneDNN in TensorFlow 2.21 corrupts the heap where networks with branches or separable convolutions are trained on
+# processors with AVX-512; the kernels that Eigen has do not. Tests train such networks in a `child`, in case it is on.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # One number moves all that chance decides in tests of training and export; tests/matrix.py tries ten.
 SEED = int(os.environ.get("TEST_SEED", "1"))
