@@ -4,6 +4,7 @@
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
+# make test-real    what is too heavy for each change: test-matrix, coverage, release-check
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
@@ -17,7 +18,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax test-matrix real-models check model cached teachers clean
+.PHONY: demo test test-device test-legacy test-jax test-matrix test-real real-models check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -38,6 +39,8 @@ test-jax: $(VENV)/jax
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
+
+test-real: test-matrix coverage release-check
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python
