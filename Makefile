@@ -138,32 +138,32 @@ endef
 
 $(VENV)/runtime: pyproject.toml requirements.lock | $(BIN)/python
 	$(call install,requirements.lock)
-	touch $@
+	@touch $@
 
 $(VENV)/dev: pyproject.toml requirements-dev.lock | $(BIN)/python
 	$(call install,requirements-dev.lock,[dev])
-	touch $@ $(VENV)/runtime
+	@touch $@ $(VENV)/runtime
 
 $(VENV)/train: pyproject.toml requirements-train.lock | $(BIN)/python
 	$(call install,requirements-train.lock,[dev$(comma)train])
-	touch $@ $(VENV)/dev $(VENV)/runtime
+	@touch $@ $(VENV)/dev $(VENV)/runtime
 
 # Tools of those who hand out a version stand apart: they must not move what is tested.
 $(TOOLS)/made: Makefile
 	$(PYTHON) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet 'build==1.*' 'cyclonedx-bom==7.*' 'uv==0.13.*'
-	touch $@
+	@touch $@
 
 $(VENV)/jax: | $(VENV)/train
 	$(BIN)/python -m pip install --quiet jax
-	touch $@
+	@touch $@
 
 $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
 	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-legacy $(TOOLS) .models out build dist *.egg-info

@@ -12,8 +12,7 @@ from edge_fer.config import Settings
 from edge_fer.core import Frame, Sink
 from edge_fer.detection import open_detector
 from edge_fer.events import Run
-from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
-from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
@@ -53,14 +52,13 @@ def build_recognizer(settings: Settings) -> Recognizer:
     Raises:
         EdgeFerError: the model, the runtime or OpenCV is not as it should be.
     """
-    classifier = TfliteClassifier(
-        Bundle.load(settings.model.path or DEFAULT_MODEL), settings.model.threads, settings.model.device
-    )
-    return Recognizer(
-        open_detector(settings.detector),
-        classifier,
+    return Recognizer.load(
+        settings.model.path or DEFAULT_MODEL,
+        detector=open_detector(settings.detector),
         min_face_px=settings.detector.min_face_px,
         new_face_s=settings.detector.new_face_s,
+        device=settings.model.device,
+        threads=settings.model.threads,
     )
 
 
