@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from edge_fer.errors import OutputError
 
@@ -18,6 +19,15 @@ _CURES = {
     errno.EFBIG: "Choose a place that takes larger files.",
     errno.EROFS: "Choose a place that can be written.",
 }
+
+
+def native_name(path: Path) -> Any:
+    """The name of a file for OpenCV, which crashes at a text that holds bytes which are not UTF-8, but takes bytes.
+
+    FFmpeg takes a relative name with a colon for an address, unless a slash comes first.
+    """
+    name = os.fsencode(path)
+    return name if path.is_absolute() else b"./" + name
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
