@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*):(?://|(?<=file:)(?=/))(.*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?", re.IGNORECASE)
 # Up to the last @ of the line, since a password may hold anything, else up to the next blank.
 _IN_TEXT = re.compile(r"\b[a-z][a-z0-9+.-]*://(?:[^\n]*@\S*|\S*)", re.IGNORECASE)
@@ -16,7 +16,10 @@ _SHOWN = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)?(:\d+)?/?\.\.\.[.,;:!?'\")\]}]*"
 
 
 def split_address(text: str) -> tuple[str, str] | None:
-    """Scheme, in small letters, and all after the ``://`` of an address; None for a text that is none."""
+    """Scheme, in small letters, and all after the ``://`` of an address; None for a text that is none.
+
+    A ``file:`` may have one slash.
+    """
     found = _ADDRESS.fullmatch(text.strip())
     return (found[1].lower(), found[2]) if found else None
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import os
 import re
 import select
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,15 +137,39 @@ def stdin_source(settings: CameraSettings) -> VideoSource:
         DataError: it is not such a video.
     """
     _check_stdin()
-    # A video without times, as H.264 or MJPEG alone, has the asked rate. FFmpeg would look at five seconds first.
-    capture = open_capture("pipe:0", framerate=str(settings.fps), probesize="500000", fflags="nobuffer")
+    if _has_index_at_end(_peek(256)):
+        with tempfile.NamedTemporaryFile(prefix="edge-fer-") as copy:
+            with open(0, "rb", closefd=False) as stdin:
+                shutil.copyfileobj(stdin, copy)
+            copy.flush()
+            return VideoSource("stdin", open_capture(copy.name))  # it lives on while it is open
     try:
-        return VideoSource("stdin", capture, fps=float(settings.fps))
+        # A video without times, as H.264 or MJPEG alone, has the asked rate.
+        return VideoSource("stdin", open_capture("pipe:0", framerate=str(settings.fps)), fps=float(settings.fps))
     except DataError:
         raise DataError(
-            "What comes from standard input is neither a picture nor a video that can be read from a pipe. An .mp4 "
-            "cannot where its index stands at its end; planes of pixels are --camera pipe:640x480@30."
+            "What comes from standard input is neither a picture nor a video. Planes of pixels are --camera "
+            "pipe:640x480@30, with their size and rate."
         ) from None
+
+
+def _peek(size: int) -> bytes:
+    """What comes next from standard input, without taking it; b"" where it is no pipe."""
+    out, into = os.pipe()
+    try:
+        copied = ctypes.CDLL(None).tee(0, into, size, 0)
+        return os.read(out, size) if copied > 0 else b""
+    finally:
+        os.close(out)
+        os.close(into)
+
+
+def _has_index_at_end(head: bytes) -> bool:
+    """Whether an .mp4 or .mov has its pictures before the index, without which they cannot be read."""
+    at = 0
+    while head[at + 4 : at + 8] in (b"ftyp", b"free", b"wide", b"skip"):
+        at += max(8, int.from_bytes(head[at : at + 4], "big"))
+    return head[at + 4 : at + 8] == b"mdat"
 
 
 def _check_stdin() -> None:
