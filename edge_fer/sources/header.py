@@ -42,8 +42,9 @@ class Header:
 
     def bytes_to_decode(self, reduction: int = 1) -> int:
         """About how much memory OpenCV takes for it in color, where each side is reduced by so much."""
-        # As measured: PNG and WebP keep a copy with transparency, JPEG 2000 and AVIF whole planes of 32 and 16 bits.
-        each = {"jpeg": 4, "jp2": 16, "avif": 16}.get(self.kind, 8)
+        # As measured, with room for a copy to draw on: PNG and WebP keep one with transparency, JPEG 2000 and AVIF
+        # whole planes of 32 and 16 bits.
+        each = {"jpeg": 5, "jp2": 16, "avif": 16}.get(self.kind, 6)
         return self.width * self.height * self.depth * each // reduction**2 + self.whole_bytes
 
 
@@ -157,17 +158,26 @@ def _tiff(file: BinaryIO) -> Header:
         return Header("tiff")
     file.seek(at)
     (count,) = struct.unpack(order + "H", file.read(2))
-    tags: dict[int, tuple[int, int]] = {}
+    tags: dict[int, tuple[int, int]] = {}  # value and where it stands
+    counts: dict[int, int] = {}
     for _ in range(min(count, 512)):
-        tag, kind, _, value = struct.unpack(order + "HHI4s", file.read(12))
+        tag, kind, count_of, value = struct.unpack(order + "HHI4s", file.read(12))
+        counts[tag] = count_of
         tags[tag] = (struct.unpack_from(order + ("H" if kind == 3 else "I"), value)[0], file.tell() - 4)
     (width, _), (height, _), (orientation, orientation_at) = (tags.get(tag, (0, 0)) for tag in (256, 257, 274))
-    # Bits of a channel stand where they fit; three times 16 do not.
-    (bits, _) = tags.get(258, (8, 0))
-    depth = 2 if bits == 16 or bits > 64 else 1
+    bits, bits_at = tags.get(258, (8, 0))
+    if counts.get(258, 1) > 2:  # one number for each channel, too many to stand here
+        (bits_at,) = struct.unpack(order + "I", _read_at(file, bits_at, 4))
+        (bits,) = struct.unpack(order + "H", _read_at(file, bits_at, 2))
+    depth = max(1, bits // 8)
     if not 1 <= orientation <= 8:
         orientation, orientation_at = 1, 0
     return Header("tiff", width, height, depth, orientation, orientation_at)
+
+
+def _read_at(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)
 
 
 def _jp2(file: BinaryIO) -> Header:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +27,8 @@ DEFAULT_FPS = 25.0
 """Where a video does not tell."""
 GIVE_UP_AFTER = 1000
 """Damaged frames in a row after which a video is taken to have ended."""
+WITNESSES = 3
+"""So often it is asked whether frames that look alike are."""
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
 log = logging.getLogger("edge_fer")
@@ -66,6 +69,15 @@ def open_capture(name: Any, **options: str) -> VideoCapture:
         return cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
 
 
+class _Decoded(NamedTuple):
+    """A frame and when it is shown; the sample of its pixels tells whether another is like it."""
+
+    number: int
+    shown_s: float
+    image: Image
+    sample: bytes
+
+
 class VideoSource:
     """The frames of a video, every one; implements ``core.FrameSource``. It can be iterated once.
 
@@ -89,8 +101,12 @@ class VideoSource:
         self._capture = capture
         self._closed = False
         self._busy = False  # inside OpenCV, which must not be disturbed: see CameraSource
-        self._damaged = 0
-        self._alike = 0
+        self._number = -1  # of the last frame, damaged ones included
+        self._alike = 0  # frames that look like the one before
+        self._last_sample = b""
+        self._witness: FfmpegCapture | None = None
+        self._witness_sample = b""
+        self._witnesses = 0
         side_px = [capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
         if side_px[0] * side_px[1] * 6 > MOST_BYTES:  # the decoder's frames and ours
             capture.release()
@@ -99,12 +115,15 @@ class VideoSource:
                 "Save it smaller."
             )
         # A file can look like a video and still hold no frame, so the first one is fetched here.
-        if not capture.isOpened() or not self._grab():
+        first = self._decode() if capture.isOpened() else None
+        if first is None:
             capture.release()
             raise DataError(
                 f"{stream} is neither a picture nor a video that OpenCV can read. If it should be one, it is damaged "
                 "or was not copied to its end."
             )
+        self._ahead = deque([first])
+        self._looked_ahead = False
         told = capture.get(cv2.CAP_PROP_FPS)
         # What the video says of itself; 0 or less where it does not know, like a recording that was never finished.
         self._frames_stated = capture.get(cv2.CAP_PROP_FRAME_COUNT) if 0 < told <= 1000 else 0.0
@@ -116,30 +135,18 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame in turn. ``Frame.time_s`` is the time it is shown at, so a varying frame rate is kept."""
-        seq, time_s, last = -1, -self._interval_s, b""
+        frames, last, time_s = 0, 0, 0.0
         try:
-            while not self._closed:
-                self._busy = True  # in this order, and in close() the other way round
-                if self._closed or (seq >= 0 and not self._grab()):
-                    break
-                decoded, image = self._capture.retrieve()
-                if not decoded:
-                    break
-                seq += 1
-                sample = _sample(image)
-                if self._is_unconverted(sample, last, seq + self._damaged):
-                    decoded, image = self._capture.retrieve()
-                    sample = _sample(image)
-                last = sample
-                shown_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                self._busy = False
-                if seq:  # some containers carry no times, or times that go back
+            while (decoded := self._next()) is not None:
+                shown_s = decoded.shown_s
+                if frames:  # some containers carry no times, or times that go back
                     shown_s = shown_s if shown_s > time_s else time_s + self._interval_s
                 time_s = max(0.0, shown_s)
-                yield frame_of(image.astype(np.uint8, copy=False), seq + self._damaged, time_s, self._stream)
-                del image  # before the next is made
+                frames, last = frames + 1, decoded.number
+                yield frame_of(decoded.image.astype(np.uint8, copy=False), decoded.number, time_s, self._stream)
+                del decoded  # before the next is made
             if not self._closed:
-                self._report(seq + 1, time_s + self._interval_s)
+                self._report(frames, last, time_s + self._interval_s)
         finally:
             self._busy = False
             if self._closed:
@@ -151,47 +158,74 @@ class VideoSource:
         if not self._busy:
             self._capture.release()
 
-    def _grab(self) -> bool:
-        """Decode the next frame, past those that are damaged."""
-        for failed in range(GIVE_UP_AFTER):
-            if self._capture.grab():
-                self._damaged += failed
-                return True
-            if self._closed:
-                break
-        return False
+    def _next(self) -> _Decoded | None:
+        self._busy = True  # in this order, and in close() the other way round
+        if self._closed:
+            return None
+        if not self._looked_ahead:
+            # What OpenCV gives for a first frame that it did not convert may be anything: the second one tells.
+            self._looked_ahead = True
+            if second := self._decode():
+                self._ahead.append(second)
+        decoded = self._ahead.popleft() if self._ahead else self._decode()
+        self._busy = False
+        return decoded
 
-    def _is_unconverted(self, sample: bytes, last: bytes, number: int) -> bool:
-        """Whether OpenCV said that it has read this frame and has not; then FFmpeg is read directly from here on.
+    def _decode(self) -> _Decoded | None:
+        """The next frame, past those that are damaged."""
+        self._number += 1
+        given_up = self._number + GIVE_UP_AFTER
+        while not self._capture.grab():
+            self._number += 1
+            if self._closed or self._number == given_up:
+                return None
+        decoded = _taken(self._capture, self._number)
+        if decoded is None:
+            return None
+        if decoded.sample == self._last_sample:
+            self._alike += 1
+            decoded = self._witnessed(decoded)
+        elif self._witness:
+            self._witness.release()
+            self._witness = None
+        self._last_sample = decoded.sample
+        return decoded
 
-        Such a frame looks like the one before, the first one black. Real ones do so too, so both are decoded again.
+    def _witnessed(self, decoded: _Decoded) -> _Decoded:
+        """A frame that looks like the one before, or, where OpenCV only said that it has read it, the true one.
+
+        Real ones may look alike too, so FFmpeg is asked as well as long as they do. If it gives others, it is read
+        directly from here on.
         """
-        if sample != last and (last or any(sample)):
-            return False
-        self._alike += 1
-        if self._path is None or self._alike not in (1, 10, 100) or isinstance(self._capture, FfmpegCapture):
-            return False
-        with suppress(OSError):
-            direct = FfmpegCapture(native_name(self._path))
-            seen = [bytes(len(sample))] * 2
-            for at in range(number + 1):
-                if not direct.grab() and not direct.grab():
-                    break
-                if at >= number - 1:
-                    seen = [seen[1], _sample(direct.retrieve()[1])]
-            else:
-                if seen[0] != seen[1]:
-                    self._capture.release()
-                    self._capture = direct
-                    return True
-            direct.release()
-        return False
+        if self._path is None or isinstance(self._capture, FfmpegCapture):
+            return decoded
+        before = None
+        if self._witness is None:
+            if self._witnesses == WITNESSES:
+                return decoded
+            self._witnesses += 1
+            try:
+                self._witness = FfmpegCapture(native_name(self._path))
+            except OSError:
+                return decoded
+            for number in range(decoded.number):
+                if self._witness.grab() and number == decoded.number - 1:
+                    before = _taken(self._witness, number)
+            self._witness_sample = before.sample if before else b""
+        after = _taken(self._witness, decoded.number) if self._witness.grab() else None
+        if not after or (after.sample == self._witness_sample and not _differs(decoded, after)):
+            return decoded
+        self._capture.release()
+        self._capture, self._witness = self._witness, None
+        if self._ahead and before:  # the first frame, which nobody has seen yet
+            self._ahead[0] = before
+        return after
 
-    def _report(self, frames: int, end_s: float) -> None:
-        if self._damaged:
-            what = "1 damaged frame was" if self._damaged == 1 else f"{self._damaged} damaged frames were"
+    def _report(self, frames: int, last: int, end_s: float) -> None:
+        if damaged := last + 1 - frames:
+            what = "1 damaged frame was" if damaged == 1 else f"{damaged} damaged frames were"
             log.warning("%s: %s left out.", self._stream, what)
-        if self._alike == frames > 25 and not isinstance(self._capture, FfmpegCapture):
+        if frames > 25 and self._alike == frames - 1 and not isinstance(self._capture, FfmpegCapture):
             log.warning(
                 "%s shows one picture from its beginning to its end. If it should not, OpenCV cannot convert it, as it "
                 "may be with interlaced video: `ffmpeg -i IN -vf yadif OUT.mp4` makes one that it can.",
@@ -218,9 +252,18 @@ def open_video(path: Path, **options: str) -> VideoSource:
     return VideoSource(str(path), open_capture(native_name(path), **options), path)
 
 
-def _sample(image: Image) -> bytes:
-    """A few pixels, which tell whether a frame is like another."""
-    return image[::8, ::8, 1].tobytes()
+def _taken(capture: VideoCapture, number: int) -> _Decoded | None:
+    """The frame that was grabbed."""
+    decoded, image = capture.retrieve()
+    if not decoded:
+        return None
+    return _Decoded(number, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, image, image[::8, ::8, 1].tobytes())
+
+
+def _differs(decoded: _Decoded, other: _Decoded) -> bool:
+    """Whether two readings of a frame are too far apart for different arithmetic."""
+    pixels, others = (np.frombuffer(one.sample, np.uint8).astype(np.int16) for one in (decoded, other))
+    return pixels.size != others.size or float(np.abs(pixels - others).mean()) > 8
 
 
 def _measured_fps(path: Path) -> float:

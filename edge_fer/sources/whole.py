@@ -9,6 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+_BOXES = (
+    *(b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"styp", b"sidx", b"ssix", b"prft", b"emsg", b"free", b"skip"),
+    *(b"wide", b"udta", b"uuid", b"meta", b"pdin", b"pnot"),
+)
+
 
 def is_cut(path: Path) -> bool:
     """True where the file ends before what it says it holds; False where it is whole, or says nothing of it."""
@@ -18,7 +23,7 @@ def is_cut(path: Path) -> bool:
         head = file.read(32)
         if head[:4] == b"RIFF":
             return _riff(file, size)
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        if head[4:8] in _BOXES:
             return _boxes(file, size)
         if head[:4] == b"\x1aE\xdf\xa3":
             return _ebml(file, size)
@@ -52,7 +57,7 @@ def _boxes(file: BinaryIO, size: int) -> bool:
         length, name = int.from_bytes(file.read(4), "big"), file.read(4)
         if length == 1:
             length = int.from_bytes(file.read(8), "big")
-        if length < 8 or not name.isalnum():  # 0 reaches to the end; else something else stands behind the film
+        if length < 8 or name not in _BOXES:  # 0 reaches to the end; else something else stands behind the film
             return False
         at += length
     return at > size
@@ -65,15 +70,19 @@ def _ebml(file: BinaryIO, size: int) -> bool:
         file.seek(at)
         name = file.read(4)
         if len(name) < 4:
-            return False
-        name = name[: 9 - name[0].bit_length()] if name[0] >= 16 else b""
+            return True
+        name = name[: 9 - name[0].bit_length()]
         file.seek(at + len(name))
         first = file.read(1)
-        if not name or not first or not first[0]:
+        if not first:
+            return True
+        if len(name) > 4 or not first[0]:  # something else stands behind the film
             return False
         extra = 8 - first[0].bit_length()
+        start = at + len(name) + 1 + extra
+        if start > size:
+            return True
         length = int.from_bytes(bytes([first[0] & (0x7F >> extra)]) + file.read(extra), "big")
-        start = file.tell()
         unknown = length == (1 << 7 * (extra + 1)) - 1
         if unknown and name not in (b"\x18S\x80g", b"\x1fC\xb6u"):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import struct
 import zlib
@@ -18,6 +19,8 @@ from edge_fer.sources import open_source
 from edge_fer.sources.camera import CameraSource
 
 W, H = 64, 48
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg asks only once, which may be for a file to write
+
 LONG_S = 20.0  # only reached when the code under test hangs
 
 

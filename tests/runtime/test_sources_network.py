@@ -35,7 +35,7 @@ def test_secrets_of_a_network_camera_stay_out_of_frames_and_messages() -> None:
 
     def video_capture(*args: Any) -> FakeCapture:
         calls.append(args)
-        return FakeCapture(scene(0), scene(1), scene(2))
+        return EndlessCapture(lambda bgr: bgr)
 
     with closing(network_source(CameraSettings(source=URL), video_capture)) as source:
         assert calls[0][:2] == (URL, cv2.CAP_FFMPEG)

@@ -360,7 +360,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_unopened(
 
 
 @pytest.mark.parametrize(
-    ("most_bytes", "shape"), [(1e9, (480, 640)), (7e5, (240, 320)), (9e4, (120, 160)), (3e4, (60, 80))]
+    ("most_bytes", "shape"), [(1.6e6, (480, 640)), (1.5e6, (240, 320)), (1e5, (120, 160)), (3e4, (60, 80))]
 )
 @pytest.mark.parametrize("gray", [True, False])
 def test_a_photo_too_large_is_reduced_while_it_is_decoded(
@@ -372,6 +372,15 @@ def test_a_photo_too_large_is_reduced_while_it_is_decoded(
     (frame,) = source_of(tmp_path / "a.jpg")
     assert frame.gray.shape == shape
     assert (frame.color is None) == gray
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"), [("a.tif", 1), ("a16.tif", 2), ("a16.png", 2), ("a.png", 1), ("g16.tif", 2)]
+)
+def test_sixteen_bits_count_twice(tmp_path: Path, name: str, depth: int) -> None:
+    image = scene(0)[..., 0] if name[0] == "g" else scene(0)
+    cv2.imwrite(str(tmp_path / name), image.astype(np.uint16) if depth == 2 else image)
+    assert read_header(tmp_path / name).depth == depth
 
 
 def test_a_progressive_photo_takes_memory_for_the_whole(tmp_path: Path) -> None:
