@@ -100,7 +100,8 @@ def _is_device(name: str) -> bool:
 
 
 def _open_path(path: Path) -> FrameSource:
-    from edge_fer.sources.pictures import AnimationSource, FolderSource, ImageSource
+    from edge_fer.sources.folder import FolderSource
+    from edge_fer.sources.pictures import AnimationSource, ImageSource
     from edge_fer.sources.video import open_video
 
     try:

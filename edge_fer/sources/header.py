@@ -58,7 +58,7 @@ def read_header(path: Path) -> Header:
         head = file.read(64)
         try:
             return _header(file, head)
-        except (struct.error, IndexError, ValueError):  # cut short
+        except (struct.error, IndexError, ValueError, ArithmeticError):  # cut short, or damaged
             return Header("other")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -274,4 +273,4 @@ def _measured_fps(path: Path) -> float:
     finally:
         capture.release()
     intervals_ms = [later - earlier for earlier, later in pairwise(times_ms) if later > earlier]
-    return min(1000.0, 1000 / median(intervals_ms)) if intervals_ms else 0.0
+    return min(1000.0, 1000 / float(np.median(intervals_ms))) if intervals_ms else 0.0
