@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from edge_fer.errors import OutputError
+from edge_fer.errors import DataError, OutputError
 
 _CURES = {
     errno.ENOSPC: "Make room on the disk, or choose another place.",
@@ -22,12 +22,23 @@ _CURES = {
 
 
 def native_name(path: Path) -> Any:
-    """The name of a file for OpenCV, which crashes at a text that holds bytes which are not UTF-8, but takes bytes.
+    """The name of a file for OpenCV and FFmpeg: a text where its bytes are UTF-8, whatever Python takes them for.
 
-    FFmpeg takes a relative name with a colon for an address, unless a slash comes first.
+    Other bytes would crash OpenCV in a text. As bytes it takes them, since 4.13. FFmpeg takes a relative name with a
+    colon for an address, unless a slash comes first.
+
+    Raises:
+        DataError: an older OpenCV takes no such name.
     """
-    name = os.fsencode(path)
-    return name if path.is_absolute() else b"./" + name
+    name = os.fsencode(path) if path.is_absolute() else b"./" + os.fsencode(path)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        import cv2  # already there, if somebody is about to give it a name
+
+        if tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 13):
+            raise DataError(f"{path} cannot be read: OpenCV {cv2.__version__} takes only UTF-8. Rename it.") from None
+        return name
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:

@@ -95,7 +95,7 @@ class FfmpegCapture:
         OSError: FFmpeg cannot be called here, or cannot open the file.
     """
 
-    def __init__(self, name: bytes) -> None:
+    def __init__(self, name: str | bytes) -> None:
         called = functions()
         if called is None:
             raise OSError("FFmpeg cannot be called directly")
@@ -103,7 +103,7 @@ class FfmpegCapture:
         self._input, self._decoder, self._packet, self._frame = (c_void_p() for _ in range(4))
         self._scaler = c_void_p()
         try:
-            self._open(name)
+            self._open(name.encode() if isinstance(name, str) else name)
         except OSError:
             self.release()
             raise

@@ -19,6 +19,8 @@ from edge_fer.sources import open_source
 from edge_fer.sources.camera import CameraSource
 
 W, H = 64, 48
+# 4.11, of 32-bit boards: it takes no bytes for a name and no options for FFmpeg, and converts interlaced frames.
+OLD_OPENCV = tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 13)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg asks only once, which may be for a file to write
 
 LONG_S = 20.0  # only reached when the code under test hangs

@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from source_parts import H, W, exif, png, scene, source_of, write_video
+from source_parts import OLD_OPENCV, H, W, exif, png, scene, source_of, write_video
 
 from edge_fer.core import Image
 from edge_fer.errors import DataError, InputMissingError
@@ -170,6 +170,13 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
         list(source_of(tmp_path / "a.tiff"))
 
 
+WRITABLE = {
+    suffix
+    for suffix in (".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".gif", ".ras")
+    if cv2.haveImageWriter(f"a{suffix}")
+}
+
+
 # --- upright ----------------------------------------------------------------------------------------------------
 
 UPRIGHT = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40 + 20
@@ -250,6 +257,10 @@ def test_images_stand_upright(tmp_path: Path, name: str, make: Callable[..., byt
 def test_any_bytes_make_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes) -> None:
     suffix = name[name.index(b".") :].decode()
     (tmp_path / os.fsdecode(name)).write_bytes(cv2.imencode(suffix, scene(0))[1].tobytes())
+    if OLD_OPENCV and "\udc80" < max(os.fsdecode(name)) < "\ue000":
+        with pytest.raises(DataError, match=r"takes only UTF-8\. Rename it"):
+            list(source_of(tmp_path / os.fsdecode(name)))
+        return
     (frame,) = source_of(tmp_path / os.fsdecode(name))
     assert frame.gray.shape == (H, W)
     assert [frame.stream for frame in source_of(tmp_path)] == [str(tmp_path / os.fsdecode(name))]
@@ -274,14 +285,13 @@ def test_a_python_that_knows_only_ascii(tmp_path: Path) -> None:
 # --- animations and folders -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".avif", ".gif"])
+@pytest.mark.parametrize("suffix", sorted(WRITABLE & {".png", ".webp", ".avif", ".gif"}))
 def test_all_frames_of_an_animation(tmp_path: Path, suffix: str) -> None:
     animation = cv2.Animation()
     animation.frames = [scene(n) for n in range(20)]
     animation.durations = [100] * 20
     assert cv2.imwriteanimation(str(tmp_path / f"a{suffix}"), animation)
-    (tmp_path / f"a{suffix}").rename(tmp_path / os.fsdecode(b"\xe9" + suffix.encode()))
-    source = source_of(tmp_path / os.fsdecode(b"\xe9" + suffix.encode()))
+    source = source_of(tmp_path / f"a{suffix}")
     frames = list(source)
     assert source.fps == pytest.approx(10)
     assert not source.live
@@ -326,9 +336,7 @@ def test_a_folder_shows_all_that_can_be_read_singly(tmp_path: Path, caplog: pyte
 # --- size -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".gif", ".ras"]
-)
+@pytest.mark.parametrize("suffix", sorted(WRITABLE))
 @pytest.mark.parametrize("size_wh", [(64, 48), (301, 35)])
 def test_the_size_is_known_before_anything_is_decoded(tmp_path: Path, suffix: str, size_wh: tuple[int, int]) -> None:
     image = cv2.resize(scene(3), size_wh)
@@ -394,7 +402,7 @@ def test_a_progressive_photo_takes_memory_for_the_whole(tmp_path: Path) -> None:
 # --- JPEG after JPEG --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.mjpeg", "a.jpg", "a", "a:b.mjpg"])
+@pytest.mark.parametrize("name", ["a.mjpeg", "a", "a:b.mjpg", *([] if OLD_OPENCV else ["a.jpg"])])
 def test_jpegs_one_after_the_other_are_a_video(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"".join(cv2.imencode(".jpg", scene(n))[1].tobytes() for n in range(12)))
     frames = list(source_of(tmp_path / name))

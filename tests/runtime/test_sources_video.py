@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from source_parts import FakeCapture, H, W, scene, source_of, write_video
+from source_parts import OLD_OPENCV, FakeCapture, H, W, scene, source_of, write_video
 
 from edge_fer.core import Frame, Image
 from edge_fer.errors import DataError
@@ -136,6 +136,10 @@ def test_any_bytes_make_the_name_of_a_video(
     text = os.fsdecode(name)
     write_video(tmp_path / f"a{Path(text).suffix}", "mp4v", 3).rename(tmp_path / text)
     monkeypatch.chdir(tmp_path)
+    if OLD_OPENCV and "\udc80" < max(text) < "\ue000":
+        with pytest.raises(DataError, match=r"takes only UTF-8\. Rename it"):
+            source_of(tmp_path / text)
+        return
     path = {"absolute": str(tmp_path / text), "relative": text, "dotted": f"./{text}"}[form]
     assert len(list(source_of(path))) == 3
 
@@ -267,15 +271,12 @@ def write_y4m(path: Path, interlaced: str, frames: int, black: int = 0) -> Path:
     return path
 
 
-new_opencv = pytest.mark.skipif(cv2.__version__ < "4.13", reason="this OpenCV converts interlaced frames")
-
-
 @pytest.mark.parametrize("kind", ["t", "p"])
 @pytest.mark.parametrize("black", [0, 1, 3])
 def test_an_interlaced_video_is_read_like_another(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, black: int
 ) -> None:
-    frames = list(source_of(write_y4m(tmp_path / os.fsdecode(b"\xe9.y4m"), kind, 14, black)))
+    frames = list(source_of(write_y4m(tmp_path / "a.y4m", kind, 14, black)))
     assert [f.seq for f in frames] == list(range(14))
     assert [f.time_s for f in frames] == pytest.approx([n / 20 for n in range(14)], abs=1e-3)
     for n, frame in enumerate(frames):
@@ -287,20 +288,22 @@ def test_an_interlaced_video_is_read_like_another(
     assert not caplog.messages
 
 
-@new_opencv
 def test_opencv_still_cannot_convert_interlaced_frames(tmp_path: Path) -> None:
     # When this fails, edge_fer/sources/ffmpeg.py can go.
     capture = cv2.VideoCapture(str(write_y4m(tmp_path / "a.y4m", "t", 3)), cv2.CAP_FFMPEG)
     (read, image), (read_again, another) = capture.read(), capture.read()
     assert read
     assert read_again
-    assert np.array_equal(image, another)
+    assert np.array_equal(image, another) != OLD_OPENCV
 
 
-@new_opencv
 @pytest.mark.parametrize(("name", "fourcc"), [("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "mp4v")])
 def test_ffmpeg_gives_what_opencv_gives(tmp_path: Path, name: str, fourcc: str) -> None:
     path = write_video(tmp_path / name, fourcc, 12)
+    if OLD_OPENCV:
+        with pytest.raises(OSError, match="cannot be called directly"):
+            FfmpegCapture(os.fsencode(path))
+        return
     direct, usual = FfmpegCapture(os.fsencode(path)), cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     for _ in range(12):
         assert direct.grab()
@@ -314,12 +317,11 @@ def test_ffmpeg_gives_what_opencv_gives(tmp_path: Path, name: str, fourcc: str) 
     direct.release()
 
 
-@new_opencv
 def test_ffmpeg_refuses_what_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no video")
-    with pytest.raises(OSError, match="cannot be opened"):
+    with pytest.raises(OSError, match="cannot be"):
         FfmpegCapture(os.fsencode(tmp_path / "a.mp4"))
-    with pytest.raises(OSError, match="cannot be opened"):
+    with pytest.raises(OSError, match="cannot be"):
         FfmpegCapture(os.fsencode(tmp_path / "nothing.mp4"))
 
 
