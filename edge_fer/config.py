@@ -26,7 +26,7 @@ class CameraSettings:
     """Where images come from.
 
     Attributes:
-        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, a video, an image, a folder, demo.
+        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, -, demo.
         width: pixels a camera is asked for.
         height: pixels a camera is asked for.
         fps: frames per second a camera is asked for.

@@ -9,8 +9,9 @@ import sys
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
-from edge_fer.errors import OutputError
+from edge_fer.errors import DataError, OutputError
 
 _CURES = {
     errno.ENOSPC: "Make room on the disk, or choose another place.",
@@ -18,6 +19,26 @@ _CURES = {
     errno.EFBIG: "Choose a place that takes larger files.",
     errno.EROFS: "Choose a place that can be written.",
 }
+
+
+def native_name(path: Path) -> Any:
+    """The name of a file for OpenCV and FFmpeg: a text where its bytes are UTF-8, whatever Python takes them for.
+
+    Other bytes would crash OpenCV in a text. As bytes it takes them, since 4.13. FFmpeg takes a relative name with a
+    colon for an address, unless a slash comes first.
+
+    Raises:
+        DataError: an older OpenCV takes no such name.
+    """
+    name = os.fsencode(path) if path.is_absolute() else b"./" + os.fsencode(path)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        import cv2  # already there, if somebody is about to give it a name
+
+        if tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 13):
+            raise DataError(f"{path} cannot be read: OpenCV {cv2.__version__} takes only UTF-8. Rename it.") from None
+        return name
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_fer.address import printable
 from edge_fer.board import describe_machine, read_health
 from edge_fer.config import Settings
 from edge_fer.core import Frame, Sink
@@ -102,7 +103,7 @@ def measure_settings(settings: Settings, frames: int) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         **describe_machine(),
-        "source": settings.camera.source,
+        "source": printable(settings.camera.source),
         "model": recognizer.bundle.metadata.name,
         "threads": settings.model.threads,
         "min_face_px": settings.detector.min_face_px,

@@ -19,15 +19,15 @@ class LatestFrame:
 
     Args:
         source: the live source. It is read in the thread, and closed with this object.
+        drops: False for a source that waits, as a pipe does: it is read in the thread alone, and no frame is lost.
 
     Attributes:
         dropped: frames that a newer one replaced before they were read.
     """
 
-    live = True
-
-    def __init__(self, source: FrameSource) -> None:
+    def __init__(self, source: FrameSource, drops: bool = True) -> None:
         self.fps = source.fps
+        self.live = drops
         self.dropped = 0
         self._source = source
         # Its lock is reentrant: a signal handler may call close() while the same thread holds it in __iter__.
@@ -58,6 +58,7 @@ class LatestFrame:
             if self._closed:
                 return None
             frame, self._newest = self._newest, None
+            self._changed.notify_all()
             if frame is None and self._error is not None:
                 raise self._error
             return frame
@@ -66,6 +67,8 @@ class LatestFrame:
         try:
             for frame in self._source:
                 with self._changed:
+                    while self._newest is not None and not self.live and not self._closed:
+                        self._changed.wait(0.2)
                     if self._closed:
                         break
                     if self._newest is not None:

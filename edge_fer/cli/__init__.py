@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from edge_fer.address import printable
 from edge_fer.cli.bench import add_bench
 from edge_fer.cli.cameras import add_cameras
 from edge_fer.cli.models import add_models
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         act(args)
         sys.stdout.flush()
     except EdgeFerError as error:
-        print(f"edge-fer: {error}", file=sys.stderr)
+        print(f"edge-fer: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our stdout has left, as `head` does. Python would complain when it flushes at exit.
@@ -63,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
             return OutputError.exit_code
         if verbose:
             raise
-        print(f"edge-fer: internal error: {error!r}. --verbose shows where; please report it.", file=sys.stderr)
+        said = printable(repr(error))
+        print(f"edge-fer: internal error: {said}. --verbose shows where; please report it.", file=sys.stderr)
         return INTERNAL
     return 0
 

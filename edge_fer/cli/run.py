@@ -18,6 +18,8 @@ EXAMPLES = """examples:
   edge-fer run --camera 0                            a USB webcam, live in the terminal
   edge-fer run --camera picamera:0                   a Raspberry Pi camera module
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
+  rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
+  rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
   edge-fer run --camera photos/ --output jsonl:- | jq .expression
   edge-fer run --config /etc/edge-fer/config.toml    what the systemd service does
 
@@ -33,7 +35,8 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument(
         "--camera",
         metavar="SOURCE",
-        help="0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, or demo (default: 0)",
+        help="0, /dev/video2, picamera:0, rtsp://..., http://..., a video, an image, a folder, - for a video from "
+        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo (default: 0)",
     )
     run.add_argument(
         "--output",

@@ -126,7 +126,9 @@ class BlazeFaceDetector:
         size, scale = self._size, self._size / side
         wh = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
         tensor = np.full((size, size), -1.0, np.float32)
-        tensor[: wh[1], : wh[0]] = cv2.resize(part, wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        tensor[: wh[1], : wh[0]] = cv2.resize(
+            part, wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR_EXACT
+        )
         tensor[: wh[1], : wh[0]] *= 1 / 127.5
         tensor[: wh[1], : wh[0]] -= 1
         outputs = self._network.run(np.repeat(tensor[np.newaxis, :, :, np.newaxis], 3, axis=3))

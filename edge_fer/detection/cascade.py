@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image
 from edge_fer.errors import DataError, InputMissingError, UnavailableError
+from edge_fer.files import native_name
 
 _CASCADE = "haarcascade_frontalface_default.xml"
 
@@ -40,7 +41,7 @@ class CascadeDetector:
         # OpenCV 5 lacks the class or the files; a cascade that did not load finds nothing and says nothing.
         try:
             folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # the stubs do not know it
-            self._cascade = cv2.CascadeClassifier(str(cascade or folder / _CASCADE))
+            self._cascade = cv2.CascadeClassifier(native_name(cascade or folder / _CASCADE))
             usable = not self._cascade.empty()
         except (AttributeError, SystemError, cv2.error):
             usable = False
@@ -62,8 +63,9 @@ class CascadeDetector:
         smallest, largest = int(min_px / reduction), int(min(max_px, height, width) / reduction)
         if min(size_wh) < smallest or largest < smallest:
             return []
-        # Averaging areas is ten times slower, and needed only where bilinear would leave pixels out.
-        method = cv2.INTER_AREA if reduction > 2 else cv2.INTER_LINEAR
+        # Averaging areas is ten times slower, and needed only where bilinear would leave pixels out. INTER_LINEAR gives
+        # other pixels on other processors, and even in the two wheels of OpenCV for aarch64.
+        method = cv2.INTER_AREA if reduction > 2 else cv2.INTER_LINEAR_EXACT
         reduced = cv2.resize(gray, size_wh, interpolation=method) if reduction > 1 else gray
         neighbors = self.min_neighbors_expected if expected else self.min_neighbors
         if coarse:

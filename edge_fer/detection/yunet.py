@@ -10,6 +10,7 @@ import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
 from edge_fer.errors import DataError, InputMissingError
+from edge_fer.files import native_name
 
 
 class YuNetDetector:
@@ -40,7 +41,7 @@ class YuNetDetector:
         if not model.is_file():
             raise InputMissingError(f"No face detector {model}. Check --detector-model.")
         try:
-            self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), self.min_score, self.min_iou)
+            self._net = cv2.FaceDetectorYN.create(native_name(model), "", (320, 320), self.min_score, self.min_iou)
             self.detect(np.zeros((64, 64), np.uint8), self.enough_px)  # another network fails only when it runs
         except cv2.error:
             raise DataError(
