@@ -16,6 +16,8 @@ camera may come up later than the service.
 Every message is one sentence or two that say what is wrong and what to do. It is shown to people as it is.
 """
 
+import re
+
 INTERNAL = 70
 OS_ERROR = 74
 INTERRUPTED = 130
@@ -34,6 +36,11 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted",
 }
 """All that a command of this project ends with. Help texts and the README say no others."""
+
+
+def without_secrets(text: str) -> str:
+    """Text for people, cut off behind the ``://`` of an address: passwords and tokens may be anywhere in it."""
+    return re.sub(r"(?<=:/)/.*", "/...", text, flags=re.DOTALL)
 
 
 class EdgeFerError(Exception):

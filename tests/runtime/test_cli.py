@@ -31,7 +31,7 @@ def _no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _signals_as_before() -> Any:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -183,7 +183,7 @@ def test_any_picture_will_do(kind: str, tmp_path: Path, scene: Image, capsys: py
 
 
 def test_an_unexpected_error_is_internal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(settings: object) -> None:
+    def broken(*settings: object) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("edge_fer.cli.run.run", broken)
