@@ -42,6 +42,8 @@ def cannot_load(module: str, reason: str) -> UnavailableError:
         return UnavailableError(f"{package} is not installed: run `pip install {package}`.")
     if "GLIBC" in reason:  # of the C library and of libstdc++
         cure = "It was built for a newer system: take Raspberry Pi OS Bookworm or Debian 12, or later."
+    elif "baseline" in reason:  # NumPy's word for the instructions that it needs
+        cure = f"It was built for a newer processor: {_build_here(package)}."
     elif module == "cv2" and "cannot open shared object" in reason:
         cure = (
             "This is the OpenCV that has windows: run `pip uninstall opencv-python opencv-contrib-python`, then "
@@ -50,6 +52,10 @@ def cannot_load(module: str, reason: str) -> UnavailableError:
     else:
         cure = f"Install it again: `pip install --force-reinstall {package}`."
     return UnavailableError(f"{package} is installed and does not load: {reason}. {cure}")
+
+
+def _build_here(package: str) -> str:
+    return f"build it here, `pip install --force-reinstall --no-binary {package} {package}`"
 
 
 def about_import(error: ImportError) -> UnavailableError:
@@ -75,6 +81,8 @@ def try_libraries() -> None:
     if "cv2" in sys.modules or not sys.executable:
         return
     mark = _mark_file()
+    if not mark.is_absolute():  # somebody without a home
+        return
     facts = _facts()
     try:
         if mark.read_text(encoding="utf-8", errors="replace") == facts:
@@ -107,8 +115,7 @@ def _dies(module: str, number: int) -> UnavailableError:
     if number == signal.SIGILL:
         return UnavailableError(
             f"{package} dies when it is loaded ({name}, an illegal instruction): it was built for a newer processor. "
-            "On an ARM board set OPENBLAS_CORETYPE=ARMV8; else build it here: `pip install --force-reinstall "
-            f"--no-binary {package} {package}`."
+            f"On an ARM board set OPENBLAS_CORETYPE=ARMV8; else {_build_here(package)}."
         )
     return UnavailableError(
         f"{package} dies when it is loaded ({name}): it does not fit this system, or is damaged. Install it again: "

@@ -148,8 +148,12 @@ def load_runtime() -> ModuleType:
     """
     broken: ImportError | None = None
     for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite"):
+        if broken is not None and name.startswith("tensorflow"):
+            break  # who has a runtime that does not load wants to know why, not a thousand megabytes in its place
         try:
-            return importlib.import_module(name)
+            runtime = importlib.import_module(name)
+            if name != "tensorflow.lite" or hasattr(runtime, "Interpreter"):  # the latest has none
+                return runtime
         except ImportError as error:
             missing = isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "-")
             broken = broken or (None if missing else error)
