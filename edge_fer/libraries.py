@@ -59,14 +59,14 @@ def _build_here(package: str) -> str:
 
 
 def about_import(error: ImportError) -> UnavailableError:
-    """The error for people when an import failed somewhere: of the first of the heavy libraries on its way."""
+    """The error for people when an import failed somewhere: of the last of the heavy libraries on its way."""
+    culprit = (error.name or "a package").partition(".")[0]
     way: TracebackType | None = error.__traceback__
     while way is not None:
         module = str(way.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module in _PACKAGES:
-            return cannot_load(module, str(error))
+        culprit = module if module in _PACKAGES else culprit
         way = way.tb_next
-    return cannot_load((error.name or "a package").partition(".")[0], str(error))
+    return cannot_load(culprit, str(error))
 
 
 def try_libraries() -> None:
