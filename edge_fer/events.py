@@ -52,7 +52,7 @@ class Run:
         overwrite: bool = False,
         now: Callable[[], str] = utc_now,
     ) -> None:
-        self.device = device or platform.node()
+        self.device = shown(device) or platform.node()
         self.model = model
         self.model_sha256 = model_sha256
         self.fps = fps

@@ -80,7 +80,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder is not there, not writable or full.
     """
-    draft = path.with_name(path.name + ".part")
+    # File systems take names of 255 bytes.
+    draft = path.with_name(os.fsdecode(os.fsencode(path.name)[:250] + b".part"))
     try:
         draft.write_bytes(content)
         if path.exists():

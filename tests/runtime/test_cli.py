@@ -285,3 +285,32 @@ def test_a_closed_stdout_is_no_error_and_no_file_takes_its_place(
     assert (child.returncode, (tmp_path / "err").read_text()) == (0, "")
     if arguments[0] == "run":
         assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "rtsp://me:hunter2@host/"],
+        ["rtsp://me:hunter2@host/"],
+        ["run", "--threads", "srt://host?token=hunter2"],
+        ["run", "--camera", "demo", "--output", "mqtt://me:hunter2@host"],
+        ["run", "--http://hunter2"],
+        ["bench", "--frames", "udp://hunter2"],
+    ],
+)
+def test_secrets_in_misplaced_addresses_are_not_repeated(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert "hunter2" not in sentence(capsys)
+
+
+def test_secrets_in_an_unexpected_error_are_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*settings: object) -> None:
+        raise ValueError("rtsp://me:hunter2@host")
+
+    monkeypatch.setattr("edge_fer.cli.run.run", broken)
+    assert main(["run"]) == 70
+    assert "hunter2" not in sentence(capsys)

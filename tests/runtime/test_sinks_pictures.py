@@ -84,3 +84,11 @@ def test_what_a_link_in_the_folder_leads_to_is_left_alone(link: Callable[..., No
     sink.close()
     assert Path("precious.jpg").read_bytes() == b"precious"
     assert Path("out/one.jpg").read_bytes()[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("stem", ["a" * 251, "表" * 83 + "aa", "caf\udce9"])
+def test_names_of_any_length_and_bytes(stem: str) -> None:
+    sink = open_sink("pictures:out", a_run())
+    sink.write(a_result(0, stream=f"photos/{stem}.png", still=True))
+    sink.close()
+    assert [path.name for path in Path("out").iterdir()] == [f"{stem}.jpg"]
