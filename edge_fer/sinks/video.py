@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -59,7 +60,7 @@ class VideoSink:
         if self._path != path:
             log.warning("%s holds an earlier recording. This one goes to %s.", path, self._path)
         try:
-            self._file = self._path.open("xb" if run.keeps_earlier and self._path != path else "wb", buffering=0)
+            self._file = self._path.open("x+b" if run.keeps_earlier and self._path != path else "w+b", buffering=0)
         except OSError as error:
             raise output_error(self._path, error) from None
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a file is said here, in one sentence
@@ -108,6 +109,9 @@ class VideoSink:
                 writer.release()
                 if self._pipe is not None:
                     self._pipe.join()
+                    if self._pipe.error is not None:
+                        with suppress(OSError):  # the disk may be gone
+                            os.ftruncate(self._file.fileno(), _end_of_fragments(self._file.fileno()))
                 if not self._failed:
                     self._check()
                     self._finish()
@@ -177,6 +181,21 @@ class VideoSink:
         clip.release()
         if not whole:
             raise OutputError(f"{self._path} could not be written in full. Make room on the disk, and try again.")
+
+
+def _end_of_fragments(file: int) -> int:
+    """Where the last whole fragment of an .mp4 ends. The rest of what a full disk took would show as damaged."""
+    size = os.fstat(file).st_size
+    place = end = 0
+    while place + 8 <= size:  # an .mp4 is a row of boxes: 4 bytes of length, 4 of kind, what it holds
+        head = os.pread(file, 8, place)
+        length = int.from_bytes(head[:4], "big")
+        place += length
+        if length < 8 or place > size:
+            break
+        if head[4:] != b"moof":  # it tells where the images in the box after it are
+            end = place
+    return end
 
 
 def _full(file: int) -> OSError | None:
