@@ -47,6 +47,40 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
     return OutputError(f"Cannot write {path}: {error.strerror or error}. {cure}")
 
 
+def resolved(name: Path | str) -> Path:
+    """The absolute path behind links and ``~``; as it is where there is none: the working directory may be gone."""
+    try:
+        # Not pathlib's: one fails where there is no such user, the other at links in a circle.
+        return Path(os.path.realpath(os.path.expanduser(name)))  # noqa: PTH111
+    except OSError:
+        return Path(name)
+
+
+def mode_of(path: Path | str) -> int:
+    """The kind and permissions of a file as ``stat`` has them; 0 where nothing can be seen."""
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        return 0
+
+
+def shown(name: str) -> str:
+    """A path or name as text that any program can read: UTF-8 whatever the locale, other bytes as ``\\xe9``."""
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no path: text with letters that this locale's paths cannot have
+        return name
+
+
+def next_free(path: Path) -> Path:
+    """``path``, or where something is there already ``name-2.mp4``, ``name-3.mp4``, ..."""
+    free, count = path, 1
+    while os.path.lexists(free):
+        count += 1
+        free = path.with_stem(f"{path.stem}-{count}")
+    return free
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, with those above it, unless it is there.
 
@@ -67,7 +101,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder is not there, not writable or full.
     """
-    draft = path.with_name(path.name + ".part")
+    # File systems take names of 255 bytes.
+    draft = path.with_name(os.fsdecode(os.fsencode(path.name)[:250] + b".part"))
     try:
         draft.write_bytes(content)
         if path.exists():

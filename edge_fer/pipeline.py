@@ -16,6 +16,7 @@ from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
+from edge_fer.threads import call_aside
 
 
 class Step(NamedTuple):
@@ -76,10 +77,18 @@ class Pipeline:
         self._stopped = False
         self._recognizer = build_recognizer(settings)
         with ExitStack() as stack:
-            self._source = open_source(settings.camera)
+            # Aside: this thread goes on hearing signals while a network camera does not answer.
+            self._source = call_aside(lambda: open_source(settings.camera))
             stack.callback(self._source.close)
             metadata = self._recognizer.bundle.metadata
-            run = Run(settings.name, metadata.name, metadata.model_sha256, fps=self._source.fps, live=self._source.live)
+            run = Run(
+                settings.name,
+                metadata.name,
+                metadata.model_sha256,
+                fps=self._source.fps,
+                live=self._source.live,
+                overwrite=settings.overwrite,
+            )
             self._sinks: list[Sink] = []
             for spec in settings.outputs:
                 sink = open_sink(spec, run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from rich.console import Console
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess import Preprocessor
+from edge_fer.strict import read_toml
 from evaluation import datasets
 from evaluation.datasets import Dataset
 from evaluation.metrics import truth
@@ -73,15 +73,11 @@ def read_description(path: Path) -> Description:
         ConfigError: a key or value is wrong.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except FileNotFoundError:
         raise InputMissingError(
             f"No {path}: it tells the model's name, and [[heads]] with name and labels; see export/README.md."
         ) from None
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     description = Description.from_table(table, str(path))
     assert isinstance(description, Description)
     scaling = description.normalize

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from keras import layers, ops
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess.alignment import Alignment
+from edge_fer.strict import read_toml
 from evaluation.datasets import FER2013_LABELS, FERPLUS_LABELS, SIDE
 from training.recipe import ModelRecipe, Precision
 
@@ -392,11 +392,9 @@ def alignment_of(path: Path) -> Alignment:
     """
     toml = path.with_suffix(".toml")
     try:
-        table = tomllib.loads(toml.read_text(encoding="utf-8"))
+        table = read_toml(toml)
     except FileNotFoundError:
         return "none"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{toml} is not valid TOML: {error}.") from None
     return Metadata.from_table(
         {key: value for key, value in table.items() if key != "normalize"}, str(toml)
     ).preprocess.alignment

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.preprocess.alignment import Alignment
-from edge_fer.strict import from_table
+from edge_fer.strict import from_table, read_toml
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -215,11 +215,9 @@ def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: not TOML, or a change that is none.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except FileNotFoundError:
         raise InputMissingError(f"No recipe {path}; those of the project are in training/recipes.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
     for change in changes:
         key, equals, text = change.partition("=")
         *outer, inner = key.strip().split(".")

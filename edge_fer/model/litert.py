@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.errors import BundleError, UnavailableError
+from edge_fer.libraries import about_import
 
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 
@@ -143,13 +144,21 @@ def load_runtime() -> ModuleType:
     """The first TensorFlow Lite runtime that is installed: ai-edge-litert, tflite-runtime, TensorFlow.
 
     Raises:
-        UnavailableError: none is.
+        UnavailableError: none is, or none of those that are can be loaded.
     """
+    broken: ImportError | None = None
     for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite"):
+        if broken is not None and name.startswith("tensorflow"):
+            break  # who has a runtime that does not load wants to know why, not a thousand megabytes in its place
         try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
+            runtime = importlib.import_module(name)
+            if name != "tensorflow.lite" or hasattr(runtime, "Interpreter"):  # the latest has none
+                return runtime
+        except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "-")
+            broken = broken or (None if missing else error)
+    if broken is not None:  # it is there: its reason, not the advice to install it
+        raise about_import(broken)
     raise UnavailableError("No TensorFlow Lite runtime: run `pip install ai-edge-litert`.")
 
 
