@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import reprlib
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -23,6 +24,10 @@ _IN_WORDS: dict[Any, str] = {
     Mapping: "a table",
 }
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _LONGEST = 100
+"""What is shown of a value that is wrong, in letters."""
+
 
 def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str = "") -> T:
     """Make a dataclass of a TOML table, strictly: no unknown key, no value of another type, nothing missing.
@@ -38,11 +43,12 @@ def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str
         ConfigError: names the key and what is wrong with it.
     """
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{origin}: {prefix.rstrip('.') or 'the file'} must be a table, not {table!r}.")
+        raise ConfigError(f"{origin}: {prefix.rstrip('.') or 'the file'} must be a table, not {_SHORT.repr(table)}.")
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in hints:
+            key = str(key)[:_LONGEST]
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f" Did you mean '{prefix}{near[0]}'?" if near else f" Known here: {', '.join(hints)}."
             raise ConfigError(f"{origin}: unknown key '{prefix}{key}'.{hint}")
@@ -69,16 +75,18 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
         known = [str(one) for one in hint]
         if value in known:
             return hint(value)
-        near = difflib.get_close_matches(str(value), known, n=1)
+        near = difflib.get_close_matches(str(value)[:_LONGEST], known, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-        raise ConfigError(f"{origin}: unknown value {value!r} in '{key}'; {advice}")
+        raise ConfigError(f"{origin}: unknown value {_SHORT.repr(value)} in '{key}'; {advice}")
     if kind is typing.Literal:
         if value in typing.get_args(hint):
             return value
-        raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {value!r}.")
+        raise ConfigError(
+            f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {_SHORT.repr(value)}."
+        )
     if hint is float and type(value) is int:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
     wanted = "a table" if dataclasses.is_dataclass(hint) else _IN_WORDS[kind or hint]
-    raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {value!r}.")
+    raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {_SHORT.repr(value)}.")

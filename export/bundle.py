@@ -105,5 +105,5 @@ def _facts(export: Export) -> dict[str, Any]:
 
 def _training_facts(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_text(encoding="utf-8"))
-    kept = ("recipe", "seed", "share", "rows", "data_sha256", "versions")
+    kept = ("recipe", "seed", "alpha", "samples", "data_sha256", "versions")
     return {key: facts[key] for key in kept if key in facts}
