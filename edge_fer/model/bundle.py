@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import stat
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -32,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.errors import BundleError, ConfigError, InputMissingError, OutputError
-from edge_fer.files import make_folder, write_atomically
+from edge_fer.errors import BundleError, ConfigError, DataError, OutputError
+from edge_fer.files import make_folder, read_file, write_atomically
 from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
 from edge_fer.model.spec import METADATA_VERSION, Metadata
 from edge_fer.preprocess import PREPROCESS_VERSION
@@ -86,7 +85,11 @@ class Bundle:
             BundleError: it is not a bundle, it is damaged, or it was made for another version of edge-fer.
         """
         path = _packaged(str(name)) or Path(name)
-        model, table, selftest = _parts(_read(path), path)
+        try:
+            content = read_file(path, MOST_BYTES, "model", "`edge-fer models` lists those in the package.")
+        except DataError as error:
+            raise BundleError(str(error)) from None
+        model, table, selftest = _parts(content, path)
         metadata = _checked(table, path)
         if sha256(model) != metadata.model_sha256:
             raise BundleError(f"{path} is damaged: the model does not match its metadata. Copy or export it again.")
@@ -181,27 +184,6 @@ def _packaged(name: str) -> Path | None:
     """The file of a model of the package, by its name."""
     path = BUNDLES / f"{name}.tflite"
     return path if Path(name).name == name and path in BUNDLES.glob("*.tflite") else None
-
-
-def _read(path: Path) -> bytes:
-    """The content of a file: of a real one, of a size that fits.
-
-    Raises:
-        InputMissingError: no such file.
-        BundleError: it cannot be read, or is none.
-    """
-    try:
-        what = path.stat()
-        if not (stat.S_ISREG(what.st_mode) or stat.S_ISDIR(what.st_mode)):
-            raise BundleError(f"{path} is a pipe or a device; give the path of a file.")
-        if what.st_size > MOST_BYTES:
-            raise BundleError(f"{path} has {what.st_size / 1e6:,.0f} MB, which no model for edge-fer has.")
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES)
-    except (FileNotFoundError, ValueError):  # the latter for a zero byte in the name
-        raise InputMissingError(f"No model {path}; `edge-fer models` lists those in the package.") from None
-    except OSError as error:
-        raise BundleError(f"Cannot read {path}: {error.strerror}.") from None
 
 
 def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
