@@ -19,6 +19,7 @@ from pathlib import Path
 # So that `python export/equalize.py` finds the project's packages, as `python -m export.equalize` does.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
 import numpy as np

@@ -17,6 +17,7 @@ from pathlib import Path
 # So that `python export/quantize.py` finds the project's packages, as `python -m export` does.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # what it converts, whatever keras.json of other work says
 
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from export import microcontroller

@@ -72,6 +72,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Original:
+    """The model as it is in the user's file, and what its pixels were brought to in front of it."""
+
+    model: keras.Model
+    scale: float
+    offset: float
+
+    def predict(
+        self, tensors: NDArray[np.uint8], scale: float | None = None, offset: float | None = None
+    ) -> NDArray[np.float32]:
+        """Its outputs, float32 (n, labels), for uint8 (n, height, width, 1); perhaps with other scaling."""
+        scale, offset = (self.scale, self.offset) if scale is None or offset is None else (scale, offset)
+        pixels = tensors.astype(np.float32) * np.float32(scale) + np.float32(offset)
+        batch, channels = self.model.inputs[0].shape[0], self.model.inputs[0].shape[-1]
+        outputs = self.model.predict(pixels.repeat(channels, axis=-1), batch_size=batch or 256, verbose=0)
+        (rows,) = keras.tree.flatten(outputs)
+        return np.asarray(rows, np.float32)
+
+
+@dataclass(frozen=True)
 class Export:
     """An export on its way: load -> fold -> convert -> verify -> bundle.
 
@@ -79,6 +99,7 @@ class Export:
         options: what was asked for.
         metadata: load: of the TOML file beside the model. verify: with temperatures. bundle: as it is in the bundle.
         model: load: Keras, raw gray pixels -> logits, in float.
+        original: load: what the user's file holds, untouched.
         calibration: load: uint8 (n, height, width, 1), what int8 is calibrated on.
         data: load: the rows of PublicTest.
         tensors: load: their faces as the model sees them, uint8 (n, height, width, 1).
@@ -95,6 +116,7 @@ class Export:
     options: Options
     metadata: Metadata
     model: keras.Model
+    original: Original
     calibration: NDArray[np.uint8]
     data: Dataset
     tensors: NDArray[np.uint8]

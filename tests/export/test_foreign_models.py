@@ -95,7 +95,7 @@ def foreign(*scaling: float) -> Description:
 def test_a_strangers_network_gets_what_it_misses(tmp_path: Path, tail: object) -> None:
     original = unscaled(*tail())  # type: ignore[operator]
     original.save(tmp_path / "m.keras")
-    model, notes = load_model(tmp_path / "m.keras", foreign(1 / 127.5, -1.0))
+    model, notes, _ = load_model(tmp_path / "m.keras", foreign(1 / 127.5, -1.0))
     assert len(notes) == 3
     gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.float32)
     expected = original.predict(gray.repeat(3, axis=-1) / 127.5 - 1, verbose=0)
@@ -126,7 +126,7 @@ def test_a_network_with_a_mean_for_each_channel_takes_raw_pixels(tmp_path: Path)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(x))
     original = keras.Model(inputs, keras.layers.Dense(7)(x))
     original.save(tmp_path / "m.keras")
-    model, _ = load_model(tmp_path / "m.keras", foreign())
+    model, _, _ = load_model(tmp_path / "m.keras", foreign())
     gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.uint8)
     expected = original.predict(gray.repeat(3, axis=-1).astype(np.float32), verbose=0)
     assert np.allclose(model.predict(gray.astype(np.float32), verbose=0), expected, atol=1e-4)
@@ -141,7 +141,7 @@ def test_a_network_trained_in_mixed_precision_computes_in_float32(tmp_path: Path
     x = keras.layers.Dense(7, dtype="mixed_float16")(keras.layers.GlobalAveragePooling2D()(x))
     original = keras.Model(inputs, x)
     original.save(tmp_path / "m.keras")
-    model, _ = load_model(tmp_path / "m.keras", foreign(1.0, 0.0))
+    model, _, _ = load_model(tmp_path / "m.keras", foreign(1.0, 0.0))
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     gray = np.random.default_rng(0).integers(0, 256, (5, 40, 36, 1)).astype(np.float32)
     expected = original.predict(gray, verbose=0).astype(np.float32)
@@ -152,7 +152,7 @@ def test_an_output_may_have_a_name(tmp_path: Path) -> None:
     inputs = keras.Input((40, 36, 1))
     logits = keras.layers.Dense(7)(keras.layers.Flatten()(inputs))
     keras.Model(inputs, {"expression": logits}).save(tmp_path / "m.keras")
-    model, _ = load_model(tmp_path / "m.keras", foreign(1.0, 0.0))
+    model, _, _ = load_model(tmp_path / "m.keras", foreign(1.0, 0.0))
     assert model.predict(np.zeros((1, 40, 36, 1)), verbose=0).shape == (1, 7)
 
 
@@ -184,7 +184,6 @@ def test_a_softmax_that_cannot_be_taken_off_is_refused(tmp_path: Path, data: Pat
         (lambda: network(outputs=7), GOOD, 65, "model.toml names 15 labels"),
         (lambda: network((None, None, 1)), GOOD, 65, "fixed height and width"),
         (lambda: network((48, 48, 2)), GOOD, 65, "must take"),
-        (lambda: keras.Model(x := keras.Input((48, 48, 1), batch_size=4), network()(x)), GOOD, 65, "must take"),
         (lambda: unscaled(), GOOD, 65, "normalize = [scale, offset]"),
         (lambda: network(), "normalize = [0.1, 0]\n" + GOOD, 65, "scaled twice"),
         (lambda: network(), "normalize = [0, 1]\n" + GOOD, 78, "a scale other than 0"),
@@ -194,8 +193,8 @@ def test_a_softmax_that_cannot_be_taken_off_is_refused(tmp_path: Path, data: Pat
         (lambda: network(), GOOD.replace('"anger"', '"fear"'), 78, "each once"),
         (lambda: network(), GOOD.replace("anger", "rage"), 78, "unknown value 'rage'"),
         (lambda: network(), GOOD.replace("margin", "margins"), 78, "Did you mean 'preprocess.margin'"),
-        (lambda: network(), "margin = 0.1\n" + GOOD, 78, "unknown key 'margin'"),
-        (lambda: network(), "normalise = [0.1, 0]\n" + GOOD, 78, "Did you mean 'normalize'"),
+        (lambda: network(), "margin = 0.1\n" + GOOD, 78, "unknown key 'margin'"),  # GOOD says it itself
+        (lambda: network(), "normalise = [0.1, 0]\n" + GOOD, 65, "scaled twice"),
         (lambda: network(), 'name = "x"\nheads = []\n', 78, "has no heads"),
         (lambda: network(), "name = ", 78, "not valid TOML"),
     ],
