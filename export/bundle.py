@@ -53,9 +53,10 @@ def write(export: Export) -> None:
         console.print(f"Wrote {options.report}", highlight=False)
     if export.reasons:
         console.print(noise_table(export.layers))
+        kept = "stays as it was" if options.output.exists() else "is not written"
         raise EdgeFerError(
-            f"The int8 model is not as good as the float one: {'; '.join(export.reasons)}. {options.output} is not "
-            "written. The table above shows which layers lose most; docs/quantization.md shows what helps."
+            f"The int8 model is not good enough: {'; '.join(export.reasons)}. {options.output} {kept}. The table above "
+            "shows which layers lose most; docs/quantization.md shows what helps."
         )
     if options.io == "uint8":
         TfliteClassifier(export.bundle)  # as the device will: shapes, labels and self-test

@@ -50,6 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--min-agreement", type=float, default=97.0, metavar="PERCENT", help="same answers as float demanded (97)"
     )
+    parser.add_argument(
+        "--min-gain", type=float, default=5.0, metavar="POINTS", help="better than always the commonest label by (5)"
+    )
+    parser.add_argument(
+        "--max-ece", type=float, default=10.0, metavar="PERCENT", help="calibration error that is allowed (10)"
+    )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report, also as JSON, passed or not")
     parser.add_argument(
         "--c-array", type=Path, metavar="OUT.cc", help="write C++ for TensorFlow Lite Micro too: OUT.cc and OUT.h"

@@ -31,6 +31,8 @@ class Options:
     also: tuple[str, ...]
     max_drop: float
     min_agreement: float
+    min_gain: float
+    max_ece: float
     report: Path | None
     c_array: Path | None
     force: bool
@@ -59,6 +61,9 @@ class Comparison:
         largest_difference: between two logits of the same image.
         ece_raw: expected calibration error of the variant with temperature 1, 0-1.
         ece: the same with the head's temperature.
+        accuracy: percent of the n that are right.
+        commonest: percent that always the commonest label would get right.
+        labels_given: how many different labels the variant gives to the n.
     """
 
     variant: str
@@ -69,6 +74,9 @@ class Comparison:
     largest_difference: float
     ece_raw: float
     ece: float
+    accuracy: float
+    commonest: float
+    labels_given: int
 
 
 @dataclass(frozen=True)
