@@ -20,12 +20,17 @@ _DEBIAN = Path("/usr/share/opencv4")
 """Where opencv-data puts cascades. OpenCV believes every number in such a file, and reads where it says."""
 
 _TRIAL = """
-import os, sys
+import sys
 import cv2
 from edge_fer.model.trial import limit_memory
 from edge_fer.sources.demo import DemoSource
 limit_memory()
-cascade = cv2.CascadeClassifier(os.fsdecode(sys.stdin.buffer.read()))
+name = sys.stdin.buffer.read()
+try:
+    name = name.decode()
+except UnicodeDecodeError:
+    pass  # OpenCV takes such a name as bytes alone
+cascade = cv2.CascadeClassifier(name)
 gray = next(iter(DemoSource())).gray
 for image in (gray, 255 - gray, gray[::3, ::3].copy()):
     cascade.detectMultiScale(image, 1.1, 1)

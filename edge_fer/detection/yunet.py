@@ -19,11 +19,16 @@ KNOWN = {"8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"}
 """SHA-256 of the file of OpenCV's model zoo. Any other is first tried in a child process."""
 
 _TRIAL = """
-import os, sys
+import sys
 import cv2, numpy as np
 from edge_fer.model.trial import limit_memory
 limit_memory()
-net = cv2.FaceDetectorYN.create(os.fsdecode(sys.stdin.buffer.read()), "", (320, 320))
+name = sys.stdin.buffer.read()
+try:
+    name = name.decode()
+except UnicodeDecodeError:
+    pass  # OpenCV takes such a name as bytes alone
+net = cv2.FaceDetectorYN.create(name, "", (320, 320))
 net.detect(np.zeros((320, 320, 3), np.uint8))
 """
 
