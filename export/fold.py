@@ -42,10 +42,16 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         model: functional or sequential; it is not changed.
 
     Returns:
-        A functional model with the same float outputs, of new layers. A batch normalization that does not follow a
-        linear convolution or dense layer, alone and over the last axis, stays as it is.
+        A functional model with the same float outputs, of new layers. A batch normalization that follows a ReLU goes
+        into the layer behind it where no zeros are padded in between; else its scale goes through the ReLU into the
+        layer before, and only the shift stays. Others that do not follow a linear convolution or dense layer, alone and
+        over the last axis, stay as they are.
     """
-    model = _functional(model)
+    return _fold_late_norms(_fold_early_norms(_functional(model)))
+
+
+def _fold_early_norms(model: keras.Model) -> keras.Model:
+    """Those that follow a linear layer."""
     norms: dict[str, layers.BatchNormalization] = {}
     for layer in model.layers:
         following = consumers(model, layer)
@@ -81,6 +87,102 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         else:
             layer.set_weights(original.get_weights())
     return folded
+
+
+def _fold_late_norms(model: keras.Model) -> keras.Model:
+    """Those that follow a ReLU, as in networks of convolution, ReLU, batch normalization."""
+    before: dict[str, str] = {}  # by the layer that takes a factor for each channel of its outputs: the norm
+    behind: dict[str, str] = {}  # by the layer that takes factor and shift of its inputs
+    for layer in model.layers:
+        norm = _norm_after_relu(model, layer) if isinstance(layer, WEIGHTED) else None
+        if norm is None:
+            continue
+        if (taker := _takes_shifts(model, norm)) is not None and taker.use_bias and taker.name not in behind:
+            behind[taker.name] = norm.name
+        else:
+            before[layer.name] = norm.name
+    gone = set(behind.values())
+    folded = keras.models.clone_model(
+        model, call_function=lambda layer, *args, **kwargs: args[0] if layer.name in gone else layer(*args, **kwargs)
+    )
+    for original in model.layers:
+        if original.weights and original.name not in gone:
+            folded.get_layer(original.name).set_weights(original.get_weights())
+    for name, norm_name in behind.items():
+        factor, shift = _factor_and_shift(model.get_layer(norm_name))
+        layer = folded.get_layer(name)
+        kernel = values(layer.kernel)
+        depthwise = isinstance(layer, layers.DepthwiseConv2D)
+        inputs = kernel.shape[-2]  # a Flatten in between repeats the channels
+        factor, shift = np.tile(factor, inputs // len(factor)), np.tile(shift, inputs // len(shift))
+        moved = kernel * shift[:, np.newaxis]
+        layer.bias.assign(values(layer.bias) + (moved.sum(axis=(0, 1)).ravel() if depthwise else _summed(moved)))
+        layer.kernel.assign(kernel * factor[:, np.newaxis])
+    for name, norm_name in before.items():
+        factor, shift = _factor_and_shift(model.get_layer(norm_name))
+        layer, norm, size = (
+            folded.get_layer(name),
+            folded.get_layer(norm_name),
+            np.where(factor == 0, 1, np.abs(factor)),
+        )
+        layer.kernel.assign(values(layer.kernel) * along_outputs(layer, size))
+        if layer.use_bias:
+            layer.bias.assign(values(layer.bias) * size)
+        # What is left of it: a sign, which no ReLU lets through, and the shift.
+        sign, one = np.sign(factor), np.ones_like(shift) - norm.epsilon
+        norm.set_weights([sign, shift, 0 * shift, one] if norm.center else [sign, -shift * sign, one])
+    return folded
+
+
+def _norm_after_relu(model: keras.Model, layer: keras.Layer) -> Any:
+    """The batch normalization behind the ReLU behind a layer, if there is nothing else; None otherwise."""
+    following = consumers(model, layer)
+    relu = layer.activation is keras.activations.relu
+    if layer.activation is keras.activations.linear and len(following) == 1 and is_relu(following[0]):
+        relu, following = True, consumers(model, following[0])
+    if not relu or len(following) != 1 or not isinstance(following[0], layers.BatchNormalization):
+        return None
+    norm = following[0]
+    # Without a scale of its own its factor cannot become a sign.
+    return norm if norm.axis in (-1, len(norm.output.shape) - 1) and norm.scale else None
+
+
+def _takes_shifts(model: keras.Model, norm: keras.Layer) -> Any:
+    """The layer behind a batch normalization, if it can take what that does; None otherwise."""
+    layer = norm
+    while len(following := consumers(model, layer)) == 1:
+        layer = following[0]
+        if isinstance(layer, layers.Dense):
+            return layer
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D):
+            usable = layer.padding == "valid" and getattr(layer, "groups", 1) == 1
+            return layer if usable else None
+        pooled = isinstance(layer, layers.AveragePooling2D) and layer.padding == "valid"
+        largest = isinstance(layer, layers.MaxPooling2D) and bool(np.all(_factor_and_shift(norm)[0] > 0))
+        plain = (layers.Dropout, layers.Identity, layers.Flatten, layers.GlobalAveragePooling2D)
+        if not (pooled or largest or isinstance(layer, plain)):
+            return None
+    return None
+
+
+def _factor_and_shift(norm: keras.Layer) -> tuple[Floats, Floats]:
+    """What a batch normalization does to a channel: x * factor + shift."""
+    factor = np.reciprocal(np.sqrt(values(norm.moving_variance) + norm.epsilon))
+    factor = np.asarray(factor * (values(norm.gamma) if norm.scale else 1.0), np.float32)
+    return factor, np.asarray(
+        (values(norm.beta) if norm.center else 0.0) - values(norm.moving_mean) * factor, np.float32
+    )
+
+
+def _summed(kernel: Floats) -> Floats:
+    return np.asarray(kernel.sum(axis=tuple(range(kernel.ndim - 1))))
+
+
+def is_relu(layer: keras.Layer) -> bool:
+    """Whether a layer is ReLU and nothing else: f(s x) = s f(x) for every positive s."""
+    if isinstance(layer, layers.ReLU):
+        return layer.max_value is None and not layer.negative_slope and not layer.threshold
+    return isinstance(layer, layers.Activation) and layer.activation is keras.activations.relu
 
 
 def correct_bias(

@@ -77,11 +77,59 @@ def test_a_sequential_model_with_biases_and_several_multipliers_is_folded() -> N
     np.testing.assert_allclose(logits(folded), logits(model), rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_norm_after_an_activation_stays() -> None:
+def scattered(model: keras.Model, chance: np.random.Generator) -> keras.Model:
+    """The model with batch normalizations as training can leave them, some factors below 0."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            size = layer.moving_mean.shape
+            gamma = [chance.choice([-1, 1, 1, 1], size) * 10 ** chance.uniform(-1, 1, size)] * layer.scale
+            beta = [chance.normal(0, 0.3, size)] * layer.center
+            layer.set_weights([*gamma, *beta, chance.normal(0, 0.3, size), chance.uniform(0.2, 3, size)])
+        elif getattr(layer, "use_bias", False):
+            layer.bias.assign(chance.normal(0, 0.3, layer.bias.shape))
+    return model
+
+
+def vgg(
+    late: bool, padding: str = "same", fused: bool = False, pooling: object = layers.MaxPooling2D, **norm: bool
+) -> keras.Model:
+    """Blocks of convolution, ReLU and batch normalization, in this order or with the last two turned."""
     inputs = keras.Input((48, 48, 1))
-    x = layers.BatchNormalization()(layers.Conv2D(2, 3, activation="relu")(inputs))
-    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
-    assert sum(isinstance(layer, layers.BatchNormalization) for layer in fold_batch_norm(model).layers) == 1
+    x = layers.Rescaling(1 / 255)(inputs)
+    for width in (4, 4, 8):
+        x = layers.Conv2D(width, 3, padding=padding, activation="relu" if fused else None)(x)
+        order = [layers.BatchNormalization(**norm), *([] if fused else [layers.ReLU()])]
+        for layer in reversed(order) if late else order:
+            x = layer(x)
+        x = layers.Dropout(0.2)(pooling(2)(x))  # type: ignore[operator]
+    return keras.Model(inputs, layers.Dense(3)(layers.Dense(5, activation="relu")(layers.Flatten()(x))))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("pooling", [layers.MaxPooling2D, layers.AveragePooling2D])
+@pytest.mark.parametrize("norm", [{}, {"center": False}, {"scale": False}])
+def test_a_vgg_with_batch_norm_behind_relu_is_folded_and_equalized(
+    padding: str, fused: bool, pooling: object, norm: dict[str, bool], chance: np.random.Generator
+) -> None:
+    model = scattered(vgg(True, padding, fused, pooling, **norm), chance)
+    expected = logits(model)
+    for changed in (fold_batch_norm(model), equalize(model)):
+        np.testing.assert_allclose(logits(changed), expected, rtol=1e-3, atol=1e-4 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_its_layers_are_paired_in_either_order(late: bool, chance: np.random.Generator) -> None:
+    model = vgg(late)
+    assert len(find_pairs(model)[0]) == 3  # two of convolutions, and the dense layers
+    left = [layer for layer in fold_batch_norm(model).layers if isinstance(layer, layers.BatchNormalization)]
+    assert len(left) == (2 if late else 0)  # zeros are padded behind two; only their shifts are left
+    assert all(np.allclose(layer.gamma, 1) for layer in left)
+    before, after = (
+        ratios(change(scattered(model, chance)), *find_pairs(model)[0][0]) for change in (fold_batch_norm, equalize)
+    )
+    assert before.max() / before.min() > 1.5
+    np.testing.assert_allclose(after, 1, rtol=0.01)
 
 
 def test_equalizing_keeps_the_outputs(uneven: keras.Model) -> None:
