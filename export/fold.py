@@ -47,7 +47,35 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         layer before, and only the shift stays. Others that do not follow a linear convolution or dense layer, alone and
         over the last axis, stay as they are.
     """
-    return _fold_late_norms(_fold_early_norms(_functional(model)))
+    return _fold_late_norms(_fold_early_norms(_in_parts(_functional(model))))
+
+
+def _in_parts(model: keras.Model) -> keras.Model:
+    """Each separable convolution as the two layers that it is: between them channels can be scaled too."""
+    if not any(isinstance(layer, layers.SeparableConv2D) for layer in model.layers):
+        return model
+
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(layer, layers.SeparableConv2D):
+            return layer(*args, **kwargs)
+        shared = {key: getattr(layer, key) for key in ("kernel_size", "strides", "padding", "dilation_rate")}
+        depthwise = layers.DepthwiseConv2D(
+            **shared, depth_multiplier=layer.depth_multiplier, use_bias=False, name=f"{layer.name}_depthwise"
+        )
+        pointwise = layers.Conv2D(
+            layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=f"{layer.name}_pointwise"
+        )
+        return pointwise(depthwise(*args))
+
+    copy = keras.models.clone_model(model, call_function=call)
+    for layer in model.layers:
+        if isinstance(layer, layers.SeparableConv2D):
+            depth, *point = layer.get_weights()
+            copy.get_layer(f"{layer.name}_depthwise").set_weights([depth])
+            copy.get_layer(f"{layer.name}_pointwise").set_weights(point)
+        elif layer.weights:
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    return copy
 
 
 def _fold_early_norms(model: keras.Model) -> keras.Model:
@@ -226,9 +254,35 @@ def along_outputs(layer: keras.Layer, factor: Floats) -> Floats:
 
 
 def _functional(model: keras.Model) -> keras.Model:
+    """The model as one graph, with the layers of models inside it as its own; as it is where one serves twice."""
     if isinstance(model, keras.Sequential):
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return model
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not any(isinstance(layer, keras.Model) for layer in model.layers):
+        return model
+    copies: dict[int, tuple[Any, Any]] = {}
+
+    def clone(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return layer
+        copy, _ = copies.setdefault(id(layer), (type(layer).from_config(layer.get_config()), layer))
+        return copy
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(layer, keras.Model):
+            return layer(*args, **kwargs)
+        graph = keras.Model(layer.inputs, layer.outputs)
+        # Private, but Keras' own way of running a graph by other layers; clone_model goes it too.
+        (outputs,) = keras.tree.flatten(graph._run_through_graph(args[0], operation_fn=clone, call_fn=call))
+        return outputs
+
+    try:
+        flat = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    except ValueError:  # two layers of one name: a model that serves twice
+        return model
+    for copy, layer in copies.values():
+        if isinstance(layer, keras.Layer) and layer.weights:
+            copy.set_weights(layer.get_weights())
+    return flat
 
 
 def consumers(model: keras.Model, layer: keras.Layer) -> list[Any]:
