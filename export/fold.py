@@ -1,4 +1,4 @@
-"""Second step, on demand: batch normalization folded, and biases corrected for what int8 gets wrong on average.
+"""Batch normalization folded, and biases corrected for what int8 gets wrong on average.
 
 Sources: Jacob et al., arXiv 1712.05877; Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
 Correction", arXiv 1906.04721.
@@ -6,9 +6,7 @@ Correction", arXiv 1906.04721.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeAlias
 
 import keras
@@ -17,22 +15,12 @@ from keras import layers
 from numpy.typing import NDArray
 from rich.console import Console
 
-from export.convert import to_int8
 from export.flatbuffer import run_flatbuffer
-from export.result import Export
 
 Floats: TypeAlias = NDArray[np.float32]
 
 WEIGHTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 """Layers with a kernel whose channels can be scaled."""
-
-
-def fold(export: Export) -> Export:
-    """Correct the biases for int8, by the conversion that the whole model will have."""
-    convert = partial(
-        to_int8, tensors=export.calibration, console=Console(stderr=True), per_tensor=export.options.per_tensor
-    )
-    return dataclasses.replace(export, corrected=correct_bias(export.model, export.calibration, convert))
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:

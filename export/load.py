@@ -343,8 +343,8 @@ def _with_front(
 
 def _rescales_first(model: keras.Model) -> bool:
     """Whether the first layer that does something to pixel values is a Rescaling or Normalization."""
-    if isinstance(model.layers[-1], saved_model.Frozen):
-        return bool(model.layers[-1].rescales)
+    if (graph := saved_model.frozen(model)) is not None:
+        return graph.rescales
     shapers = (keras.layers.InputLayer, keras.layers.Resizing, keras.layers.Reshape, keras.layers.Concatenate)
     for layer in _layers(model):
         if not isinstance(layer, shapers) and not type(layer).__name__.startswith("Random"):

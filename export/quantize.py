@@ -22,11 +22,9 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # what it converts, whatever keras.j
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from export import microcontroller
 from export.bundle import bundle, write
-from export.convert import convert
-from export.fold import fold
 from export.load import load
+from export.remedies import quantize
 from export.result import Export, Options
-from export.verify import verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--per-tensor", action="store_true", help="one scale a layer, for old Edge TPU compilers")
     parser.add_argument(
-        "--correct-bias", action="store_true", help="take the mean error of int8 out of each layer, in some minutes"
+        "--correct-bias",
+        action="store_true",
+        help="take the mean error of int8 out of each layer from the start",
     )
     parser.add_argument(
         "--also", choices=["float32", "float16"], action="append", help="write OUT.float32.tflite too, bare"
@@ -77,12 +77,7 @@ def export(options: Options) -> Export:
         EdgeFerError: something given is not as it should be.
     """
     _check(options)
-    result = load(options)
-    if options.correct_bias:
-        result = fold(result)
-    result = convert(result)
-    result = verify(result)
-    return bundle(result)
+    return bundle(quantize(load(options)))
 
 
 def _check(options: Options) -> None:

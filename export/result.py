@@ -80,6 +80,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A way to quantize that was tried.
+
+    Attributes:
+        words: what it is called.
+        agreement: of the worst head with float, 0-1.
+        drop: points of accuracy that the worst head loses.
+    """
+
+    words: str
+    agreement: float
+    drop: float
+
+
+@dataclass(frozen=True)
 class Original:
     """The model as it is in the user's file, and what its pixels were brought to in front of it."""
 
@@ -101,7 +116,7 @@ class Original:
 
 @dataclass(frozen=True)
 class Export:
-    """An export on its way: load -> fold -> convert -> verify -> bundle.
+    """An export on its way: load -> remedies (convert -> verify, perhaps again) -> bundle.
 
     Attributes:
         options: what was asked for.
@@ -111,13 +126,16 @@ class Export:
         calibration: load: uint8 (n, height, width, 1), what int8 is calibrated on.
         data: load: the rows of PublicTest.
         tensors: load: their faces as the model sees them, uint8 (n, height, width, 1).
-        corrected: fold: the model with biases corrected for int8; None where ``model`` itself is quantized.
+        prepared: remedies: the model that becomes int8: ``model``, perhaps equalized, perhaps with biases corrected.
+        equalized: remedies: it is.
+        bias_corrected: remedies: they are.
         flatbuffers: convert: by variant: "float32", "float16", "int8".
         logits: verify: of all faces by variant, "Keras" included, float32 (n, logits).
         metrics: verify: of ``evaluate_logits`` by variant.
         comparisons: verify: of each variant and head with float.
         reasons: verify: why int8 does not pass the gate; empty when it does.
         layers: verify: of the int8 graph, where somebody will look at them.
+        tried: remedies: all ways to quantize that were tried; the last one is this, or the best where none passed.
         bundle: bundle: what is written, if the gate is passed.
     """
 
@@ -128,11 +146,14 @@ class Export:
     calibration: NDArray[np.uint8]
     data: Dataset
     tensors: NDArray[np.uint8]
-    corrected: keras.Model | None = None
+    prepared: keras.Model | None = None
+    equalized: bool = False
+    bias_corrected: bool = False
     flatbuffers: Mapping[str, bytes] = field(default_factory=dict)
     logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     metrics: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     reasons: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    tried: tuple[Attempt, ...] = ()
     bundle: Bundle | None = None

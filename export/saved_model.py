@@ -37,8 +37,14 @@ class Frozen(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], *self.function.outputs[0].shape[1:])
 
-    def count_params(self) -> int:
-        return self.parameters
+
+def frozen(model: keras.Model) -> Frozen | None:
+    """The graph in a model that was read here; None in any other."""
+    for layer in model.layers:
+        found = frozen(layer) if isinstance(layer, keras.Model) else layer
+        if isinstance(found, Frozen):
+            return found
+    return None
 
 
 def read(path: Path) -> tuple[keras.Model, keras.Model, list[str]]:
@@ -60,15 +66,15 @@ def read(path: Path) -> tuple[keras.Model, keras.Model, list[str]]:
         loaded = tf.saved_model.load(str(path))
         (name, *others) = loaded.signatures
         signature = loaded.signatures["serving_default" if "serving_default" in (name, *others) else name]
-        frozen = convert_variables_to_constants_v2(signature)
-        (source,), (target,) = frozen.inputs, frozen.outputs
+        constant = convert_variables_to_constants_v2(signature)
+        (source,), (target,) = constant.inputs, constant.outputs
     except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"{path} is not a SavedModel with one input and one output: {reason[0][:200]} Save it with "
             "model.export(FOLDER), or as a .keras file."
         ) from None
-    graph = frozen.graph.as_graph_def()
+    graph = constant.graph.as_graph_def()
     end = target.op
     while end.type == "Identity":
         end = end.inputs[0].op
@@ -82,7 +88,7 @@ def read(path: Path) -> tuple[keras.Model, keras.Model, list[str]]:
         first = first[0].outputs[0].consumers()
     rescales = bool(first) and first[0].type in _SCALES
     parameters = sum(
-        int(op.outputs[0].shape.num_elements() or 0) for op in frozen.graph.get_operations() if op.type == "Const"
+        int(op.outputs[0].shape.num_elements() or 0) for op in constant.graph.get_operations() if op.type == "Const"
     )
     inputs = keras.Input(source.shape[1:], batch_size=source.shape[0], dtype=source.dtype.name)
     models = []

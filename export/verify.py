@@ -50,7 +50,7 @@ def verify(export: Export) -> Export:
         EdgeFerError: the runtime dies on a variant, there are no logits, or a head has nothing to be measured on.
     """
     options, data = export.options, export.data
-    logits = {"Keras": _predicted(export.model, export.tensors, options.model)}
+    logits = dict(export.logits) or {"Keras": _predicted(export.model, export.tensors, options.model)}
     for variant, flatbuffer in export.flatbuffers.items():
         try_out(flatbuffer, variant)
         logits[variant] = run_flatbuffer(flatbuffer, export.tensors, Console(stderr=True), f"Measuring {variant}")

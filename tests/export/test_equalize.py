@@ -49,6 +49,28 @@ def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(uneven: keras.Model)
     np.testing.assert_allclose(logits(folded), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
 
 
+def test_layers_in_models_in_the_model_are_folded_too(uneven: keras.Model) -> None:
+    inputs = keras.Input((48, 48, 1))
+    x = keras.Sequential([keras.Input((48, 48, 1)), layers.Rescaling(2.0), layers.Rescaling(0.5)], name="front")(inputs)
+    nested = keras.Model(inputs, uneven(x))
+    assert len(find_pairs(nested)[0]) == 5
+    np.testing.assert_allclose(logits(equalize(nested)), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
+    twice = keras.Model(inputs, layers.Add()([uneven(inputs), uneven(inputs)]))
+    np.testing.assert_allclose(logits(equalize(twice)), 2 * logits(uneven), rtol=1e-3, atol=1e-3)
+
+
+def test_separable_convolutions_are_folded_in_their_two_parts(chance: np.random.Generator) -> None:
+    inputs = keras.Input((48, 48, 1))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    for multiplier in (1, 2):
+        x = layers.SeparableConv2D(6, 3, strides=2, padding="same", depth_multiplier=multiplier)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    model = scattered(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))), chance)
+    assert len(find_pairs(model)[0]) >= 3
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in equalize(model).layers)
+    np.testing.assert_allclose(logits(equalize(model)), logits(model), rtol=1e-3, atol=1e-4 * np.ptp(logits(model)))
+
+
 def test_folding_does_not_touch_its_argument(uneven: keras.Model) -> None:
     before = [weights.copy() for weights in uneven.get_weights()]
     equalize(uneven)
