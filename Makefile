@@ -9,6 +9,7 @@
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
 # make sbom         dist/sbom.json: what the runtime is made of
+# make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
@@ -18,7 +19,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax test-matrix test-real real-models check model cached teachers clean
+.PHONY: demo test test-device test-legacy test-jax test-matrix test-real real-models soak check model cached teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -41,6 +42,13 @@ test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
 
 test-real: test-matrix coverage release-check
+
+# FRAMES and CUTS are the other numbers; hours, as they stand.
+N      ?= 10000
+FRAMES ?= 1000000
+CUTS   ?= 200
+soak: $(VENV)/runtime
+	$(BIN)/python benchmarks/soak.py --mutations $(N) --frames $(FRAMES) --cuts $(CUTS) --write
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python

@@ -1,17 +1,18 @@
-"""Files that are written: whole or not at all, line by line, and with errors that name the cure."""
+"""Files: read within limits, written whole or not at all or line by line, with errors that name the cure."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import stat
 import sys
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from edge_fer.errors import DataError, OutputError
+from edge_fer.errors import DataError, InputMissingError, OutputError
 
 _CURES = {
     errno.ENOSPC: "Make room on the disk, or choose another place.",
@@ -79,6 +80,34 @@ def next_free(path: Path) -> Path:
         count += 1
         free = path.with_stem(f"{path.stem}-{count}")
     return free
+
+
+def read_file(path: Path, most_bytes: int, what: str, cure: str) -> bytes:
+    """The content of a file: a real one, of a size that fits.
+
+    Args:
+        path: from whomever.
+        most_bytes: it may have.
+        what: to call it in messages: "model".
+        cure: what to do when it is not there, a sentence.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it is a pipe, a device or a folder, too large, or not readable.
+    """
+    try:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise DataError(f"Cannot read the {what} {path}: it is a pipe or a device. Give the path of a file.")
+        if found.st_size > most_bytes:
+            size, most = found.st_size / 1e6, most_bytes / 1e6
+            raise DataError(f"Cannot read the {what} {path}: it has {size:,.0f} MB, more than {most:.0f}. {cure}")
+        with path.open("rb") as file:
+            return file.read(most_bytes)
+    except (FileNotFoundError, ValueError):  # the latter for a zero byte in the name
+        raise InputMissingError(f"No {what} {path}. {cure}") from None
+    except OSError as error:
+        raise DataError(f"Cannot read the {what} {path}: {error.strerror}. {cure}") from None
 
 
 def make_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import codecs
 import dataclasses
 import difflib
 import enum
+import reprlib
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -26,6 +27,10 @@ _IN_WORDS: dict[Any, str] = {
     tuple: "a list",
     Mapping: "a table",
 }
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _LONGEST = 100
+"""What is shown of a value that is wrong, in letters."""
 
 
 def read_text(path: Path) -> str:
@@ -77,6 +82,7 @@ def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in hints:
+            key = str(key)[:_LONGEST]
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f" Did you mean '{prefix}{near[0]}'?" if near else f" Known here: {', '.join(hints)}."
             raise ConfigError(f"{origin}: unknown key '{printable(prefix + key)}'.{hint}")
@@ -103,7 +109,7 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
         known = [str(one) for one in hint]
         if value in known:
             return hint(value)
-        near = difflib.get_close_matches(str(value), known, n=1)
+        near = difflib.get_close_matches(str(value)[:_LONGEST], known, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
         raise ConfigError(f"{origin}: unknown value {_shown(value)} in '{key}'; {advice}")
     if kind is typing.Literal:
@@ -119,4 +125,4 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return printable(repr(value))
+    return printable(_SHORT.repr(value))

@@ -57,7 +57,7 @@ def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
     training = facts.get("training", {})
     shape = bundle.selftest.inputs.shape[1:]
     heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
-    alpha = training.get("share")
+    alpha = training.get("alpha")
     interpolated = f"; weights {alpha:.0%} of the way from where it began" if alpha else ""
     return [
         ("task", "expression of one cropped face; not identity, not feeling"),
@@ -67,7 +67,7 @@ def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
         ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
         ("temperatures", ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)),
         ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{interpolated}"),
-        ("rows", ", ".join(f"{name} {count:,}" for name, count in training.get("rows", {}).items())),
+        ("samples", ", ".join(f"{name} {count:,}" for name, count in training.get("samples", {}).items())),
         ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
         ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
     ]

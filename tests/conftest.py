@@ -19,7 +19,7 @@ import pytest
 from faces_csv import write_csvs
 
 from edge_fer.core import Frame, Image
-from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
+from edge_fer.model.bundle import DEFAULT_MODEL, Bundle, sealed
 from edge_fer.sources.demo import DemoSource
 
 # oneDNN in TensorFlow 2.21 corrupts the heap where networks with branches or separable convolutions are trained on
@@ -151,7 +151,7 @@ def nobody() -> Callable[[], AbstractContextManager[None]]:
 
 @pytest.fixture
 def bundle_with(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a copy of the shipped bundle with changed metadata, self-test or model."""
+    """Makes a copy of the shipped bundle with changed metadata, self-test or model, and its hashes made right again."""
 
     def make(
         metadata: Callable[[dict[str, Any]], object] | None = None,
@@ -177,6 +177,7 @@ def bundle_with(tmp_path: Path) -> Callable[..., Path]:
             for name, content in (("metadata.json", json.dumps(table)), ("selftest.npz", arrays.getvalue())):
                 if name != leave_out:
                     archive.writestr(name, content)
+        path.write_bytes(sealed(path.read_bytes(), len(model(original.model) if model else original.model)))
         return path
 
     return make

@@ -48,6 +48,5 @@ def interpolate(first: Path, second: Path, alpha: float, data_folder: Path, run:
     other.set_weights([(1 - alpha) * a + alpha * b for a, b in pairs])
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.toml").write_text((second / "recipe.toml").read_text(encoding="utf-8"), encoding="utf-8")
-    # "share" is what the metadata of bundles calls alpha.
-    facts = {"interpolated": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths], "share": alpha}
+    facts = {"interpolated": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths], "alpha": alpha}
     write_run(run, recipe, other, splits, facts)

@@ -147,7 +147,7 @@ def pretrain(recipe_path: Path, data_folder: Path, run: Path) -> None:
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "rows": len(training),
+        "samples": len(training),
         "data_sha256": training.sha256,
         "error": [round(float(loss), 5) for loss in history.history["loss"]],
         "seconds": round(time.monotonic() - started),

@@ -178,7 +178,7 @@ def write_run(
     facts = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "rows": {name: len(split) for name, split in splits.items()},
+        "samples": {name: len(split) for name, split in splits.items()},
         "data_sha256": {name: split.sha256 for name, split in splits.items()},
         "parameters": trained.count_params(),
         "mmac": round(models.mmac(trained), 3),

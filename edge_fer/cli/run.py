@@ -148,7 +148,7 @@ def _check_outputs(settings: Settings, config: Path | None) -> None:
             raise UsageError(f"{spec} would write among the files of edge-fer itself; give it another place.")
         if kind == "pictures" and _holds_source(path, source):
             raise UsageError(f"{spec}: {name} holds the pictures that are read. Choose another folder for output.")
-        if S_ISREG(mode_of(path)) and any(_is_same(path, picture) for picture in _pictures_in(source)):
+        if S_ISREG(mode_of(path)) and any(_is_same(path, file) for file in _pictures_in(source)):
             raise UsageError(f"{spec} would replace a picture that is read; give it another name.")
         same = next((other for there, other in written.items() if _is_same(path, there)), None)
         if same is not None:
@@ -172,10 +172,10 @@ def _holds_source(folder: Path, source: Path) -> bool:
 
 
 def _pictures_in(folder: Path) -> Iterator[Path]:
-    from edge_fer.sources.pictures import SUFFIXES
+    from edge_fer.sources.folder import is_candidate
 
     files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return (file for file in files if file.suffix.lower() in SUFFIXES)
+    return filter(is_candidate, files)
 
 
 class Stopped(BaseException):

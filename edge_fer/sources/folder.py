@@ -54,7 +54,7 @@ class FolderSource:
         self._current: FrameSource | None = None
         # Not rglob: it fails when a folder goes away under it.
         self._files = sorted(Path(above, name) for above, _, names in os.walk(folder) for name in names)
-        if not any(map(_is_candidate, self._files)):
+        if not any(map(is_candidate, self._files)):
             raise InputMissingError(f"No picture in the folder {folder} (looked for .jpg, .png, .webp and others).")
         self.fps = 25.0 if any(file.suffix.lower() in MOVING_SUFFIXES for file in self._files) else 1.0
 
@@ -62,7 +62,7 @@ class FolderSource:
         """The frames of each file; images are a second apart."""
         readable = 0
         next_seq, next_s = 0, 0.0
-        for file in filter(_is_candidate, self._files):
+        for file in filter(is_candidate, self._files):
             if self._closed:
                 return
             seq, time_s = next_seq, next_s
@@ -90,7 +90,8 @@ class FolderSource:
             self._current.close()
 
 
-def _is_candidate(file: Path) -> bool:
+def is_candidate(file: Path) -> bool:
+    """Whether a file is called, or looks, like an image or a video."""
     if file.suffix.lower() in STILL_SUFFIXES | MOVING_SUFFIXES:
         return True
     try:

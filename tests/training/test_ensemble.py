@@ -98,7 +98,7 @@ def test_weights_are_interpolated_by_alpha(
     first, second, between = (keras.models.load_model(folder / "model.keras").get_weights() for folder in (*runs, run))
     for a, b, c in zip(first, second, between, strict=True):
         assert c == pytest.approx(0.75 * a + 0.25 * b, rel=1e-5, abs=1e-6)
-    assert json.loads((run / "run.json").read_text())["share"] == 0.25
+    assert json.loads((run / "run.json").read_text())["alpha"] == 0.25
     again = call(main, *arguments, "--alpha", "0.25", "--run", run)
     wrong = call(main, *arguments, "--alpha", "2", "--run", tmp_path / "other")
     assert (again.code, wrong.code) == (78, 78)
