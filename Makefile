@@ -4,10 +4,12 @@
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
+# make test-real    what is too heavy for each change: test-matrix, coverage, release-check
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
 # make sbom         dist/sbom.json: what the runtime is made of
+# make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
@@ -18,7 +20,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax test-matrix real-models check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-jax test-matrix test-real real-models soak check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -39,6 +41,15 @@ test-jax: $(VENV)/jax
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
+
+test-real: test-matrix coverage release-check
+
+# FRAMES and CUTS are the other numbers; hours, as they stand.
+N      ?= 10000
+FRAMES ?= 1000000
+CUTS   ?= 200
+soak: $(VENV)/runtime
+	$(BIN)/python benchmarks/soak.py --mutations $(N) --frames $(FRAMES) --cuts $(CUTS) --write
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python
@@ -110,32 +121,32 @@ endef
 
 $(VENV)/runtime: pyproject.toml requirements.lock | $(BIN)/python
 	$(call install,requirements.lock)
-	touch $@
+	@touch $@
 
 $(VENV)/dev: pyproject.toml requirements-dev.lock | $(BIN)/python
 	$(call install,requirements-dev.lock,[dev])
-	touch $@ $(VENV)/runtime
+	@touch $@ $(VENV)/runtime
 
 $(VENV)/train: pyproject.toml requirements-train.lock | $(BIN)/python
 	$(call install,requirements-train.lock,[dev$(comma)train])
-	touch $@ $(VENV)/dev $(VENV)/runtime
+	@touch $@ $(VENV)/dev $(VENV)/runtime
 
 # Tools of those who hand out a version stand apart: they must not move what is tested.
 $(TOOLS)/made: Makefile
 	$(PYTHON) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet 'build==1.*' 'cyclonedx-bom==7.*' 'uv==0.13.*'
-	touch $@
+	@touch $@
 
 $(VENV)/jax: | $(VENV)/train
 	$(BIN)/python -m pip install --quiet jax
-	touch $@
+	@touch $@
 
 $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
 	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-legacy $(TOOLS) .models out build dist *.egg-info

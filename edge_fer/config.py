@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 
 from edge_fer.errors import ConfigError
 from edge_fer.files import make_folder, write_atomically
-from edge_fer.strict import from_table
+from edge_fer.strict import from_table, read_text, read_toml
 
 ENV_PREFIX = "EDGE_FER_"
 
@@ -26,7 +25,7 @@ class CameraSettings:
     """Where images come from.
 
     Attributes:
-        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, a video, an image, a folder, demo.
+        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, -, demo.
         width: pixels a camera is asked for.
         height: pixels a camera is asked for.
         fps: frames per second a camera is asked for.
@@ -77,6 +76,7 @@ class Settings:
     Attributes:
         name: of this device in events; "" for the host name.
         outputs: what ``--output`` takes, any number: terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR.
+        overwrite: replace what an earlier recording of a camera has left.
         camera: where images come from.
         detector: how faces are looked for.
         model: what tells expressions.
@@ -84,6 +84,7 @@ class Settings:
 
     name: str = ""
     outputs: list[str] = field(default_factory=lambda: ["terminal"])
+    overwrite: bool = False
     camera: CameraSettings = CameraSettings()
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
@@ -110,6 +111,11 @@ def default_files() -> list[Path]:
     return [Path("/etc/edge-fer/config.toml"), Path(home, "edge-fer", "config.toml")]
 
 
+def default_file() -> Path | None:
+    """The one of ``default_files`` that is read; None where there is none."""
+    return next((file for file in default_files() if file.is_file()), None)
+
+
 def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
     """Merge the settings: a flag beats ``EDGE_FER_SECTION__KEY`` beats the file beats the default.
 
@@ -121,17 +127,15 @@ def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[
     Raises:
         ConfigError: a key, value or file is wrong.
     """
-    if path is None:
-        path = next((file for file in default_files() if file.is_file()), None)
+    path = path or default_file()
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
+            table = read_toml(path)
+        except FileNotFoundError as error:
             raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}.") from None
         from_table(Settings, table, str(path))
+        _encode_paths(table)
     for name, text in environ.items():
         if name.startswith(ENV_PREFIX):
             keys = name.removeprefix(ENV_PREFIX).lower().split("__")
@@ -160,7 +164,7 @@ def update_file(path: Path, values: Mapping[str, int]) -> None:
 
     path = path.resolve()  # a link stays a link
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        document = tomlkit.parse(read_text(path) if path.exists() else "")
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
     except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
@@ -172,6 +176,15 @@ def update_file(path: Path, values: Mapping[str, int]) -> None:
     write_atomically(path, tomlkit.dumps(document).encode())
 
 
+def _encode_paths(table: dict[str, Any]) -> None:
+    """Write the paths of a file, UTF-8 whatever the locale, as this Python writes those of the command line."""
+    for section, key in (("camera", "source"), ("detector", "model"), ("model", "path")):
+        if key in table.get(section, ()):
+            table[section][key] = os.fsdecode(table[section][key].encode())
+    if "outputs" in table:
+        table["outputs"] = [os.fsdecode(spec.encode()) for spec in table["outputs"]]
+
+
 def _parsed(kind: Any, keys: list[str], text: str) -> Any:
     """An environment value in the type of its key: a list is split at blanks; what does not parse stays text."""
     hint = typing.get_type_hints(kind).get(keys[0]) if isinstance(kind, type) else None
@@ -179,6 +192,8 @@ def _parsed(kind: Any, keys: list[str], text: str) -> Any:
         return _parsed(hint, keys[1:], text)
     if typing.get_origin(hint) is list:
         return text.split()
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
     try:
         return hint(text) if hint in (int, float) else text
     except ValueError:

@@ -36,10 +36,21 @@ EXIT_CODES = {
 """All that a command of this project ends with. Help texts and the README say no others."""
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: escape codes, line breaks and bytes that are no text are shown as in Python."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 class EdgeFerError(Exception):
-    """Base of all errors that edge-fer raises on purpose."""
+    """Base of all errors that edge-fer raises on purpose.
+
+    Its text can be shown on any terminal: what a file or an address brought into it in control codes is escaped.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(EdgeFerError):

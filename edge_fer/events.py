@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
 
 from edge_fer.core import Face, FaceBox, FrameResult, Image
+from edge_fer.files import shown
 from edge_fer.temporal.affect import intensity, valence_arousal
 
 Event: TypeAlias = dict[str, Any]
@@ -34,7 +35,9 @@ class Run:
         model: name of the model.
         model_sha256: of its FlatBuffer, in hex.
         fps: nominal frames per second of the source.
-        live: the source is a camera, not a file.
+        live: the source is a camera, not a file. What an earlier run wrote is kept: text files are continued, videos
+            and folders of pictures get a number.
+        overwrite: it is replaced all the same.
         now: gives the time of day, as ``utc_now`` does.
     """
 
@@ -46,13 +49,14 @@ class Run:
         *,
         fps: float = 30.0,
         live: bool = False,
+        overwrite: bool = False,
         now: Callable[[], str] = utc_now,
     ) -> None:
-        self.device = device or platform.node()
+        self.device = shown(device) or platform.node()
         self.model = model
         self.model_sha256 = model_sha256
         self.fps = fps
-        self.live = live
+        self.keeps_earlier = live and not overwrite
         self._now = now
         self._open: dict[int, Event] = {}
         # A weak reference: the frame of the last result must not outlive the loop's.
@@ -99,7 +103,7 @@ class Run:
             "phase": face.phase,
             "ts": ts,
             "device": self.device,
-            "camera": frame.stream,
+            "camera": shown(frame.stream),
             "seq": frame.seq,
             "time_s": round(frame.time_s, 3),
             "track": face.track,

@@ -1,16 +1,18 @@
-"""Files that are written: whole or not at all, line by line, and with errors that name the cure."""
+"""Files: read within limits, written whole or not at all or line by line, with errors that name the cure."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import stat
 import sys
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
-from edge_fer.errors import OutputError
+from edge_fer.errors import DataError, InputMissingError, OutputError
 
 _CURES = {
     errno.ENOSPC: "Make room on the disk, or choose another place.",
@@ -20,10 +22,92 @@ _CURES = {
 }
 
 
+def native_name(path: Path) -> Any:
+    """The name of a file for OpenCV and FFmpeg: a text where its bytes are UTF-8, whatever Python takes them for.
+
+    Other bytes would crash OpenCV in a text. As bytes it takes them, since 4.13. FFmpeg takes a relative name with a
+    colon for an address, unless a slash comes first.
+
+    Raises:
+        DataError: an older OpenCV takes no such name.
+    """
+    name = os.fsencode(path) if path.is_absolute() else b"./" + os.fsencode(path)
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        import cv2  # already there, if somebody is about to give it a name
+
+        if tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 13):
+            raise DataError(f"{path} cannot be read: OpenCV {cv2.__version__} takes only UTF-8. Rename it.") from None
+        return name
+
+
 def output_error(path: Path | str, error: OSError) -> OutputError:
     """The error for people when the system refuses to write ``path``."""
     cure = _CURES.get(error.errno or 0, "Choose another place, or mend this one.")
     return OutputError(f"Cannot write {path}: {error.strerror or error}. {cure}")
+
+
+def resolved(name: Path | str) -> Path:
+    """The absolute path behind links and ``~``; as it is where there is none: the working directory may be gone."""
+    try:
+        # Not pathlib's: one fails where there is no such user, the other at links in a circle.
+        return Path(os.path.realpath(os.path.expanduser(name)))  # noqa: PTH111
+    except OSError:
+        return Path(name)
+
+
+def mode_of(path: Path | str) -> int:
+    """The kind and permissions of a file as ``stat`` has them; 0 where nothing can be seen."""
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116
+    except (OSError, ValueError):
+        return 0
+
+
+def shown(name: str) -> str:
+    """A path or name as text that any program can read: UTF-8 whatever the locale, other bytes as ``\\xe9``."""
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no path: text with letters that this locale's paths cannot have
+        return name
+
+
+def next_free(path: Path) -> Path:
+    """``path``, or where something is there already ``name-2.mp4``, ``name-3.mp4``, ..."""
+    free, count = path, 1
+    while os.path.lexists(free):
+        count += 1
+        free = path.with_stem(f"{path.stem}-{count}")
+    return free
+
+
+def read_file(path: Path, most_bytes: int, what: str, cure: str) -> bytes:
+    """The content of a file: a real one, of a size that fits.
+
+    Args:
+        path: from whomever.
+        most_bytes: it may have.
+        what: to call it in messages: "model".
+        cure: what to do when it is not there, a sentence.
+
+    Raises:
+        InputMissingError: no such file.
+        DataError: it is a pipe, a device or a folder, too large, or not readable.
+    """
+    try:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise DataError(f"Cannot read the {what} {path}: it is a pipe or a device. Give the path of a file.")
+        if found.st_size > most_bytes:
+            size, most = found.st_size / 1e6, most_bytes / 1e6
+            raise DataError(f"Cannot read the {what} {path}: it has {size:,.0f} MB, more than {most:.0f}. {cure}")
+        with path.open("rb") as file:
+            return file.read(most_bytes)
+    except (FileNotFoundError, ValueError):  # the latter for a zero byte in the name
+        raise InputMissingError(f"No {what} {path}. {cure}") from None
+    except OSError as error:
+        raise DataError(f"Cannot read the {what} {path}: {error.strerror}. {cure}") from None
 
 
 def make_folder(folder: Path) -> None:
@@ -46,7 +130,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder is not there, not writable or full.
     """
-    draft = path.with_name(path.name + ".part")
+    # File systems take names of 255 bytes.
+    draft = path.with_name(os.fsdecode(os.fsencode(path.name)[:250] + b".part"))
     try:
         draft.write_bytes(content)
         if path.exists():

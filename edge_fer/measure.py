@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_fer.address import printable
 from edge_fer.board import describe_machine, read_health
 from edge_fer.config import Settings
 from edge_fer.core import Frame, Sink
@@ -23,6 +24,7 @@ from edge_fer.pipeline import build_recognizer, process
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
+from edge_fer.threads import call_aside
 
 WARM_UP = 5
 """Frames at the start that are not counted: caches fill, the first search covers the whole frame."""
@@ -97,12 +99,12 @@ def measure_settings(settings: Settings, frames: int) -> dict[str, Any]:
         EdgeFerError: the source or the model cannot be opened.
     """
     recognizer = build_recognizer(settings)
-    with closing(open_source(settings.camera)) as source, closing(_nowhere(recognizer)) as sink:
+    with closing(call_aside(lambda: open_source(settings.camera))) as source, closing(_nowhere(recognizer)) as sink:
         figures = measure(islice(source, frames), recognizer, sink)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         **describe_machine(),
-        "source": settings.camera.source,
+        "source": printable(settings.camera.source),  # people are asked to pass this on
         "model": recognizer.bundle.metadata.name,
         "threads": settings.model.threads,
         "min_face_px": settings.detector.min_face_px,
@@ -122,7 +124,7 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         Every trial (``threads``, ``min_face_px``, ``new_face_s``, and the figures of ``measure``), and the best values
         by dotted key of the configuration.
     """
-    with closing(open_source(settings.camera)) as source:
+    with closing(call_aside(lambda: open_source(settings.camera))) as source:
         # Without their color: a Pi Zero has no room for a hundred images in it.
         frames = [dataclasses.replace(frame, color=None) for frame in islice(source, TUNE_FRAMES)]
     cores = os.cpu_count() or 1

@@ -12,11 +12,11 @@ from edge_fer.config import Settings
 from edge_fer.core import Frame, Sink
 from edge_fer.detection import open_detector
 from edge_fer.events import Run
-from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
-from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
+from edge_fer.threads import call_aside
 
 
 class Step(NamedTuple):
@@ -53,14 +53,13 @@ def build_recognizer(settings: Settings) -> Recognizer:
     Raises:
         EdgeFerError: the model, the runtime or OpenCV is not as it should be.
     """
-    classifier = TfliteClassifier(
-        Bundle.load(settings.model.path or DEFAULT_MODEL), settings.model.threads, settings.model.device
-    )
-    return Recognizer(
-        open_detector(settings.detector),
-        classifier,
+    return Recognizer.load(
+        settings.model.path or DEFAULT_MODEL,
+        detector=open_detector(settings.detector),
         min_face_px=settings.detector.min_face_px,
         new_face_s=settings.detector.new_face_s,
+        device=settings.model.device,
+        threads=settings.model.threads,
     )
 
 
@@ -78,10 +77,18 @@ class Pipeline:
         self._stopped = False
         self._recognizer = build_recognizer(settings)
         with ExitStack() as stack:
-            self._source = open_source(settings.camera)
+            # Aside: this thread goes on hearing signals while a network camera does not answer.
+            self._source = call_aside(lambda: open_source(settings.camera))
             stack.callback(self._source.close)
             metadata = self._recognizer.bundle.metadata
-            run = Run(settings.name, metadata.name, metadata.model_sha256, fps=self._source.fps, live=self._source.live)
+            run = Run(
+                settings.name,
+                metadata.name,
+                metadata.model_sha256,
+                fps=self._source.fps,
+                live=self._source.live,
+                overwrite=settings.overwrite,
+            )
             self._sinks: list[Sink] = []
             for spec in settings.outputs:
                 sink = open_sink(spec, run)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import difflib
 import enum
+import reprlib
+import tomllib
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+from edge_fer.address import printable
 from edge_fer.errors import ConfigError
 
 T = TypeVar("T")
@@ -22,6 +27,40 @@ _IN_WORDS: dict[Any, str] = {
     tuple: "a list",
     Mapping: "a table",
 }
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _LONGEST = 100
+"""What is shown of a value that is wrong, in letters."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that somebody else wrote: UTF-8, or what Windows' editors and shells make of it (a byte-order
+    mark, UTF-16, CRLF).
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is not text.
+    """
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\r\n", "\n")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str = "") -> T:
@@ -38,14 +77,15 @@ def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str
         ConfigError: names the key and what is wrong with it.
     """
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{origin}: {prefix.rstrip('.') or 'the file'} must be a table, not {table!r}.")
+        raise ConfigError(f"{origin}: {prefix.rstrip('.') or 'the file'} must be a table, not {_shown(table)}.")
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in hints:
+            key = str(key)[:_LONGEST]
             near = difflib.get_close_matches(key, hints, n=1)
             hint = f" Did you mean '{prefix}{near[0]}'?" if near else f" Known here: {', '.join(hints)}."
-            raise ConfigError(f"{origin}: unknown key '{prefix}{key}'.{hint}")
+            raise ConfigError(f"{origin}: unknown key '{printable(prefix + key)}'.{hint}")
         values[key] = _checked(hints[key], value, origin, prefix + key)
     missing = [f.name for f in dataclasses.fields(kind) if f.name not in values and _is_required(f)]  # type: ignore[arg-type]
     if missing:
@@ -69,16 +109,20 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
         known = [str(one) for one in hint]
         if value in known:
             return hint(value)
-        near = difflib.get_close_matches(str(value), known, n=1)
+        near = difflib.get_close_matches(str(value)[:_LONGEST], known, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-        raise ConfigError(f"{origin}: unknown value {value!r} in '{key}'; {advice}")
+        raise ConfigError(f"{origin}: unknown value {_shown(value)} in '{key}'; {advice}")
     if kind is typing.Literal:
         if value in typing.get_args(hint):
             return value
-        raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {value!r}.")
+        raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {_shown(value)}.")
     if hint is float and type(value) is int:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
     wanted = "a table" if dataclasses.is_dataclass(hint) else _IN_WORDS[kind or hint]
-    raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {value!r}.")
+    raise ConfigError(f"{origin}: '{key}' must be {wanted}, not {_shown(value)}.")
+
+
+def _shown(value: Any) -> str:
+    return printable(_SHORT.repr(value))

@@ -67,7 +67,7 @@ def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
         ("output", f"logits of {len(metadata.heads)} heads, the first is reported: {heads}"),
         ("temperatures", ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)),
         ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{interpolated}"),
-        ("rows", ", ".join(f"{name} {count:,}" for name, count in training.get("rows", {}).items())),
+        ("samples", ", ".join(f"{name} {count:,}" for name, count in training.get("samples", {}).items())),
         ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
         ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
     ]

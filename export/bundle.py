@@ -23,6 +23,7 @@ from export import microcontroller, report
 from export.flatbuffer import as_input
 from export.layers import noise_table
 from export.result import Export
+from export.saved_model import frozen
 
 SELFTEST_FACES = 4
 
@@ -53,9 +54,11 @@ def write(export: Export) -> None:
         console.print(f"Wrote {options.report}", highlight=False)
     if export.reasons:
         console.print(noise_table(export.layers))
+        kept = "stays as it was" if options.output.exists() else "is not written"
         raise EdgeFerError(
-            f"The int8 model is not as good as the float one: {'; '.join(export.reasons)}. {options.output} is not "
-            "written. The table above shows which layers lose most; docs/quantization.md shows what helps."
+            f"The int8 model is not good enough: {'; '.join(export.reasons)}. {options.output} {kept}. "
+            + (f"Tried: {'; '.join(one.words for one in export.tried)}. " if len(export.tried) > 1 else "")
+            + "The table above shows which layers lose most; docs/quantization.md shows what helps."
         )
     if options.io == "uint8":
         TfliteClassifier(export.bundle)  # as the device will: shapes, labels and self-test
@@ -96,14 +99,15 @@ def _facts(export: Export) -> dict[str, Any]:
         "quantization": {
             "calibration": len(export.calibration),
             "weights": "per tensor" if options.per_tensor else "per channel",
-            "bias_corrected": options.correct_bias,
+            "equalized": export.equalized,
+            "bias_corrected": export.bias_corrected,
         },
         "training": _training_facts(run) if run.is_file() else {},
-        "parameters": int(export.model.count_params()),
+        "parameters": graph.parameters if (graph := frozen(export.model)) else int(export.model.count_params()),
     }
 
 
 def _training_facts(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_text(encoding="utf-8"))
-    kept = ("recipe", "seed", "alpha", "rows", "data_sha256", "versions", "lineage")
+    kept = ("recipe", "seed", "alpha", "samples", "data_sha256", "versions", "lineage")
     return {key: facts[key] for key in kept if key in facts}

@@ -34,7 +34,7 @@ def convert(export: Export) -> Export:
     if "float16" in options.also:
         flatbuffers["float16"] = to_float(export.model, half=True)
     flatbuffers["int8"] = to_int8(
-        export.corrected or export.model,
+        export.prepared or export.model,
         export.calibration,
         Console(stderr=True),
         input_type=options.io,

@@ -19,13 +19,14 @@ from pathlib import Path
 # So that `python export/equalize.py` finds the project's packages, as `python -m export.equalize` does.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras
 import numpy as np
 from keras import layers
 
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError, OutputError
-from export.fold import WEIGHTED, Floats, along_outputs, consumers, fold_batch_norm, values
+from export.fold import WEIGHTED, Floats, along_outputs, consumers, fold_batch_norm, is_relu, values
 from export.load import first_line
 
 _PASSING = (
@@ -74,20 +75,27 @@ def _equalize_file(source: Path, output: Path) -> None:
 def find_pairs(model: keras.Model) -> tuple[list[tuple[str, str]], list[str]]:
     """Which layers of a model can be equalized.
 
-    A pair is two layers with nothing between them but ReLU, pooling, padding and dropout, for which scaling a channel
-    before is scaling it after, once batch normalization is folded. ReLU6, other activations, sums and branches end
-    a chain.
+    A pair is two layers with nothing between them but ReLU, batch normalization behind it, pooling, padding and
+    dropout, for which scaling a channel before is scaling it after. ReLU6, other activations, sums and branches end a
+    chain.
 
     Returns:
         Names of first and second layer of each pair, in the model's order; and a line for each layer that has a
         successor but cannot be paired with it, with the reason.
     """
-    model = fold_batch_norm(model)
-    pairs, skipped = [], []
+    pairs, skipped = _find_pairs(fold_batch_norm(model))
+    return [(first, second) for first, second, _ in pairs], skipped
+
+
+def _find_pairs(model: keras.Model) -> tuple[list[tuple[str, str, list[str]]], list[str]]:
+    """The same of a model that is folded, each pair with the batch normalizations between."""
+    pairs: list[tuple[str, str, list[str]]] = []
+    skipped = []
     for first in model.layers:
         if not isinstance(first, WEIGHTED):
             continue
         layer, reason = first, _why_not(first)
+        norms: list[str] = []
         if reason is None and first.activation not in (keras.activations.linear, keras.activations.relu):
             reason = "its activation is not ReLU"
         while reason is None:
@@ -99,9 +107,11 @@ def find_pairs(model: keras.Model) -> tuple[list[tuple[str, str]], list[str]]:
             elif isinstance(following[0], WEIGHTED):
                 reason = _why_not(following[0])
                 if reason is None:
-                    pairs.append((first.name, following[0].name))
+                    pairs.append((first.name, following[0].name, norms))
                 break
-            elif not (isinstance(following[0], _PASSING) or _is_relu(following[0])):
+            elif _is_norm(following[0]):
+                norms.append(following[0].name)
+            elif not (isinstance(following[0], _PASSING) or is_relu(following[0])):
                 reason = f"{following[0].name} ({type(following[0]).__name__}) follows"
             layer = following[0]
         if reason is not None:
@@ -123,8 +133,10 @@ def equalize(model: keras.Model) -> keras.Model:
         A functional model with the same float outputs.
     """
     equalized = fold_batch_norm(model)
-    pairs, _ = find_pairs(equalized)
-    chain = {name: equalized.get_layer(name) for pair in pairs for name in pair}
+    pairs, _ = _find_pairs(equalized)
+    chain = {name: equalized.get_layer(name) for first, second, _ in pairs for name in (first, second)}
+    norms = {name: equalized.get_layer(name) for *_, names in pairs for name in names}
+    shifts = {name: (values(norm.moving_mean), values(norm.beta)) for name, norm in norms.items()}
     kernels = {name: values(layer.kernel) for name, layer in chain.items()}
     biases = {name: values(layer.bias) for name, layer in chain.items() if layer.use_bias}
     change = 1.0
@@ -132,7 +144,7 @@ def equalize(model: keras.Model) -> keras.Model:
         if change < 1e-3:
             break
         change = 0.0
-        for first, second in pairs:
+        for first, second, between in pairs:
             r1 = output_range(kernels[first], isinstance(chain[first], layers.DepthwiseConv2D))
             r2 = input_range(kernels[second])
             # A channel that is dead on either side has no range to share.
@@ -142,11 +154,17 @@ def equalize(model: keras.Model) -> keras.Model:
             kernels[second] = kernels[second] * s[:, np.newaxis]
             if first in biases:
                 biases[first] = np.divide(biases[first], s, dtype=np.float32)
+            for name in between:  # (x - mean) * factor + beta, with x and the outcome divided by s
+                mean, beta = shifts[name]
+                shifts[name] = np.divide(mean, s, dtype=np.float32), np.divide(beta, s, dtype=np.float32)
             change = max(change, float(np.abs(s - 1).max()))
     for name, layer in chain.items():
         layer.kernel.assign(kernels[name])
         if name in biases:
             layer.bias.assign(biases[name])
+    for name, norm in norms.items():
+        norm.moving_mean.assign(shifts[name][0])
+        norm.beta.assign(shifts[name][1])
     return equalized
 
 
@@ -168,10 +186,10 @@ def _why_not(layer: keras.Layer) -> str | None:
     return None
 
 
-def _is_relu(layer: keras.Layer) -> bool:
-    if isinstance(layer, layers.ReLU):
-        return layer.max_value is None and not layer.negative_slope and not layer.threshold
-    return isinstance(layer, layers.Activation) and layer.activation is keras.activations.relu
+def _is_norm(layer: keras.Layer) -> bool:
+    """Whether a layer is a batch normalization of channels, whose mean and shift can be scaled with them."""
+    is_norm = isinstance(layer, layers.BatchNormalization)
+    return is_norm and layer.center and layer.axis in (-1, len(layer.output.shape) - 1)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,10 +18,16 @@ from rich.console import Console
 import datasets
 from datasets import Dataset
 from datasets.core import truth_for
-from edge_fer.errors import ConfigError, DataError, InputMissingError
+from edge_fer.errors import ConfigError, DataError, InputMissingError, UnavailableError
+from edge_fer.model.classifier import softmax
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess import Preprocessor
-from export.result import Export, Options
+from edge_fer.strict import read_toml
+from export import saved_model
+from export.result import Export, Options, Original
+
+COMPARED_FACES = 64
+"""On which the model is compared with the user's file, before all else."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def load(options: Options) -> Export:
         EdgeFerError: one of them is not as it should be.
     """
     description = read_description(options.model.with_suffix(".toml"))
-    model, notes = load_model(options.model, description)
+    model, notes, original = load_model(options.model, description)
     for note in notes:
         Console().print(note, highlight=False)
     Console(stderr=True).print(f"Reading {options.data} ...")
@@ -55,10 +61,12 @@ def load(options: Options) -> Export:
     splits = datasets.load(options.data, size_hw=size_hw)
     preprocessor = Preprocessor(description.preprocess, size_hw)
     calibration = calibration_faces(splits["Training"], description.heads[0], options.calibration)
+    _compare_with_original(model, original, preprocessor.crops(calibration.images[:COMPARED_FACES]), options.model)
     return Export(
         options=options,
         metadata=description.metadata(),
         model=model,
+        original=original,
         calibration=preprocessor.crops(calibration.images),
         data=splits["PublicTest"],
         tensors=preprocessor.crops(splits["PublicTest"].images),
@@ -73,15 +81,16 @@ def read_description(path: Path) -> Description:
         ConfigError: a key or value is wrong.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except FileNotFoundError:
         raise InputMissingError(
             f"No {path}: it tells the model's name, and [[heads]] with name and labels; see export/README.md."
         ) from None
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+    # As such files had it before: people keep them beside their models.
+    if "margin" in table and "preprocess" not in table:
+        table["preprocess"] = {"margin": table.pop("margin")}
+    if "normalise" in table and "normalize" not in table:
+        table["normalize"] = table.pop("normalise")
     description = Description.from_table(table, str(path))
     assert isinstance(description, Description)
     scaling = description.normalize
@@ -90,30 +99,36 @@ def read_description(path: Path) -> Description:
     return description
 
 
-def load_model(path: Path, description: Description) -> tuple[keras.Model, list[str]]:
+def load_model(path: Path, description: Description) -> tuple[keras.Model, list[str], Original]:
     """Load a Keras classifier and make it one that takes raw gray pixels and gives logits.
 
     Returns:
-        Model (batch, height, width, 1) float32, 0-255 -> (batch, labels) logits; and what was changed, a sentence each.
+        Model (batch, height, width, 1) float32, 0-255 -> (batch, labels) logits; what was changed, a sentence each; and
+        the model as it is in the file.
 
     Raises:
         InputMissingError: no such file.
         DataError: not a Keras model, or its input, output or weights will not do.
+        UnavailableError: Keras runs on something else than TensorFlow.
     """
-    if not path.is_file():
+    if keras.backend.backend() != "tensorflow":
+        raise UnavailableError(
+            f"Keras runs on {keras.backend.backend()} here, and export needs TensorFlow: set KERAS_BACKEND=tensorflow."
+        )
+    # As they were when the network was made, whatever keras.json of other work says.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    if not path.exists():
         raise InputMissingError(f"No model {path}.")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, OSError, KeyError, TypeError, ImportError, zipfile.BadZipFile) as error:
-        if unknown := re.search(r"Could not locate (?:class|function) '(\w+)'", str(error)):
-            raise DataError(
-                f"{path} needs {unknown[1]}, which only the code that made it knows: build the network of Keras' own "
-                "layers and save it again."
-            ) from None
-        raise DataError(f"{path} is not a Keras model that can be read: {first_line(error)}") from None
+    notes: list[str] = []
+    if path.is_dir():
+        untouched, model, notes = saved_model.read(path)
+    else:
+        untouched = model = _read(path)
     if isinstance(model, keras.Model) and len(model.inputs or ()) == len(model.outputs or ()) == 1:
         # Also where the one input or output stands in a list or under a name.
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        model = _for_any_batch(model)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[0] or None in shape[1:] or shape[3] not in (1, 3):
         raise DataError(
@@ -130,8 +145,62 @@ def load_model(path: Path, description: Description) -> tuple[keras.Model, list[
         )
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise DataError(f"{path} has weights that are not numbers: the training went wrong.")
-    model, notes = _without_softmax(_in_float32(model))
-    return _with_front(model, description, path, notes)
+    without, removed = _without_softmax(model)
+    original = Original(untouched, *(description.normalize or (1.0, 0.0)))
+    return *_with_front(_in_float32(without), description, path, notes + removed), original
+
+
+def _read(path: Path) -> Any:
+    """The model of a .keras or .h5 file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        try:
+            return keras.models.load_model(path, compile=False)
+        except TypeError:  # keywords of Keras 2
+            return keras.models.load_model(path, compile=False, custom_objects=_KERAS_2)
+    except (ValueError, OSError, KeyError, TypeError, ImportError, zipfile.BadZipFile) as error:
+        if unknown := re.search(r"Could not locate (?:class|function) '(\w+)'", str(error)):
+            raise DataError(
+                f"{path} needs {unknown[1]}, which only the code that made it knows: build the network of Keras' own "
+                "layers and save it again."
+            ) from None
+        cure = _cure(path)
+        raise DataError(f"{path} is not a Keras model that can be read: {first_line(error)}{cure}") from None
+
+
+def _cure(path: Path) -> str:
+    """What helps where the file is one of Keras 2, whose layers took other keywords."""
+    try:
+        import h5py
+
+        with h5py.File(path) as file:
+            version = str(file.attrs.get("keras_version", ""))
+    except (ImportError, OSError):
+        return ""
+    if not re.fullmatch(r"[12]\.[\d.]+", version):
+        return ""
+    return f" It is of Keras {version}: where that Keras is, save it as a SavedModel folder, which is read."
+
+
+def _without_keywords(kind: type[keras.layers.Layer], *dropped: str) -> type[keras.layers.Layer]:
+    class Old(kind):  # type: ignore[misc]
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
+            return kind.from_config({key: value for key, value in config.items() if key not in dropped})
+
+    return Old
+
+
+_KERNEL = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+_KERAS_2: Mapping[str, type[keras.layers.Layer]] = {
+    "DepthwiseConv2D": _without_keywords(keras.layers.DepthwiseConv2D, "filters", *_KERNEL),
+    "SeparableConv2D": _without_keywords(keras.layers.SeparableConv2D, *_KERNEL),
+    "Conv2DTranspose": _without_keywords(keras.layers.Conv2DTranspose, "groups"),
+}
+"""What Keras 2 wrote of layers that Keras 3 does not take. All of it is for training, or 1."""
 
 
 def calibration_faces(training: Dataset, head: Head, count: int) -> Dataset:
@@ -156,9 +225,23 @@ def calibration_faces(training: Dataset, head: Head, count: int) -> Dataset:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error that says something."""
+    """The first line of an error that says something, of at most 160 letters: Keras' lines hold whole layers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".") + "."
+    line = (lines[0] if lines else type(error).__name__).rstrip(".")
+    return (line if len(line) <= 160 else line[:157].rstrip() + "...") + "."
+
+
+def _for_any_batch(model: keras.Model) -> keras.Model:
+    """The model for batches of any size, where it was made for one: calibration and metrics run many faces at once."""
+    if not isinstance(model.input_shape, tuple) or model.input_shape[0] is None:
+        return model
+    try:
+        inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=model.inputs[0].name)
+        copy = keras.models.clone_model(model, input_tensors=inputs)
+        copy.set_weights(model.get_weights())
+    except (ValueError, TypeError, AttributeError):
+        return model  # the check of its shape says what is wrong
+    return copy
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -175,17 +258,53 @@ def _in_float32(model: keras.Model) -> keras.Model:
 
 
 def _without_softmax(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """The model ending in logits: 256 levels of int8 are too coarse for probabilities."""
-    last = model
-    while isinstance(last, keras.Model):
-        last = last.outputs[0]._keras_history.operation
-    note = f"The final softmax ({last.name}) is left out: the bundle gives logits, the device applies softmax in float."
-    if getattr(last, "activation", None) is keras.activations.softmax:
-        last.activation = keras.activations.linear
-        return model, [note]
-    if type(last).__name__ == "Softmax" and last is model.outputs[0]._keras_history.operation:
-        return keras.Model(model.inputs, last.input), [note]
-    return model, []
+    """The model ending in logits, of new layers where it changes: 256 levels of int8 are too coarse for probabilities.
+
+    Only the last use of a softmax is left out: the layer itself may serve elsewhere in the network, in an attention.
+    """
+    logits, name = _before_softmax(model.outputs[0])
+    if logits is None:
+        return model, []
+    note = f"The final softmax ({name}) is left out: the bundle gives logits, the device applies softmax in float."
+    return keras.Model(model.inputs, logits, name=model.name), [note]
+
+
+def _before_softmax(output: Any) -> tuple[Any, str]:
+    """The tensor that is softmaxed to an output, and the layer's name; None where it is not."""
+    operation, place, _ = output._keras_history
+    node = operation._inbound_nodes[place]
+    if isinstance(operation, keras.Model):
+        inner, name = _before_softmax(operation.outputs[0])
+        if inner is None:
+            return None, ""
+        inside = keras.Model(operation.inputs, inner, name=f"{operation.name}_logits")
+        return inside(node.input_tensors[0]), name
+    if type(operation).__name__ == "Softmax":
+        return node.input_tensors[0], operation.name
+    if getattr(operation, "activation", None) is not keras.activations.softmax:
+        return None, ""
+    if isinstance(operation, keras.layers.Activation):
+        return node.input_tensors[0], operation.name
+    config = operation.get_config() | {"activation": "linear", "name": f"{operation.name}_logits"}
+    linear = type(operation).from_config(config)
+    logits = linear(node.input_tensors[0])
+    linear.set_weights(operation.get_weights())
+    return logits, operation.name
+
+
+def _compare_with_original(model: keras.Model, original: Original, tensors: NDArray[np.uint8], path: Path) -> None:
+    """Make sure that what was changed in the model changed none of its answers.
+
+    Raises:
+        DataError: it did.
+    """
+    theirs, ours = original.predict(tensors), model.predict(tensors.astype(np.float32), verbose=0)
+    nearly = 0.02 * max(1e-3, float(np.ptp(theirs)))  # it may have been trained in mixed precision
+    if not any(np.allclose(mine, theirs, atol=nearly) for mine in (ours, softmax(ours))):
+        raise DataError(
+            f"{path} gives other answers once it takes raw pixels and gives logits: the exporter does not know how to "
+            "change such a network. Save it without its softmax, and with a Rescaling layer in front."
+        )
 
 
 def _with_front(
@@ -220,6 +339,8 @@ def _with_front(
 
 def _rescales_first(model: keras.Model) -> bool:
     """Whether the first layer that does something to pixel values is a Rescaling or Normalization."""
+    if (graph := saved_model.frozen(model)) is not None:
+        return graph.rescales
     shapers = (keras.layers.InputLayer, keras.layers.Resizing, keras.layers.Reshape, keras.layers.Concatenate)
     for layer in _layers(model):
         if not isinstance(layer, shapers) and not type(layer).__name__.startswith("Random"):

@@ -17,15 +17,14 @@ from pathlib import Path
 # So that `python export/quantize.py` finds the project's packages, as `python -m export` does.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # what it converts, whatever keras.json of other work says
 
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from export import microcontroller
 from export.bundle import bundle, write
-from export.convert import convert
-from export.fold import fold
 from export.load import load
+from export.remedies import quantize
 from export.result import Export, Options
-from export.verify import verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--per-tensor", action="store_true", help="one scale a layer, for old Edge TPU compilers")
     parser.add_argument(
-        "--correct-bias", action="store_true", help="take the mean error of int8 out of each layer, in some minutes"
+        "--correct-bias",
+        action="store_true",
+        help="take the mean error of int8 out of each layer from the start",
     )
     parser.add_argument(
         "--also", choices=["float32", "float16"], action="append", help="write OUT.float32.tflite too, bare"
@@ -48,6 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="accuracy int8 may lose (0.5)")
     parser.add_argument(
         "--min-agreement", type=float, default=97.0, metavar="PERCENT", help="same answers as float demanded (97)"
+    )
+    parser.add_argument(
+        "--min-gain", type=float, default=5.0, metavar="POINTS", help="better than always the commonest label by (5)"
+    )
+    parser.add_argument(
+        "--max-ece", type=float, default=10.0, metavar="PERCENT", help="calibration error that is allowed (10)"
     )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report, also as JSON, passed or not")
     parser.add_argument(
@@ -70,12 +77,7 @@ def export(options: Options) -> Export:
         EdgeFerError: something given is not as it should be.
     """
     _check(options)
-    result = load(options)
-    if options.correct_bias:
-        result = fold(result)
-    result = convert(result)
-    result = verify(result)
-    return bundle(result)
+    return bundle(quantize(load(options)))
 
 
 def _check(options: Options) -> None:

@@ -41,6 +41,7 @@ def content(export: Export) -> dict[str, Any]:
         "metadata": export.metadata.to_table(),
         "passed": not export.reasons,
         "reasons": list(export.reasons),
+        "tried": [asdict(one) for one in export.tried],
         "bytes": sizes | {"bundle": len(export.bundle.to_bytes())},
         "metrics": dict(export.metrics),
         "comparisons": [asdict(row) for row in export.comparisons],

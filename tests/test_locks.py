@@ -46,3 +46,10 @@ def test_all_locks_agree_on_the_runtime_and_the_pi_takes_numpy_from_apt():
 @pytest.mark.parametrize("name", EXTRAS)
 def test_a_lock_names_no_place_to_download_from(name):
     assert "://" not in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_legacy_packages_are_those_of_the_runtime_with_another_interpreter():
+    lines = (ROOT / "requirements-legacy.txt").read_text(encoding="utf-8").splitlines()
+    legacy = {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    runtime = {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert legacy == runtime - {"ai-edge-litert"} | {"tflite-runtime"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from datasets import SIDE
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess.alignment import Alignment
+from edge_fer.strict import read_toml
 from training.recipe import ModelRecipe, Precision
 
 
@@ -393,10 +393,8 @@ def read_description(path: Path) -> Metadata | None:
     """
     toml = path.with_suffix(".toml")
     try:
-        table = tomllib.loads(toml.read_text(encoding="utf-8-sig"))
+        table = read_toml(toml)
     except FileNotFoundError:
         return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{toml} is not valid TOML: {error}.") from None
     # What lies before the network is the exporter's.
     return Metadata.from_table({key: value for key, value in table.items() if key != "normalize"}, str(toml))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.preprocess.alignment import Alignment
-from edge_fer.strict import from_table
+from edge_fer.strict import from_table, read_toml
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -232,11 +232,9 @@ def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError:
         raise InputMissingError(f"No recipe {path}; those of the project are in training/recipes.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
 def change(table: dict[str, Any], text: str) -> None:

@@ -9,13 +9,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from io import TextIOWrapper
 
+from edge_fer.address import printable
 from edge_fer.cli.bench import add_bench
 from edge_fer.cli.cameras import add_cameras
 from edge_fer.cli.models import add_models
 from edge_fer.cli.run import add_run
 from edge_fer.cli.verbs import Parser
 from edge_fer.errors import INTERNAL, INTERRUPTED, EdgeFerError, OutputError, UsageError
+from edge_fer.libraries import about_import, try_libraries
 from edge_fer.version import __version__
 
 # Heavy imports (OpenCV, LiteRT, rich) wait until a verb needs them: --help and errors answer at once.
@@ -37,7 +41,18 @@ def build_parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    _open_closed_streams()
+    _open_streams()
+    code = _act(arguments)
+    threads = sys.modules.get("edge_fer.threads")  # not imported for this: it is there if there are any
+    if arguments is None and threads and threads.left_running():
+        # One is inside a driver that does not come back. Python would take down the library under it, and crash.
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _act(arguments: list[str] | None) -> int:
     verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
     logging.basicConfig(format="edge-fer: %(message)s", level=logging.INFO if verbose else logging.WARNING)
     try:
@@ -46,16 +61,23 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown:
             raise UsageError(_about_unknown(parser, args.verb, unknown[0]))
         act: Callable[[argparse.Namespace], None] = args.act
+        try_libraries()
         act(args)
         sys.stdout.flush()
     except EdgeFerError as error:
-        print(f"edge-fer: {error}", file=sys.stderr)
+        print(f"edge-fer: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our stdout has left, as `head` does. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ImportError as error:
+        if verbose:
+            raise
+        unavailable = about_import(error)
+        print(f"edge-fer: {unavailable}", file=sys.stderr)
+        return unavailable.exit_code
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             # Sinks say so themselves; this is what a table or a list on stdout has met.
@@ -63,20 +85,29 @@ def main(arguments: list[str] | None = None) -> int:
             return OutputError.exit_code
         if verbose:
             raise
-        print(f"edge-fer: internal error: {error!r}. --verbose shows where; please report it.", file=sys.stderr)
+        said = printable(repr(error))
+        print(f"edge-fer: internal error: {said}. --verbose shows where; please report it.", file=sys.stderr)
         return INTERNAL
     return 0
 
 
-def _open_closed_streams() -> None:
-    """Put /dev/null where stdout or stderr is closed, else the next file that is opened would take its number."""
-    # In this order: the lowest free number is taken, and stdout's is 1.
-    for name in ("stdout", "stderr"):
+def _open_streams() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed, else the next file that is opened would take its number.
+
+    A stream whose encoding lacks a letter, as ASCII does, shows its number instead of failing.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it stays open
+            if not os.path.exists(f"/proc/self/fd/{number}"):  # noqa: PTH110
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if number and isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _about_unknown(parser: argparse.ArgumentParser, verb: str, argument: str) -> str:
+    argument = printable(argument)
     if not argument.startswith("-"):
         hint = f" Did you mean --camera {argument}?" if verb == "run" else ""
         return f"Unexpected argument {argument}.{hint} See `edge-fer {verb} --help`."

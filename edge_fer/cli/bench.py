@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import default_files, load_settings, update_file
+from edge_fer.config import default_file, default_files, load_settings, update_file
 from edge_fer.errors import UsageError
 
 EXAMPLES = """examples:
@@ -48,7 +48,7 @@ def _bench(args: argparse.Namespace) -> None:
         else:
             _print_figures(figures)
         return
-    path = args.config or next((file for file in default_files() if file.is_file()), default_files()[-1])
+    path = args.config or default_file() or default_files()[-1]
     if path.exists():
         update_file(path, {})  # what cannot be written is refused now, not after a minute
     trials, best = measure.tune(settings)

@@ -12,7 +12,7 @@ from edge_fer.cli.verbs import Verbs, add_verb
 EXAMPLES = """examples:
   edge-fer models                  the models in the package
   edge-fer models show             the metadata of the default model
-  edge-fer models show my.tflite   the metadata of a file
+  edge-fer models show my.tflite   the metadata of a file; ./nano where it is called like a model of the package
   edge-fer models verify my.tflite is the file whole, and does it compute the same here as where it was made?
   edge-fer models extract my.tflite -o parts/   model, metadata, self-test and labels as files
   edge-fer models --json           for programs
@@ -55,7 +55,7 @@ def _list_models(args: argparse.Namespace) -> None:
 
     table = Table("model", "kB", "reports", "accuracy on PublicTest", "")
     for model in models:
-        metrics = model["facts"].get("public_test", {})
+        metrics = _metrics(model)
         known = [head["name"] for head in model["heads"] if head["name"] in metrics]
         accuracy = "\n".join(f"{name} {metrics[name]['accuracy']:.1%}, N = {metrics[name]['n']:,}" for name in known)
         reports = f"{len(model['heads'][0]['labels'])} expressions"
@@ -73,11 +73,16 @@ def _show_model(args: argparse.Namespace) -> None:
 
 
 def _verify_model(args: argparse.Namespace) -> None:
+    from edge_fer.errors import BundleError
     from edge_fer.model.bundle import Bundle
     from edge_fer.model.classifier import TfliteClassifier
+    from edge_fer.model.litert import why_it_kills
 
     bundle = Bundle.load(args.file)
     TfliteClassifier(bundle)
+    reason = None if bundle.is_packaged else why_it_kills(bundle.model, bundle.selftest.inputs, "reference")
+    if reason:
+        raise BundleError(f"{bundle} cannot be used: with reference kernels it {reason}. Export it again.")
     most_lsb = bundle.selftest.check_golden(bundle.model, str(bundle))
     exactly = f"within {most_lsb} LSB" if most_lsb else "to the bit"
     vectors = len(bundle.selftest.inputs)
@@ -101,6 +106,22 @@ def _described(name: Path | str) -> dict[str, Any]:
     return {**place, **bundle.metadata.to_table()}
 
 
+def _metrics(model: dict[str, Any]) -> dict[str, Any]:
+    """What the facts say of each head on PublicTest, as far as it is what the exporter writes: nobody checks facts."""
+    rows = model["facts"].get("public_test")
+    metrics = {}
+    for head in model["heads"]:
+        row = rows.get(head["name"]) if isinstance(rows, dict) else None
+        if not isinstance(row, dict) or not isinstance(row.get("recall"), dict):
+            continue
+        recall = {label: row["recall"].get(label) for label in head["labels"]}
+        recall = {label: value for label, value in recall.items() if value is not None}
+        numbers = [*(row.get(key) for key in ("n", "accuracy", "accuracy_float", "macro_f1")), *recall.values()]
+        if all(isinstance(number, int | float) for number in numbers):
+            metrics[head["name"]] = {**row, "recall": recall}
+    return metrics
+
+
 def _print_model(model: dict[str, Any]) -> None:
     preprocess = model["preprocess"]
     print(f"{model['name']}  {model['file']}  {model['bytes'] / 1000:.0f} kB")
@@ -108,7 +129,7 @@ def _print_model(model: dict[str, Any]) -> None:
         f"crop margin {preprocess['margin']}, alignment {preprocess['alignment']}, "
         f"preprocessing version {preprocess['version']}"
     )
-    metrics = model["facts"].get("public_test", {})
+    metrics = _metrics(model)
     for place, head in enumerate(model["heads"]):
         print(f"\nhead {head['name']}{' (reported)' if place == 0 else ''}, temperature {head['temperature']}")
         print(f"  labels    {', '.join(head['labels'])}")
@@ -116,6 +137,6 @@ def _print_model(model: dict[str, Any]) -> None:
         if row:
             print(f"  accuracy  {row['accuracy']:.2%} of N = {row['n']:,} (float model: {row['accuracy_float']:.2%})")
             print(f"  macro F1  {row['macro_f1']:.3f}")
-            recall = (f"{label} {value:.0%}" for label, value in row["recall"].items() if value is not None)
+            recall = (f"{label} {value:.0%}" for label, value in row["recall"].items())
             print(f"  recall    {', '.join(recall)}")
     print(f"\nsha256 {model['model_sha256']}")

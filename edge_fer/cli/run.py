@@ -5,23 +5,35 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from types import FrameType
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import Settings, load_settings
+from edge_fer.config import Settings, default_file, load_settings
 from edge_fer.errors import EXIT_CODES, UsageError
+from edge_fer.files import mode_of, resolved
+
+GRACE_S = 1.2
+"""How long the frame in hand may take after a signal."""
 
 EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
   edge-fer run --camera 0                            a USB webcam, live in the terminal
   edge-fer run --camera picamera:0                   a Raspberry Pi camera module
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
+  rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
+  rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
   edge-fer run --camera photos/ --output jsonl:- | jq .expression
   edge-fer run --config /etc/edge-fer/config.toml    what the systemd service does
 
 Ctrl-C stops cleanly: files are closed and complete.
+
+What an output finds where it writes: the results of a file, folder or the demo replace those of the last run. Of a
+camera nothing is lost: jsonl and csv go on in their file, video writes annotated-2.mp4 beside annotated.mp4, and
+pictures a folder annotated/2/ into annotated/. With --overwrite they are replaced too.
 
 exit codes:
 """ + "".join(f"  {code:>3}  {meaning}\n" for code, meaning in EXIT_CODES.items())
@@ -33,13 +45,17 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument(
         "--camera",
         metavar="SOURCE",
-        help="0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, or demo (default: 0)",
+        help="0, /dev/video2, picamera:0, rtsp://..., http://..., a video, an image, a folder, - for a video from "
+        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo (default: 0)",
     )
     run.add_argument(
         "--output",
         metavar="SINK",
         action="append",
         help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR; may be given often; - is stdout",
+    )
+    run.add_argument(
+        "--overwrite", action="store_const", const=True, help="replace what an earlier recording of a camera has left"
     )
     run.add_argument("--model", metavar="NAME", help="a model of the package, or a bundle's file (default: accurate)")
     run.add_argument("--device", choices=["cpu", "edgetpu"], help="where the model runs (default: cpu)")
@@ -69,6 +85,7 @@ def _run(args: argparse.Namespace) -> None:
     flags = {
         "name": args.name,
         "outputs": args.output,
+        "overwrite": args.overwrite,
         "camera.source": args.camera,
         "camera.width": args.width,
         "camera.height": args.height,
@@ -80,66 +97,129 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
     }
-    run(load_settings(args.config, os.environ, flags))
+    run(load_settings(args.config, os.environ, flags), args.config or default_file())
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, config: Path | None = None) -> None:
     """Open everything, then loop: one frame, one result, every sink; until the source ends or a signal stops it.
+
+    Args:
+        settings: what to do.
+        config: the file that they come from, which no output may replace.
 
     Raises:
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
         BrokenPipeError: stdout was closed by its reader.
     """
-    _check_outputs(settings)
+    _check_outputs(settings, config)
     stopping = Stopping()
 
     from edge_fer.pipeline import Pipeline
 
-    with Pipeline(settings) as pipeline:
-        stopping.call(pipeline.stop)
-        if not stopping.requested:
-            for _ in pipeline:
-                pass
+    with suppress(Stopped):
+        try:
+            stopping.interrupt()
+            with Pipeline(settings) as pipeline:
+                stopping.call(pipeline.stop)
+                for _ in pipeline:
+                    pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _check_outputs(settings: Settings) -> None:
-    """Refuse outputs that would write into one another, or into the file that is read."""
+def _check_outputs(settings: Settings, config: Path | None) -> None:
+    """Refuse outputs that would write into one another, or into what is read."""
     stdout_users = [spec for spec in settings.outputs if spec == "terminal" or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")
-    source = _resolved(settings.camera.source)
+    source = resolved(settings.camera.source)
+    read = {"file that is read": source, "configuration": config, "model": settings.model.path or None}
+    read |= {"detector's model": settings.detector.model or None}
     written: dict[Path, str] = {}
     for spec in settings.outputs:
-        name = spec.partition(":")[2]
+        kind, _, name = spec.partition(":")
         if name in ("", "-"):
             continue
-        path = _resolved(name)
-        if path == source and source.is_file():
-            raise UsageError(f"{spec} would replace the file that is read; give it another name.")
-        if path in written:
-            raise UsageError(f"{written[path]} and {spec} would mix in one file; give one of them another name.")
+        path = resolved(name)
+        for what, file in read.items():
+            if file and S_ISREG(mode_of(file)) and _is_same(path, resolved(file)):
+                raise UsageError(f"{spec} would replace the {what}; give it another name.")
+        if Path(__file__).parents[1] in path.parents:
+            raise UsageError(f"{spec} would write among the files of edge-fer itself; give it another place.")
+        if kind == "pictures" and _holds_source(path, source):
+            raise UsageError(f"{spec}: {name} holds the pictures that are read. Choose another folder for output.")
+        if S_ISREG(mode_of(path)) and any(_is_same(path, file) for file in _pictures_in(source)):
+            raise UsageError(f"{spec} would replace a picture that is read; give it another name.")
+        same = next((other for there, other in written.items() if _is_same(path, there)), None)
+        if same is not None:
+            raise UsageError(f"{same} and {spec} would mix in one file; give one of them another name.")
         written[path] = spec
 
 
-def _resolved(name: str) -> Path:
-    return Path(os.path.expanduser(name)).resolve()  # noqa: PTH111 - pathlib's fails where there is no such user
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, by name or by a hard link."""
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # there is none yet
+        return False
+
+
+def _holds_source(folder: Path, source: Path) -> bool:
+    """Whether pictures of the source, a file or a folder, lie in an output's folder."""
+    if S_ISREG(mode_of(source)):
+        return source.parent == folder
+    return (folder == source or source in folder.parents) and next(_pictures_in(folder), None) is not None
+
+
+def _pictures_in(folder: Path) -> Iterator[Path]:
+    from edge_fer.sources.folder import is_candidate
+
+    files = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return filter(is_candidate, files)
+
+
+class Stopped(BaseException):
+    """Ends whatever the main thread waits for, after a signal."""
 
 
 class Stopping:
-    """SIGINT and SIGTERM ask the loop to end after the frame in hand; the second one ends the process at once."""
+    """SIGINT, SIGTERM and SIGHUP ask the loop to end after the frame in hand; the second one ends the process at once.
+
+    What holds the loop for longer than ``GRACE_S``, such as a pipe that nobody reads, is interrupted by ``Stopped``,
+    and so is what the pipeline waits for while it is opened.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
+        self._interrupts = False
         self._act: Callable[[], None] | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        if "NOTIFY_SOCKET" in os.environ:
+            # To a service of systemd SIGHUP will mean: read the configuration again. Until then it must not die of it.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(signal.SIGHUP, self._on_signal)
+
+    def interrupt(self) -> None:
+        """From now on a signal raises ``Stopped``, and so does this if one has come: libraries are loaded."""
+        self._interrupts = True
+        if self._requested:
+            raise Stopped
 
     def call(self, act: Callable[[], None]) -> None:
-        """Have a function called at the signal, so that a source that waits for a frame wakes up."""
+        """From now on a function is called at the signal instead, so that a source that waits for a frame wakes up."""
         self._act = act
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self._requested = True
         signal.signal(number, signal.SIG_DFL)
         if self._act is not None:
+            signal.signal(signal.SIGALRM, self._on_alarm)
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S, GRACE_S)
             self._act()
+        elif self._interrupts:
+            raise Stopped
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        raise Stopped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn, TypeAlias
 
+from edge_fer.address import printable
 from edge_fer.errors import UsageError
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -14,7 +15,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with one line for an error instead of the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See `{self.prog} --help`.")
+        raise UsageError(f"{printable(message)}. See `{self.prog} --help`.")
 
 
 def add_verb(verbs: Verbs, name: str, text: str, examples: str) -> Parser:

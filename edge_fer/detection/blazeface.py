@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
-from edge_fer.errors import BundleError, DataError, InputMissingError
-from edge_fer.model.litert import Network
+from edge_fer.errors import BundleError, DataError
+from edge_fer.files import read_file
+from edge_fer.model.bundle import MOST_BYTES, sha256
+from edge_fer.model.litert import Network, why_it_kills
 
 Floats = NDArray[np.float32]
 
@@ -41,6 +43,13 @@ class Layout:
 
 
 # side and shift are medians over photos, clips, FER2013 and the demo; single sets differ by up to 0.04 and 0.06.
+KNOWN = {
+    "3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633",
+    "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3",
+    "671dd2f9ed11a78436fc21cc42357a803dfc6f73e9fb86541be942d5716c2dce",
+}
+"""SHA-256 of MediaPipe's files: short, full and sparse full range. Any other is first tried in a child process."""
+
 LAYOUTS = {
     896: Layout(((16, 2), (8, 6)), 24, 1.16, -0.14),  # short range: strides 8 and 16, 16, 16
     2304: Layout(((48, 1),), 16, 1.11, -0.07),  # full range: stride 4
@@ -69,12 +78,9 @@ class BlazeFaceDetector:
     min_iou = 0.3
 
     def __init__(self, model: Path) -> None:
-        try:
-            content = model.read_bytes()
-        except OSError as error:
-            raise InputMissingError(
-                f"Cannot read the face detector {model}: {error.strerror}. Check --detector-model."
-            ) from None
+        content = read_file(model, MOST_BYTES, "face detector", "Check --detector-model.")
+        if sha256(content) not in KNOWN and (reason := why_it_kills(content)):
+            raise DataError(f"{model} cannot be used: in a process of its own it {reason}. Get MediaPipe's.")
         try:
             self._network = Network(content)
             (source,) = self._network.inputs
@@ -126,7 +132,9 @@ class BlazeFaceDetector:
         size, scale = self._size, self._size / side
         wh = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
         tensor = np.full((size, size), -1.0, np.float32)
-        tensor[: wh[1], : wh[0]] = cv2.resize(part, wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        tensor[: wh[1], : wh[0]] = cv2.resize(
+            part, wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR_EXACT
+        )
         tensor[: wh[1], : wh[0]] *= 1 / 127.5
         tensor[: wh[1], : wh[0]] -= 1
         outputs = self._network.run(np.repeat(tensor[np.newaxis, :, :, np.newaxis], 3, axis=3))

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image
-from edge_fer.errors import DataError, InputMissingError, UnavailableError
+from edge_fer.errors import DataError, UnavailableError
+from edge_fer.files import native_name, read_file
+from edge_fer.model.bundle import MOST_BYTES
+from edge_fer.model.trial import why_it_dies
 
 _CASCADE = "haarcascade_frontalface_default.xml"
+_DEBIAN = Path("/usr/share/opencv4")
+"""Where opencv-data puts cascades. OpenCV believes every number in such a file, and reads where it says."""
+
+_TRIAL = """
+import sys
+import cv2
+from edge_fer.model.trial import limit_memory
+from edge_fer.sources.demo import DemoSource
+limit_memory()
+name = sys.stdin.buffer.read()
+try:
+    name = name.decode()
+except UnicodeDecodeError:
+    pass  # OpenCV takes such a name as bytes alone
+cascade = cv2.CascadeClassifier(name)
+gray = next(iter(DemoSource())).gray
+for image in (gray, 255 - gray, gray[::3, ::3].copy()):
+    cascade.detectMultiScale(image, 1.1, 1)
+"""
 
 
 class CascadeDetector:
@@ -35,12 +58,17 @@ class CascadeDetector:
     min_neighbors, min_neighbors_expected, min_neighbors_coarse = 5, 2, 1
 
     def __init__(self, cascade: Path | None = None) -> None:
-        if cascade and not cascade.is_file():
-            raise InputMissingError(f"No cascade {cascade}. Check --detector-model.")
+        if cascade:
+            read_file(cascade, MOST_BYTES, "cascade", "Check --detector-model.")
+        if cascade and _DEBIAN not in cascade.parents and (reason := why_it_dies(_TRIAL, os.fsencode(cascade))):
+            raise DataError(
+                f"{cascade} cannot be used: in a process of its own it {reason}. Get lbpcascade_frontalface.xml of "
+                "OpenCV 4."
+            )
         # OpenCV 5 lacks the class or the files; a cascade that did not load finds nothing and says nothing.
         try:
             folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # the stubs do not know it
-            self._cascade = cv2.CascadeClassifier(str(cascade or folder / _CASCADE))
+            self._cascade = cv2.CascadeClassifier(native_name(cascade or folder / _CASCADE))
             usable = not self._cascade.empty()
         except (AttributeError, SystemError, cv2.error):
             usable = False
@@ -62,8 +90,9 @@ class CascadeDetector:
         smallest, largest = int(min_px / reduction), int(min(max_px, height, width) / reduction)
         if min(size_wh) < smallest or largest < smallest:
             return []
-        # Averaging areas is ten times slower, and needed only where bilinear would leave pixels out.
-        method = cv2.INTER_AREA if reduction > 2 else cv2.INTER_LINEAR
+        # Averaging areas is ten times slower, and needed only where bilinear would leave pixels out. INTER_LINEAR gives
+        # other pixels on other processors, and even in the two wheels of OpenCV for aarch64.
+        method = cv2.INTER_AREA if reduction > 2 else cv2.INTER_LINEAR_EXACT
         reduced = cv2.resize(gray, size_wh, interpolation=method) if reduction > 1 else gray
         neighbors = self.min_neighbors_expected if expected else self.min_neighbors
         if coarse:

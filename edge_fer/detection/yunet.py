@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
-from edge_fer.errors import DataError, InputMissingError
+from edge_fer.errors import DataError
+from edge_fer.files import native_name, read_file
+from edge_fer.model.bundle import MOST_BYTES, sha256
+from edge_fer.model.trial import why_it_dies
+
+KNOWN = {"8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"}
+"""SHA-256 of the file of OpenCV's model zoo. Any other is first tried in a child process."""
+
+_TRIAL = """
+import sys
+import cv2, numpy as np
+from edge_fer.model.trial import limit_memory
+limit_memory()
+name = sys.stdin.buffer.read()
+try:
+    name = name.decode()
+except UnicodeDecodeError:
+    pass  # OpenCV takes such a name as bytes alone
+net = cv2.FaceDetectorYN.create(name, "", (320, 320))
+net.detect(np.zeros((320, 320, 3), np.uint8))
+"""
 
 
 class YuNetDetector:
@@ -37,10 +58,14 @@ class YuNetDetector:
     side = 1.1
 
     def __init__(self, model: Path) -> None:
-        if not model.is_file():
-            raise InputMissingError(f"No face detector {model}. Check --detector-model.")
+        content = read_file(model, MOST_BYTES, "face detector", "Check --detector-model.")
+        if sha256(content) not in KNOWN and (reason := why_it_dies(_TRIAL, os.fsencode(model))):
+            raise DataError(
+                f"{model} cannot be used: in a process of its own it {reason}. Get face_detection_yunet_2023mar.onnx "
+                "of OpenCV's model zoo."
+            )
         try:
-            self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), self.min_score, self.min_iou)
+            self._net = cv2.FaceDetectorYN.create(native_name(model), "", (320, 320), self.min_score, self.min_iou)
             self.detect(np.zeros((64, 64), np.uint8), self.enough_px)  # another network fails only when it runs
         except cv2.error:
             raise DataError(

@@ -7,6 +7,10 @@ tools read the back and ignore the front (``unzip -p model.tflite metadata.json`
 * ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
 * ``labels.txt``: the first head's labels, a line each, for other programs.
 
+The archive's comment is its own SHA-256, and the metadata holds that of the FlatBuffer: nothing in the file can be
+changed unnoticed, by accident or with a ZIP tool. Against somebody who computes the hashes anew there are limits on all
+that is read, and a graph that is not one of the package's is first run in a child process (``classifier.py``).
+
 Shape, dtype, scale and zero point are read from the graph, never from the metadata. This file alone reads and writes
 the format.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_fer.errors import BundleError, ConfigError, InputMissingError, OutputError
-from edge_fer.files import make_folder, write_atomically
+from edge_fer.errors import BundleError, ConfigError, DataError, OutputError
+from edge_fer.files import make_folder, read_file, write_atomically
 from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
 from edge_fer.model.spec import METADATA_VERSION, Metadata
 from edge_fer.preprocess import PREPROCESS_VERSION
@@ -34,7 +40,20 @@ from edge_fer.preprocess import PREPROCESS_VERSION
 BUNDLES = Path(__file__).parent.parent / "bundles"
 DEFAULT_MODEL = BUNDLES / "accurate.tflite"
 
+MOST_BYTES = 64 << 20
+"""Of a file. Larger models are nothing for a board, and a file is read whole."""
+MOST_METADATA_BYTES, MOST_SELFTEST_BYTES = 1 << 20, 4 << 20
+"""Of these members, unpacked; the latter also of each array in it."""
+MOST_SELFTESTS = 64
+"""They are all run at every start."""
+MOST_DIRECTORY_BYTES = 1 << 12
+"""Of an archive's list of members: there are three."""
+
 _FLATBUFFER_ID = b"TFL3"
+_SEAL = 64
+"""Letters of a SHA-256 in hex: the archive's comment."""
+_END = struct.Struct("<4s8xI4xH")
+"""A ZIP archive's end: its mark, the size of its directory, the length of its comment."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes, whenever it is exported
 
 
@@ -59,27 +78,24 @@ class Bundle:
         """Read a bundle and check all that can be checked without running it.
 
         Args:
-            name: path of a file, or the name of a model in the package: "nano".
+            name: the name of a model in the package, "nano"; or path of a file, "./nano" where that is its name.
 
         Raises:
             InputMissingError: no such file, and no such name.
             BundleError: it is not a bundle, it is damaged, or it was made for another version of edge-fer.
         """
-        path = Path(name)
-        if path.name == str(name) and not path.exists() and (packaged := BUNDLES / f"{name}.tflite").is_file():
-            path = packaged
+        path = _packaged(str(name)) or Path(name)
         try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise InputMissingError(f"No model {path}; `edge-fer models` lists those in the package.") from None
-        except OSError as error:
-            raise BundleError(f"Cannot read {path}: {error.strerror}.") from None
+            content = read_file(path, MOST_BYTES, "model", "`edge-fer models` lists those in the package.")
+        except DataError as error:
+            raise BundleError(str(error)) from None
         model, table, selftest = _parts(content, path)
         metadata = _checked(table, path)
         if sha256(model) != metadata.model_sha256:
             raise BundleError(f"{path} is damaged: the model does not match its metadata. Copy or export it again.")
         inputs, outputs = selftest.inputs, selftest.outputs
-        usable = inputs.ndim == 4 and outputs.ndim == 2 and 0 < len(inputs) == len(outputs)
+        usable = inputs.ndim == 4 and outputs.ndim == 2 and 0 < len(inputs) == len(outputs) <= MOST_SELFTESTS
+        usable = usable and inputs.dtype in (np.uint8, np.int8) and outputs.dtype.kind in "iuf"
         if not usable or not 0 <= selftest.tolerance_lsb <= 64:
             raise BundleError(f"{path} has no usable self-test. Export it again.")
         return cls(model, metadata, selftest, path)
@@ -97,6 +113,13 @@ class Bundle:
             raise BundleError("This model has metadata already; attach it to the bare .tflite file.")
         preprocess = dataclasses.replace(metadata.preprocess, version=PREPROCESS_VERSION)
         return cls(model, dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess), selftest)
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether the graph is one of the package's, wherever the file lies."""
+        if self.path and self.path.parent == BUNDLES:
+            return True
+        return any(Bundle.load(path).model == self.model for path in BUNDLES.glob("*.tflite"))
 
     def __str__(self) -> str:
         """What it is called in messages: its path, else the model's name."""
@@ -125,7 +148,7 @@ class Bundle:
         with zipfile.ZipFile(file, "a") as archive:
             for name, content in self.members().items():
                 archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, compress_type=zipfile.ZIP_DEFLATED)
-        return file.getvalue()
+        return sealed(file.getvalue(), len(self.model))
 
     def write(self, path: Path) -> Bundle:
         """Write the file, whole or not at all; returns the bundle with its path.
@@ -151,31 +174,79 @@ def sha256(data: bytes) -> str:
     return str(import_module("hashlib").sha256(data).hexdigest())  # a Python that was built to have OpenSSL's alone
 
 
+def sealed(content: bytes, start: int) -> bytes:
+    """A file whose archive, which begins at ``start`` and has no comment yet, gets its hash as its comment."""
+    content = content[:-2] + _SEAL.to_bytes(2, "little")
+    return content + sha256(content[start:]).encode()
+
+
+def _packaged(name: str) -> Path | None:
+    """The file of a model of the package, by its name."""
+    path = BUNDLES / f"{name}.tflite"
+    return path if Path(name).name == name and path in BUNDLES.glob("*.tflite") else None
+
+
 def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
     """FlatBuffer, metadata and self-test of a file's content."""
     if content[4:8] != _FLATBUFFER_ID:
         raise BundleError(f"{path} is not a .tflite model.")
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            if (broken := archive.testzip()) is not None:
-                raise ValueError(f"the checksum of {broken!r} is wrong")
-            model = content[: min(info.header_offset for info in archive.infolist())]
-            table = json.loads(archive.read("metadata.json"))
-            with np.load(io.BytesIO(archive.read("selftest.npz")), allow_pickle=False) as arrays:
-                inputs, outputs = np.asarray(arrays["inputs"]), np.asarray(arrays["outputs"])
-                tolerance = float(arrays["tolerance"]) if "tolerance" in arrays else TOLERANCE_LSB
-    except zipfile.BadZipFile:
+    if not zipfile.is_zipfile(io.BytesIO(content)):
         raise BundleError(
             f"{path} has no metadata: it is a bare .tflite file, or it was cut short. Export it with "
             "export/quantize.py."
-        ) from None
+        )
+    try:
+        with _archive(content, comment=_SEAL) as archive:
+            names = archive.namelist()
+            start = min(info.header_offset for info in archive.infolist())
+            if sha256(content[start:-_SEAL]).encode() != content[-_SEAL:]:
+                raise ValueError("it is not as it was exported")
+            table = json.loads(_member(archive, "metadata.json", MOST_METADATA_BYTES))
+            with _archive(_member(archive, "selftest.npz", MOST_SELFTEST_BYTES)) as arrays:
+                inputs, outputs = _array(arrays, "inputs"), _array(arrays, "outputs")
+                tolerance = (
+                    float(_array(arrays, "tolerance")) if "tolerance.npy" in arrays.namelist() else TOLERANCE_LSB
+                )
     except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has a member twice. Export it again.")
-    return model, table, SelfTest(inputs, outputs, tolerance)
+    return content[:start], table, SelfTest(inputs, outputs, tolerance)
+
+
+def _archive(content: bytes, comment: int = 0) -> zipfile.ZipFile:
+    """A ZIP archive, whose list of members is short and whose comment has so many letters.
+
+    Raises:
+        ValueError: they are not so.
+    """
+    mark, directory, length = _END.unpack(content[-_END.size - comment :][: _END.size])
+    if mark != b"PK\5\6" or length != comment:
+        raise ValueError("its checksum is missing" if comment else "it does not end as an archive")
+    if directory > MOST_DIRECTORY_BYTES or b"PK\6\7" in content[-_END.size - comment - 20 :]:
+        raise ValueError("it has too many members")
+    return zipfile.ZipFile(io.BytesIO(content))
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """A member of an archive. Only what is read is unpacked, whatever size the archive tells.
+
+    Raises:
+        ValueError: it is larger than ``most`` bytes.
+        KeyError: there is none.
+    """
+    info = archive.getinfo(name)
+    if info.file_size > most or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is too large")
+    with archive.open(info) as file:
+        return file.read(most + 1)
+
+
+def _array(arrays: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    content = io.BytesIO(_member(arrays, f"{name}.npy", MOST_SELFTEST_BYTES))
+    array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+    return array
 
 
 def _checked(table: Any, path: Path) -> Metadata:

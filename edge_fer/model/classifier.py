@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_fer.core import Image, Prediction
 from edge_fer.errors import BundleError, UnavailableError
 from edge_fer.model.bundle import Bundle
-from edge_fer.model.litert import Network, probe_edgetpu
+from edge_fer.model.litert import Network, probe_edgetpu, why_it_kills
 from edge_fer.model.spec import Head
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ class TfliteClassifier:
             device = "cpu"
             log.warning("The Edge TPU cannot be used (%s). The CPU does the work instead.", problem)
         self.device = device
+        if not bundle.is_packaged:
+            reason = why_it_kills(bundle.model, bundle.selftest.inputs, edgetpu=device == "edgetpu")
+            if reason is not None:
+                raise BundleError(f"{bundle} cannot be used: in a process of its own it {reason}. Export it again.")
         try:
             self._network = Network(bundle.model, threads, edgetpu=device == "edgetpu")
             (self._input,), (self._output,) = self._network.inputs, self._network.outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.errors import BundleError, UnavailableError
+from edge_fer.libraries import about_import
+from edge_fer.model.trial import limit_memory, why_it_dies
 
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 
@@ -95,15 +98,22 @@ class Network:
                 self._interpreter = runtime.Interpreter(model_content=model, num_threads=threads, **options)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise BundleError(f"The runtime cannot load the model: {str(error).splitlines()[0]}.") from None
+            raise BundleError(f"The runtime cannot load the model: {_first_line(error)}.") from None
         self.inputs = [_tensor(one) for one in self._interpreter.get_input_details()]
         self.outputs = [_tensor(one) for one in self._interpreter.get_output_details()]
 
     def run(self, *values: NDArray[Any]) -> list[NDArray[Any]]:
-        """The raw outputs for raw inputs, in the graph's own dtypes and shapes."""
+        """The raw outputs for raw inputs, in the graph's own dtypes and shapes.
+
+        Raises:
+            BundleError: the runtime cannot run the graph.
+        """
         for tensor, value in zip(self.inputs, values, strict=True):
             self._interpreter.set_tensor(tensor.index, value)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise BundleError(f"The runtime cannot run the model: {_first_line(error)}.") from None
         return [self._interpreter.get_tensor(tensor.index) for tensor in self.outputs]
 
     def run_each(self, values: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any]:
@@ -126,6 +136,10 @@ class Network:
         return operators
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["it gives no reason"])[0].rstrip(".")
+
+
 def _tensor(details: dict[str, Any]) -> Tensor:
     scale, zero_point = details["quantization"]
     return Tensor(
@@ -143,13 +157,21 @@ def load_runtime() -> ModuleType:
     """The first TensorFlow Lite runtime that is installed: ai-edge-litert, tflite-runtime, TensorFlow.
 
     Raises:
-        UnavailableError: none is.
+        UnavailableError: none is, or none of those that are can be loaded.
     """
+    broken: ImportError | None = None
     for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite"):
+        if broken is not None and name.startswith("tensorflow"):
+            break  # who has a runtime that does not load wants to know why, not a thousand megabytes in its place
         try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
+            runtime = importlib.import_module(name)
+            if name != "tensorflow.lite" or hasattr(runtime, "Interpreter"):  # the latest has none
+                return runtime
+        except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "-")
+            broken = broken or (None if missing else error)
+    if broken is not None:  # it is there: its reason, not the advice to install it
+        raise about_import(broken)
     raise UnavailableError("No TensorFlow Lite runtime: run `pip install ai-edge-litert`.")
 
 
@@ -162,6 +184,37 @@ def runtime_name() -> str:
         return f"{name} {metadata.version(name)}"
     except metadata.PackageNotFoundError:  # tensorflow-cpu and the like
         return f"{name} of unknown version"
+
+
+def why_it_kills(
+    model: bytes, inputs: NDArray[Any] | None = None, kernels: Kernels = "optimized", *, edgetpu: bool = False
+) -> str | None:
+    """What a graph does to the runtime in a child process, as in "IT crashes (SIGSEGV)"; None where nothing.
+
+    Args:
+        model: the FlatBuffer, from whomever.
+        inputs: (n, ...) to run it on, where they fit; it is always run on zeros.
+        kernels: see ``Network``.
+        edgetpu: likewise.
+    """
+    content = io.BytesIO()
+    np.save(content, np.zeros(0) if inputs is None else inputs)
+    content.write(model)
+    return why_it_dies(
+        f"from edge_fer.model import litert; litert.run_trial({kernels!r}, {edgetpu})", content.getvalue()
+    )
+
+
+def run_trial(kernels: Kernels, edgetpu: bool) -> None:
+    """In the child process of ``why_it_kills``: run what stands on stdin."""
+    content = io.BytesIO(sys.stdin.buffer.read())
+    inputs = np.load(content)
+    load_runtime()
+    limit_memory()
+    network = Network(content.read(), kernels=kernels, edgetpu=edgetpu)
+    network.run(*(np.zeros(one.shape, one.dtype) for one in network.inputs))
+    for tensor in inputs:
+        network.run(tensor[np.newaxis])
 
 
 @contextlib.contextmanager

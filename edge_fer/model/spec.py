@@ -74,6 +74,8 @@ class Metadata:
         if not metadata.heads:
             raise ConfigError(f"{origin} has no heads: name at least one, with its labels.")
         names = [head.name for head in metadata.heads]
+        if not all(name and name.isprintable() and len(name) <= 100 for name in (metadata.name, *names)):
+            raise ConfigError(f"{origin}: the names of model and heads must be texts of 1 to 100 letters.")
         if len(set(names)) < len(names):
             raise ConfigError(f"{origin}: two heads have the same name.")
         for head in metadata.heads:

@@ -6,6 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
+from edge_fer.address import printable
 from edge_fer.core import Sink
 from edge_fer.errors import UsageError
 from edge_fer.events import Run
@@ -38,10 +39,13 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
         near = difflib.get_close_matches(kind, EXAMPLES, n=1)
         known = "" if near else ", ".join(EXAMPLES.values())
         raise UsageError(
-            f"Unknown output '{spec}'. " + (f"Did you mean {EXAMPLES[near[0]]}?" if near else f"Known: {known}.")
+            f"Unknown output '{printable(spec)}'. "
+            + (f"Did you mean {EXAMPLES[near[0]]}?" if near else f"Known: {known}.")
         )
     if bool(path) != (kind != "terminal"):
         raise UsageError(f"Output '{spec}' {'takes no' if path else 'needs a'} path: write {EXAMPLES[kind]}.")
+    if "\0" in path:
+        raise UsageError(f"Output {spec!r} has a zero byte in its path.")
     # The shell does not see a ~ here: it does not begin a word. pathlib's fails where there is no such user.
     path = os.path.expanduser(path)  # noqa: PTH111
     match kind:
@@ -60,7 +64,7 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
         case "pictures":
             from edge_fer.sinks.pictures import PicturesSink
 
-            return PicturesSink(Path(path))
+            return PicturesSink(Path(path), run)
         case _:
             from edge_fer.sinks.terminal import TerminalSink
 

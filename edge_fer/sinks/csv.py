@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edge_fer.core import Expression, FrameResult
 from edge_fer.events import Run
-from edge_fer.files import LineFile
+from edge_fer.files import LineFile, shown
 
 COLUMNS = (
     *("ts", "time_s", "camera", "seq", "track", "phase", "x", "y", "w", "h", "expression", "confidence", "raw"),
@@ -21,7 +21,7 @@ COLUMNS = (
 class CsvSink:
     """Writes one row for each face and frame; implements ``core.Sink``.
 
-    As with ``JsonlSink``, the file of a live camera is continued and any other replaced.
+    As with ``JsonlSink``, what a live camera's file holds is kept, unless the run overwrites; any other is replaced.
 
     Args:
         path: the file, or "-" for stdout.
@@ -33,7 +33,7 @@ class CsvSink:
 
     def __init__(self, path: str, run: Run) -> None:
         self._run = run
-        self._file = LineFile(path, append=run.live)
+        self._file = LineFile(path, append=run.keeps_earlier)
         try:
             if self._file.is_new:
                 self._send([COLUMNS])
@@ -49,7 +49,7 @@ class CsvSink:
             box, known = face.box, face.prediction.probabilities
             rows.append(
                 (
-                    *(event["ts"], round(frame.time_s, 3), frame.stream, frame.seq, face.track, face.phase),
+                    *(event["ts"], round(frame.time_s, 3), shown(frame.stream), frame.seq, face.track, face.phase),
                     *(round(length, 1) for length in (box.x, box.y, box.w, box.h)),
                     *(face.expression.value, round(face.confidence, 4), face.raw.expression.value),
                     *(round(known[label], 4) if label in known else "" for label in Expression),

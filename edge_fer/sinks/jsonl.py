@@ -14,7 +14,7 @@ class JsonlSink:
     """Writes one JSON object a line for each event; implements ``core.Sink``.
 
     The file of a clip is replaced; that of a live camera is continued, so that a service that starts again loses
-    nothing.
+    nothing, unless the run overwrites.
 
     Args:
         path: the file, or "-" for stdout.
@@ -26,7 +26,7 @@ class JsonlSink:
 
     def __init__(self, path: str, run: Run) -> None:
         self._run = run
-        self._file = LineFile(path, append=run.live)
+        self._file = LineFile(path, append=run.keeps_earlier)
         self._closed = False
 
     def write(self, result: FrameResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -9,26 +10,32 @@ import cv2
 from edge_fer.core import FrameResult
 from edge_fer.draw import annotate
 from edge_fer.errors import OutputError
-from edge_fer.files import make_folder, output_error
+from edge_fer.events import Run
+from edge_fer.files import make_folder, output_error, resolved, write_atomically
 
 _QUALITY = 90
+
+log = logging.getLogger("edge_fer")
 
 
 class PicturesSink:
     """Writes one annotated JPEG for each frame; implements ``core.Sink``.
 
-    A still picture keeps its name, with ``-2`` and so on where two have the same. Others are numbered by frame.
+    A still picture keeps its name, with ``-2`` and so on where two have the same. Others are numbered by frame. A live
+    camera writes into a folder of its own within, ``2`` and so on, if the folder holds pictures already, unless the run
+    overwrites; all else replaces pictures of the same name.
 
     Args:
         folder: is made if it is not there.
+        run: tells whether earlier pictures are kept.
 
     Raises:
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: Run) -> None:
         make_folder(folder)
-        self._folder = folder
+        self._folder = _own_folder(folder) if run.keeps_earlier and any(folder.glob("*.jpg")) else folder
         self._names: set[str] = set()
 
     def write(self, result: FrameResult) -> None:
@@ -37,18 +44,14 @@ class PicturesSink:
         stem = f"{frame.seq:06d}"
         if frame.still and frame.stream:
             source = Path(frame.stream)
-            if source.parent.resolve() == self._folder.resolve():
+            if resolved(source.parent) == resolved(self._folder):
                 raise OutputError(f"{self._folder} holds the pictures that are read. Choose another folder for output.")
             stem = self._free_name(source.stem)
         picture = frame.picture()
         annotate(picture, result.faces)
-        path = self._folder / f"{stem}.jpg"
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        try:
-            path.write_bytes(data.tobytes())
-        except OSError as error:
-            path.unlink(missing_ok=True)  # half a picture is none
-            raise output_error(path, error) from None
+        # Whole or not at all; and what lies there may be a link to a picture that is read.
+        write_atomically(self._folder / f"{stem}.jpg", data.tobytes())
 
     def close(self) -> None:
         """Nothing to do: every picture is complete."""
@@ -60,3 +63,19 @@ class PicturesSink:
             name = f"{stem}-{count}"
         self._names.add(name)
         return name
+
+
+def _own_folder(folder: Path) -> Path:
+    """A new folder in one that holds the pictures of an earlier recording."""
+    count = 2
+    while True:
+        own = folder / str(count)
+        try:
+            own.mkdir()
+        except FileExistsError:
+            count += 1
+        except OSError as error:
+            raise output_error(own, error) from None
+        else:
+            log.warning("%s holds an earlier recording. This one goes to %s.", folder, own)
+            return own

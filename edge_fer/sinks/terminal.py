@@ -14,7 +14,7 @@ from typing import Protocol
 
 from edge_fer.core import Expression, Face, FrameResult
 from edge_fer.draw import COLORS
-from edge_fer.files import LineFile, output_error
+from edge_fer.files import LineFile, output_error, shown
 
 _REFRESH_S = 0.1
 _FPS_WINDOW_S = 1.0
@@ -141,7 +141,7 @@ class _PlainView:
 
     def show(self, result: FrameResult, now_s: float) -> None:
         frame, lines = result.frame, []
-        place = Path(frame.stream).name if frame.still else f"{frame.time_s:.1f} s"
+        place = shown(Path(frame.stream).name) if frame.still else f"{frame.time_s:.1f} s"
         for face in result.ended:
             if self._shown.pop(face.track, None):
                 lines.append(f"{place}  face {face.track}  left")
@@ -218,7 +218,7 @@ class _LiveView:
         from rich.text import Text
 
         frame = result.frame
-        name = Path(frame.stream).name or frame.stream
+        name = shown(Path(frame.stream).name or frame.stream)
         stages = [f"{stage} {ms:.1f} ms" for stage, ms in result.latency_ms.items()]
         fps = f"{self._fps:.1f} fps" if self._fps else "- fps"
         status = Text("  ".join((name, f"frame {frame.seq}", f"{frame.time_s:.1f} s", fps, *stages)), "dim")

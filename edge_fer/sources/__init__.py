@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 
+from edge_fer.address import printable, split_address
 from edge_fer.config import CameraSettings
 from edge_fer.core import FrameSource
 from edge_fer.errors import DataError, InputMissingError, UsageError
+from edge_fer.files import native_name
+from edge_fer.sources.header import jpeg_follows, read_header
 
 
 def open_source(settings: CameraSettings) -> FrameSource:
     """Open what ``--camera`` names.
 
     ``0`` or ``/dev/...`` is a V4L2 camera, ``picamera:0`` a Pi camera module, ``rtsp://...`` or ``http://...`` a
-    network stream, ``demo`` the scene that comes with edge-fer. All else is a path: a folder of images, an image
-    or a video, told by its content. ``./demo`` is a file of that name.
+    network stream, ``-`` a video from standard input, ``pipe:640x480@30`` frames of pixels from there, ``demo`` the
+    scene that comes with edge-fer. All else is a path: a folder of images and videos, an image or a video, told by its
+    content. ``./demo`` is a file of that name.
 
     Cameras and network streams drop frames when the reader is slow. The others never do.
 
     Raises:
         UnavailableError: the camera is not there, is held by another program, or sends nothing.
-        InputMissingError: there is no such file, or no image in the folder.
+        InputMissingError: there is no such file, nothing to read in the folder, or nothing from standard input.
         DataError: the file is neither an image nor a video.
-        UsageError: the name is empty, or ``picamera:`` is not followed by a number.
+        UsageError: the name is empty, or is not what its beginning promises.
     """
     # OpenCV and FFmpeg talk on stderr about what we say ourselves, in words for people. Who sets the variables wins.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -43,29 +48,61 @@ def open_source(settings: CameraSettings) -> FrameSource:
 
         return DemoSource()
     if name.partition(":")[0] == "picamera":
-        from edge_fer.sources.picamera import PicameraSource
-        from edge_fer.threads import LatestFrame
+        return _open_picamera(name, settings)
+    if name.startswith("pipe:"):
+        from edge_fer.sources.pipe import raw_source
 
-        number = name.removeprefix("picamera").removeprefix(":") or "0"
-        if not number.isdecimal():
-            raise UsageError(f"{name} is not a Pi camera. Write picamera:0 for the first one, picamera:1 for the next.")
-        return LatestFrame(PicameraSource(int(number), settings))
-    if name.isdecimal() or name.startswith("/dev/"):
+        return raw_source(settings)
+    if name in ("-", "/dev/stdin"):
+        return _open_stdin(settings)
+    scheme, rest = split_address(name) or ("", "")
+    if scheme and scheme != "file":
+        from edge_fer.sources.network import network_source
+
+        return network_source(settings)
+    if scheme:  # three slashes and a path; between two of them the name of this machine
+        name = unquote(rest.removeprefix("localhost"))
+    elif name.isdecimal() or _is_device(name):
         from edge_fer.sources.v4l2 import v4l2_source
         from edge_fer.threads import LatestFrame
 
         return LatestFrame(v4l2_source(settings))
-    if name.startswith(("rtsp://", "rtsps://", "http://", "https://")):
-        from edge_fer.sources.network import network_source
-        from edge_fer.threads import LatestFrame
-
-        return LatestFrame(network_source(settings))
     return _open_path(Path(os.path.expanduser(name)))  # noqa: PTH111 - pathlib's fails where there is no such user
 
 
+def _open_picamera(name: str, settings: CameraSettings) -> FrameSource:
+    from edge_fer.sources.picamera import PicameraSource
+    from edge_fer.threads import LatestFrame
+
+    number = name.removeprefix("picamera").removeprefix(":") or "0"
+    if not number.isdecimal():
+        raise UsageError(f"{name} is not a Pi camera. Write picamera:0 for the first one, picamera:1 for the next.")
+    return LatestFrame(PicameraSource(int(number), settings))
+
+
+def _open_stdin(settings: CameraSettings) -> FrameSource:
+    from edge_fer.sources.pipe import stdin_source
+    from edge_fer.threads import LatestFrame
+
+    stdin = Path("/dev/stdin")
+    if stdin.is_file() or stdin.is_dir():
+        return _open_path(stdin)
+    # In a thread, since Python hears no signal while OpenCV waits for the pipe.
+    return LatestFrame(stdin_source(settings), drops=False)
+
+
+def _is_device(name: str) -> bool:
+    """Whether it stands where devices do and is not a file or a pipe, as /dev/shm/clip.mp4 and /dev/stdin may be."""
+    if not name.startswith("/dev/"):
+        return False
+    path = Path(name)
+    return not (path.is_file() or path.is_dir() or path.is_fifo())
+
+
 def _open_path(path: Path) -> FrameSource:
-    from edge_fer.sources.pictures import ImageSource
-    from edge_fer.sources.video import VideoSource
+    from edge_fer.sources.folder import FolderSource
+    from edge_fer.sources.pictures import AnimationSource, ImageSource
+    from edge_fer.sources.video import open_video
 
     try:
         mode = path.stat().st_mode
@@ -74,15 +111,22 @@ def _open_path(path: Path) -> FrameSource:
         elif stat.S_ISDIR(mode):
             os.scandir(path).close()
     except FileNotFoundError:
-        raise InputMissingError(f"There is no file or folder {path}.") from None
+        raise InputMissingError(f"There is no file or folder {printable(str(path))}.") from None
     except OSError as error:
-        raise InputMissingError(f"{path} cannot be read: {error.strerror}.") from None
+        raise InputMissingError(f"{printable(str(path))} cannot be read: {error.strerror}.") from None
     if stat.S_ISDIR(mode):
-        return ImageSource(path)
+        return FolderSource(path, _open_path)
     if not stat.S_ISREG(mode):
-        raise DataError(f"{path} is neither a file nor a folder.")
+        raise DataError(f"{path} is neither a file nor a folder. A pipe is read with `--camera - < {path}`.")
+    header = read_header(path)
     # FFmpeg would read an image as a video of one frame, so images are asked for first. A GIF is a video that
     # OpenCV can read as an image as well, its first.
-    if path.suffix.lower() != ".gif" and cv2.haveImageReader(str(path)):
+    if header.kind == "gif":
+        return open_video(path)
+    if header.kind == "jpeg" and jpeg_follows(path):
+        return open_video(path, input_format="mjpeg")
+    if header.moving:
+        return AnimationSource(path, header)
+    if header.kind == "heic" or cv2.haveImageReader(native_name(path)):
         return ImageSource(path)
-    return VideoSource(path)
+    return open_video(path)

@@ -17,7 +17,8 @@ from edge_fer.errors import UnavailableError
 LONGEST_PAUSE_S = 30.0
 
 # YUYV carries 16-235 for black to white. Models are trained on 0-255, which is also what OpenCV makes of it in color.
-_FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
+FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
+"""For ``cv2.LUT``."""
 
 log = logging.getLogger("edge_fer")
 
@@ -133,7 +134,7 @@ def _frame(raw: Image, seq: int, time_s: float, stream: str) -> Frame | None:
         gray = cv2.cvtColor(raw, cv2.COLOR_BGR2GRAY)
         color = functools.partial(np.asarray, raw)
     elif raw.ndim == 3:  # YUYV, uint8 (height, width, 2): every second byte is gray
-        gray = cv2.LUT(cv2.extractChannel(raw, 0), _FULL_RANGE)
+        gray = cv2.LUT(cv2.extractChannel(raw, 0), FULL_RANGE)
         color = functools.partial(cv2.cvtColor, raw, cv2.COLOR_YUV2BGR_YUYV)
     elif raw.shape[0] == 1:  # MJPG, uint8 (1, bytes): gray alone is the cheaper half of decoding
         decoded = cv2.imdecode(raw, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -1,40 +1,137 @@
-"""Video streams from the network."""
+"""Video from the network: streams, files that end, and single images that are asked for again and again."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from typing import Any
 
 import cv2
 
+from edge_fer.address import printable, split_address, usable
 from edge_fer.config import CameraSettings
-from edge_fer.errors import UnavailableError
+from edge_fer.core import FrameSource
+from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.sources.camera import CameraSource, Capture
+from edge_fer.sources.video import VideoCapture, VideoSource, ffmpeg_options
+from edge_fer.threads import LatestFrame
 
 NETWORK_TIMEOUT_MS = 10_000
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtmpt", "srt", "udp", "tcp", "rtp")
+ALIKE = 300
+"""So many frames that do not differ in one pixel come from no camera."""
+
+log = logging.getLogger("edge_fer")
 
 
 def network_source(
-    settings: CameraSettings, video_capture: Callable[[str, int, list[int]], Capture] = cv2.VideoCapture
-) -> CameraSource:
-    """A stream from the network, by URL. Its name leaves out what may be secret: user, password and query.
+    settings: CameraSettings,
+    video_capture: Callable[[str, int, list[int]], VideoCapture] = cv2.VideoCapture,
+    sleep: Callable[[float], None] = time.sleep,
+) -> FrameSource:
+    """What comes from an address: a live stream, a video that ends, or an image that is asked for at the asked rate.
+
+    The name of it, in frames and messages, leaves out what may be secret.
 
     Raises:
+        UsageError: nobody reads such addresses.
         UnavailableError: nothing comes from there within ten seconds.
     """
-    url = urlsplit(settings.source)
-    stream = url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    stream = printable(settings.source.strip())
+    scheme, rest = split_address(settings.source) or ("", "")
+    if scheme not in SCHEMES:
+        raise UsageError(f"{scheme}:// is not read. Cameras send by rtsp, http, rtmp, srt, udp, tcp or rtp.")
+    if not rest.strip("/"):
+        raise UsageError(f"{scheme}:// lacks the name of a host: write {scheme}://192.168.1.20/...")
+    address = usable(scheme, rest)
     timeouts = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
     ]
 
-    def open_capture() -> Capture:
-        capture = video_capture(settings.source, cv2.CAP_FFMPEG, timeouts)
+    def open_capture() -> VideoCapture:
+        # Else FFmpeg asks the server to close the connection, goes on using it, and reads nothing of an .mp4.
+        options = {"multiple_requests": "1"} if scheme in ("http", "https") else {}
+        with ffmpeg_options(**options):
+            capture = video_capture(address, cv2.CAP_FFMPEG, timeouts)
         if not capture.isOpened():
+            srt = " The FFmpeg that comes with OpenCV reads no srt; rtsp it does." if scheme == "srt" else ""
             raise UnavailableError(
                 f"No video comes from {stream}. Check the address, the network, and that user and password are right."
+                + srt
             )
         return capture
 
-    return CameraSource(stream, open_capture, float(settings.fps))
+    fps = float(settings.fps)
+    first = open_capture()
+    if scheme in ("http", "https"):
+        if first.get(cv2.CAP_PROP_FRAME_COUNT) > 1:
+            return VideoSource(stream, first)
+        if first.read()[0] and not first.read()[0]:  # one image, and the connection ends
+            first.release()
+            return LatestFrame(CameraSource(stream, lambda: _Snapshots(open_capture, fps, sleep), fps, sleep))
+    opened: list[Capture] = [first]
+    return LatestFrame(
+        CameraSource(stream, lambda: _Watched(opened.pop() if opened else open_capture(), stream), fps, sleep)
+    )
+
+
+class _Snapshots:
+    """An address that gives one image for each connection, with the calls of ``cv2.VideoCapture``."""
+
+    def __init__(self, open_capture: Callable[[], Capture], fps: float, sleep: Callable[[float], None]) -> None:
+        self._open_capture = open_capture
+        self._interval_s = 1 / fps
+        self._sleep = sleep
+        self._due_s = time.monotonic()
+
+    def isOpened(self) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, Any]:
+        now_s = time.monotonic()
+        self._sleep(max(0.0, self._due_s - now_s))
+        self._due_s = max(self._due_s, now_s) + self._interval_s
+        try:
+            capture = self._open_capture()
+        except UnavailableError:
+            return False, None
+        try:
+            return capture.read()
+        finally:
+            capture.release()
+
+    def get(self, property_id: int) -> float:
+        return 1 / self._interval_s if property_id == cv2.CAP_PROP_FPS else 0.0
+
+    def set(self, property_id: int, value: float) -> bool:
+        return False
+
+    def release(self) -> None:
+        pass
+
+
+class _Watched:
+    """A capture that says once when it sends nothing but one picture, as OpenCV does with what it cannot convert."""
+
+    def __init__(self, capture: Capture, stream: str) -> None:
+        self._capture = capture
+        self._stream = stream
+        self._last = b""
+        self._alike = 0
+        self.isOpened, self.get, self.set, self.release = capture.isOpened, capture.get, capture.set, capture.release
+
+    def read(self) -> tuple[bool, Any]:
+        read, image = self._capture.read()
+        if read and self._alike < ALIKE:
+            sample = image[::8, ::8].tobytes()
+            self._alike = self._alike + 1 if sample == self._last else 0
+            self._last = sample
+            if self._alike == ALIKE:
+                log.warning(
+                    "%s sends the same picture again and again. If it is interlaced, OpenCV cannot convert it: set the "
+                    "camera to a progressive mode.",
+                    self._stream,
+                )
+        return read, image

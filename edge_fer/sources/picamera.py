@@ -128,6 +128,6 @@ def _color(yuv: Image, width: int, height: int) -> Image:
     stride = yuv.shape[1]
     # A row of U or V is half as long as one of Y, padding included, so one row of the array holds two of them.
     u, v = yuv[height:].reshape(2, height // 2, stride // 2)[:, :, : width // 2]
-    chroma = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in (v, u)]
+    chroma = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR_EXACT) for plane in (v, u)]
     bgr = cv2.cvtColor(cv2.merge([yuv[:height, :width], *chroma]), cv2.COLOR_YCrCb2BGR)
     return bgr.astype(np.uint8, copy=False)

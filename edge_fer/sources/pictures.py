@@ -1,10 +1,13 @@
-"""Images: one file, or a folder of them."""
+"""Images: a file with one, or with one that moves."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.core import Frame, Image
-from edge_fer.errors import DataError, InputMissingError
+from edge_fer.errors import DataError
+from edge_fer.files import native_name
+from edge_fer.sources.header import Header, read_header
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff"),
-    *(".pgm", ".ppm", ".pbm", ".pnm", ".gif"),
-)
-"""Files in a folder that count as images."""
+MOST_BYTES = 130_000_000
+"""What an image may take while it is decoded: with the rest of edge-fer it stays within the 256 MB of the service."""
 
 log = logging.getLogger("edge_fer")
 
 
 class ImageSource:
-    """An image, or all images of a folder and the folders in it, sorted by path; implements ``core.FrameSource``.
-
-    Every frame is ``still``; its ``stream`` is the path. An image in a folder that cannot be decoded is named in the
-    log and leaves a gap in ``seq``.
+    """An image that stands alone; implements ``core.FrameSource``. Its frame is ``still``, its ``stream`` the path.
 
     Args:
-        path: an image or a folder. That it exists has been checked.
+        path: an image. That it exists has been checked.
 
     Raises:
-        InputMissingError: no image in the folder.
-        DataError: while iterating: the image, or every image of the folder, cannot be decoded.
+        DataError: while iterating: the image cannot be decoded.
     """
 
     fps = 1.0
@@ -44,46 +42,96 @@ class ImageSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._closed = False
-        self._files = [path]
-        if path.is_dir():
-            # Not rglob: it fails when a folder goes away under it.
-            files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-            self._files = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
-            if not self._files:
-                raise InputMissingError(f"No picture in the folder {path} (looked for .jpg, .png, .webp and others).")
 
     def __iter__(self) -> Iterator[Frame]:
-        """One frame for each image, a second apart."""
-        readable = 0
-        for seq, file in enumerate(self._files):
-            if self._closed:
-                return
-            try:
-                image = read_image(file)
-            except DataError as error:
-                if file == self._path:
-                    raise
-                log.warning("%s It is left out.", error)
-                continue
-            readable += 1
-            yield _frame(image, seq, str(file))
-        if not readable:
-            raise DataError(f"No picture in {self._path} can be decoded: all are damaged.")
+        """The one frame."""
+        if not self._closed:
+            yield dataclasses.replace(frame_of(read_image(self._path), 0, 0.0, str(self._path)), still=True)
 
     def close(self) -> None:
         """End the iteration."""
         self._closed = True
 
 
-def _frame(image: Image, seq: int, stream: str) -> Frame:
+class AnimationSource:
+    """All frames of an animated PNG, WebP or AVIF; implements ``core.FrameSource``.
+
+    Args:
+        path: the file. That it exists has been checked.
+        header: what it says of itself.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+
+    live = False
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self._path = path
+        self._closed = False
+        check_size(path, header)
+        # A few at a time: OpenCV would hold all of them.
+        self._chunk = max(1, min(16, MOST_BYTES // 4 // max(1, 4 * header.width * header.height)))
+        first = self._read(0)
+        if not first:
+            raise DataError(f"{path} cannot be decoded: the picture is damaged.")
+        self.fps = min(1000.0, max(1.0, 1 / float(np.median([shown_s for _, shown_s in first]))))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every frame at the time it is shown at."""
+        seq, time_s = 0, 0.0
+        while not self._closed and (some := self._read(seq)):
+            for image, shown_s in some:
+                if self._closed:
+                    return
+                yield frame_of(on_white(image), seq, time_s, str(self._path))
+                seq, time_s = seq + 1, time_s + shown_s
+            if len(some) < self._chunk:
+                return
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._closed = True
+
+    def _read(self, start: int) -> list[tuple[Any, float]]:
+        """Some frames from that one on, each with the seconds for which it is shown."""
+        try:
+            with _stderr_taken():
+                read, animation = cv2.imreadanimation(native_name(self._path), start, self._chunk)
+        except cv2.error:
+            return []
+        # As browsers have it: who gives no time means a tenth of a second.
+        durations = [ms / 1000 if ms > 0 else 0.1 for ms in map(float, animation.durations)]
+        return list(zip(animation.frames, durations, strict=False)) if read else []
+
+
+def frame_of(image: Image, seq: int, time_s: float, stream: str) -> Frame:
+    """A frame of an image, uint8 (height, width) or (height, width, 3) BGR."""
     if image.ndim == 2:
-        return Frame(image, seq, float(seq), stream, still=True)
+        return Frame(image, seq, time_s, stream)
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
-    return Frame(gray, seq, float(seq), stream, still=True, color=lambda: image)
+    return Frame(gray, seq, time_s, stream, color=lambda: image)
+
+
+def check_size(path: Path, header: Header) -> int:
+    """By how much each side of an image has to be reduced while it is decoded: 1, 2, 4 or 8; only JPEG can be.
+
+    Raises:
+        DataError: it would still take too much memory.
+    """
+    for reduction in (1, 2, 4, 8) if header.kind == "jpeg" else (1,):
+        if header.bytes_to_decode(reduction) <= MOST_BYTES:
+            return reduction
+    raise DataError(
+        f"{path} cannot be decoded: {header.width} x {header.height} pixels of this kind take too much memory. "
+        "Save it smaller."
+    )
 
 
 def read_image(path: Path) -> Image:
     """Decode an image file as people see it: turned as its EXIF data say, what is transparent on white.
+
+    A JPEG that is too large is reduced on the way.
 
     Returns:
         uint8 (height, width) where the file is gray, (height, width, 3) BGR otherwise.
@@ -91,40 +139,97 @@ def read_image(path: Path) -> Image:
     Raises:
         DataError: it cannot be decoded.
     """
+    image = None
     try:
-        image = _imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-        with path.open("rb") as file:
-            is_jpeg = file.read(2) == b"\xff\xd8"
-        if image is not None and not is_jpeg:
-            # Only IMREAD_UNCHANGED gives transparency, but it does not turn the image: a second look is needed.
-            whole = _imread(path, cv2.IMREAD_UNCHANGED)
-            if whole is not None and whole.ndim == 3 and whole.shape[2] == 4:
-                image = whole
+        header = read_header(path)
+        reduction = check_size(path, header)
+        # OpenCV turns a JPEG itself. Elsewhere it does so only where it drops what is transparent.
+        reduced = {1: 0, 2: 16, 4: 32, 8: 64}[reduction]  # cv2.IMREAD_REDUCED_GRAYSCALE_2 and so on
+        kinds = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+        if header.kind == "heic":
+            image = _read_heic(path, header)
+        elif header.kind == "tiff" and header.orientation > 4:
+            image = _read_lying_tiff(path, header)
+        else:
+            image = _imread(path, kinds | reduced if header.kind == "jpeg" else cv2.IMREAD_UNCHANGED)
     except (cv2.error, OSError):  # cv2.error: larger than OpenCV's limit, by default 2**30 pixels
         image = None
     if image is None:
         raise DataError(f"{path} cannot be decoded: the picture is damaged, or too large.")
+    if header.kind != "tiff" or header.orientation > 4:  # of TIFF, OpenCV does the others
+        image = _upright(image, header.orientation)
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=1 / 257)
     if image.dtype != np.uint8:
         raise DataError(f"{path} has {image.dtype} pixels. Save it with 8 or 16 bits a channel.")
-    if image.ndim == 3 and image.shape[2] == 4:
-        alpha = image[..., 3:].astype(np.uint16)
-        image = (image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-    return image.astype(np.uint8, copy=False)
+    return on_white(image)
+
+
+def on_white(image: NDArray[Any]) -> Image:
+    """An image without its transparency, if it has any: uint8 (height, width, 4) -> (height, width, 3)."""
+    if image.ndim == 2 or image.shape[2] != 4:
+        return image.astype(np.uint8, copy=False)
+    blended = np.empty((*image.shape[:2], 3), np.uint8)
+    for top in range(0, len(image), 64):  # a few rows at a time, since 16 bits take twice the memory
+        rows = image[top : top + 64]
+        alpha = rows[..., 3:].astype(np.uint16)
+        blended[top : top + 64] = (rows[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return blended
+
+
+def _upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo what EXIF's orientation says of how an image is stored."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _read_lying_tiff(path: Path, header: Header) -> NDArray[Any] | None:
+    """A TIFF that stands on its side, as it is stored: OpenCV reads none that says so."""
+    data = np.fromfile(path, np.uint8)
+    data[header.orientation_at : header.orientation_at + 2] = [1, 0] if data[0] == ord("I") else [0, 1]
+    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+
+
+def _read_heic(path: Path, header: Header) -> NDArray[Any] | None:
+    """A HEIC photo as it is stored, by FFmpeg, which knows only the parts that it may be put together of."""
+    capture = cv2.VideoCapture(native_name(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    try:
+        read, image = capture.read()
+    finally:
+        capture.release()
+    if read and image.shape[:2] != (header.height, header.width):
+        raise DataError(
+            f"{path} is made of tiles, as iPhones do, and OpenCV reads only one of them. Save it as JPEG: "
+            f"`heif-convert {path.name} photo.jpg`."
+        )
+    return image if read else None
 
 
 def _imread(path: Path, flags: int) -> NDArray[Any] | None:
-    """``cv2.imread``, with what libjpeg and libpng print on stderr said in our words, or not at all."""
+    with _stderr_taken() as said:
+        image = cv2.imread(native_name(path), flags)
+    if b"Premature end of JPEG" in said.getvalue():
+        log.warning("%s is cut short: what is missing is gray. Copy it again.", path)
+    return image
+
+
+@contextmanager
+def _stderr_taken() -> Iterator[BytesIO]:
+    """What libjpeg and libpng print on stderr meanwhile, to be said in our words, or not at all."""
+    taken = BytesIO()
     with os.fdopen(os.memfd_create("stderr"), "w+b") as said:
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
-            image = cv2.imread(str(path), flags)
+            yield taken
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        said.seek(0)
-        if b"Premature end of JPEG" in said.read():
-            log.warning("%s is cut short: what is missing is gray. Copy it again.", path)
-    return image
+            said.seek(0)
+            taken.write(said.read())

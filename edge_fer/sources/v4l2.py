@@ -30,8 +30,17 @@ def list_cameras(sysfs: Path = Path("/sys/class/video4linux")) -> list[tuple[str
         sysfs: where the kernel lists them.
     """
     nodes = sorted(sysfs.glob("video[0-9]*"), key=lambda node: int(node.name.removeprefix("video")))
-    cameras = [(f"/dev/{node.name}", (node / "name").read_text(encoding="utf-8").strip()) for node in nodes]
+    cameras = [(f"/dev/{node.name}", _name(node / "name")) for node in nodes]
     return [(device, name) for device, name in cameras if not name.startswith(_PI_PIPELINE) and _captures(device)]
+
+
+def _name(file: Path) -> str:
+    """A camera's name, as the camera sent it; the kernel cuts it to 31 bytes, in the middle of a letter too."""
+    try:
+        name = file.read_bytes().decode("utf-8", "replace")
+    except OSError:  # unplugged meanwhile
+        return "?"
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name.strip("\0 \n"))
 
 
 def _captures(device: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from export.flatbuffer import as_input, read_operators, run_flatbuffer, try_out
 from export.fold import correct_bias, fold_batch_norm
 from export.load import calibration_faces
 from export.result import Comparison
-from export.verify import compare, comparison_table, refusals
+from export.verify import agreement, compare, comparison_table, refusals, shortfalls
 
 PAIR = Head("pair", (E.ANGER, E.FEAR))
 
@@ -128,6 +130,9 @@ def test_a_comparison_in_full() -> None:
         # Three answers of one confidence, of which two are right.
         ece_raw=pytest.approx(raw - 2 / 3, abs=6e-5),
         ece=pytest.approx(0.8 - 2 / 3, abs=6e-5),
+        accuracy=66.6667,
+        commonest=66.6667,
+        labels_given=2,
     )
 
 
@@ -137,7 +142,30 @@ def test_one_face_that_is_lost_is_all() -> None:
 
 
 def row(variant: str = "int8", drop: float = 0.0, agreement: float = 1.0) -> Comparison:
-    return Comparison(variant, "pair", 1234, drop, agreement, 0.5, 0.2, 0.1)
+    return Comparison(variant, "pair", 1234, drop, agreement, 0.5, 0.2, 0.1, 70.0, 50.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "commonest", "labels_given", "ece", "good"),
+    [
+        (55.0, 50.0, 2, 0.1, True),
+        (54.99, 50.0, 2, 0.1, False),
+        (55.0, 50.0, 2, 0.1001, False),
+        (99.0, 50.0, 1, 0.0, False),  # one label for all
+        (100.0, 100.0, 1, 0.0, True),  # there is no other
+        (98.0, 96.0, 2, 0.0, True),  # half of what is left to win
+        (97.9, 96.0, 2, 0.0, False),
+    ],
+)
+def test_the_floor(accuracy: float, commonest: float, labels_given: int, ece: float, good: bool) -> None:
+    one = replace(row(), accuracy=accuracy, commonest=commonest, labels_given=labels_given, ece=ece)
+    assert (shortfalls([one, replace(one, variant="float32")], 5, 10) == []) == good
+
+
+def test_labels_that_are_as_likely_are_the_same_answer() -> None:
+    theirs = np.array([[1e-9, 0, -1], [1e-9, 0, -1], [0.1, 0, -1], [0, 0, 0]], np.float32)
+    ours = np.array([[0, 1, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]], np.float32)
+    assert agreement(ours, theirs) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -156,7 +184,7 @@ def test_the_gate_lets_through_what_is_just_good_enough(comparison: Comparison, 
 
 def test_the_table_of_a_comparison() -> None:
     console = Console(record=True, width=120)
-    other = Comparison("int8", "first", 7, -1.0, 0.5, 0.25, 0.3, 0.4)
+    other = Comparison("int8", "first", 7, -1.0, 0.5, 0.25, 0.3, 0.4, 70.0, 50.0, 2)
     heads = [Head("first", PAIR.labels), Head("pair", PAIR.labels, 1.25)]
     console.print(comparison_table([row(drop=0.25, agreement=0.98), other], heads))
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]

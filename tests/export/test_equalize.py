@@ -50,6 +50,28 @@ def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(uneven: keras.Model)
     np.testing.assert_allclose(logits(folded), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
 
 
+def test_layers_in_models_in_the_model_are_folded_too(uneven: keras.Model) -> None:
+    inputs = keras.Input((48, 48, 1))
+    x = keras.Sequential([keras.Input((48, 48, 1)), layers.Rescaling(2.0), layers.Rescaling(0.5)], name="front")(inputs)
+    nested = keras.Model(inputs, uneven(x))
+    assert len(find_pairs(nested)[0]) == 5
+    np.testing.assert_allclose(logits(equalize(nested)), logits(uneven), rtol=1e-3, atol=1e-3 * np.ptp(logits(uneven)))
+    twice = keras.Model(inputs, layers.Add()([uneven(inputs), uneven(inputs)]))
+    np.testing.assert_allclose(logits(equalize(twice)), 2 * logits(uneven), rtol=1e-3, atol=1e-3)
+
+
+def test_separable_convolutions_are_folded_in_their_two_parts(chance: np.random.Generator) -> None:
+    inputs = keras.Input((48, 48, 1))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    for multiplier in (1, 2):
+        x = layers.SeparableConv2D(6, 3, strides=2, padding="same", depth_multiplier=multiplier)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    model = scattered(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x))), chance)
+    assert len(find_pairs(model)[0]) >= 3
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in equalize(model).layers)
+    np.testing.assert_allclose(logits(equalize(model)), logits(model), rtol=1e-3, atol=1e-4 * np.ptp(logits(model)))
+
+
 def test_folding_does_not_touch_its_argument(uneven: keras.Model) -> None:
     before = [weights.copy() for weights in uneven.get_weights()]
     equalize(uneven)
@@ -78,11 +100,59 @@ def test_a_sequential_model_with_biases_and_several_multipliers_is_folded() -> N
     np.testing.assert_allclose(logits(folded), logits(model), rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_norm_after_an_activation_stays() -> None:
+def scattered(model: keras.Model, chance: np.random.Generator) -> keras.Model:
+    """The model with batch normalizations as training can leave them, some factors below 0."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            size = layer.moving_mean.shape
+            gamma = [chance.choice([-1, 1, 1, 1], size) * 10 ** chance.uniform(-1, 1, size)] * layer.scale
+            beta = [chance.normal(0, 0.3, size)] * layer.center
+            layer.set_weights([*gamma, *beta, chance.normal(0, 0.3, size), chance.uniform(0.2, 3, size)])
+        elif getattr(layer, "use_bias", False):
+            layer.bias.assign(chance.normal(0, 0.3, layer.bias.shape))
+    return model
+
+
+def vgg(
+    late: bool, padding: str = "same", fused: bool = False, pooling: object = layers.MaxPooling2D, **norm: bool
+) -> keras.Model:
+    """Blocks of convolution, ReLU and batch normalization, in this order or with the last two turned."""
     inputs = keras.Input((48, 48, 1))
-    x = layers.BatchNormalization()(layers.Conv2D(2, 3, activation="relu")(inputs))
-    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
-    assert sum(isinstance(layer, layers.BatchNormalization) for layer in fold_batch_norm(model).layers) == 1
+    x = layers.Rescaling(1 / 255)(inputs)
+    for width in (4, 4, 8):
+        x = layers.Conv2D(width, 3, padding=padding, activation="relu" if fused else None)(x)
+        order = [layers.BatchNormalization(**norm), *([] if fused else [layers.ReLU()])]
+        for layer in reversed(order) if late else order:
+            x = layer(x)
+        x = layers.Dropout(0.2)(pooling(2)(x))  # type: ignore[operator]
+    return keras.Model(inputs, layers.Dense(3)(layers.Dense(5, activation="relu")(layers.Flatten()(x))))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("pooling", [layers.MaxPooling2D, layers.AveragePooling2D])
+@pytest.mark.parametrize("norm", [{}, {"center": False}, {"scale": False}])
+def test_a_vgg_with_batch_norm_behind_relu_is_folded_and_equalized(
+    padding: str, fused: bool, pooling: object, norm: dict[str, bool], chance: np.random.Generator
+) -> None:
+    model = scattered(vgg(True, padding, fused, pooling, **norm), chance)
+    expected = logits(model)
+    for changed in (fold_batch_norm(model), equalize(model)):
+        np.testing.assert_allclose(logits(changed), expected, rtol=1e-3, atol=1e-4 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_its_layers_are_paired_in_either_order(late: bool, chance: np.random.Generator) -> None:
+    model = vgg(late)
+    assert len(find_pairs(model)[0]) == 3  # two of convolutions, and the dense layers
+    left = [layer for layer in fold_batch_norm(model).layers if isinstance(layer, layers.BatchNormalization)]
+    assert len(left) == (2 if late else 0)  # zeros are padded behind two; only their shifts are left
+    assert all(np.allclose(layer.gamma, 1) for layer in left)
+    before, after = (
+        ratios(change(scattered(model, chance)), *find_pairs(model)[0][0]) for change in (fold_batch_norm, equalize)
+    )
+    assert before.max() / before.min() > 1.5
+    np.testing.assert_allclose(after, 1, rtol=0.01)
 
 
 def test_equalizing_keeps_the_outputs(uneven: keras.Model) -> None:

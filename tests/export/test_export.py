@@ -112,10 +112,19 @@ def test_a_model_that_is_worse_is_not_written(run: Path, data: Path, tmp_path: P
     done = call(main, *arguments, "--also", "float32", "--min-agreement", "100.1", "--report", page)
     assert done.code == 1
     assert "100.1 % are demanded" in done.err
+    assert (
+        "Tried: as it is; equalized; biases corrected; equalized and biases corrected." in done.err
+    )  # a fifth of 20 faces is too few
     assert "Layers that lose most" in done.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.html", "out.json"]
     content = json.loads(page.with_suffix(".json").read_text())
     assert not content["passed"]
+    assert [one["words"] for one in content["tried"]] == [
+        "as it is",
+        "equalized",
+        "biases corrected",
+        "equalized and biases corrected",
+    ]
     assert content["layers"]
 
 

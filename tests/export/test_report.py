@@ -36,6 +36,7 @@ def content(rows: datasets.Dataset) -> dict[str, Any]:
         options=None,  # type: ignore[arg-type]  # the report asks for neither options nor the Keras model
         metadata=bundle.metadata,
         model=None,
+        original=None,  # type: ignore[arg-type]
         calibration=rows.images,
         data=rows,
         tensors=rows.images,

@@ -17,6 +17,7 @@ from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Set
 from edge_fer.core import Frame, FrameResult
 from edge_fer.errors import ConfigError, DataError, OutputError
 from edge_fer.recognizer import Recognizer
+from edge_fer.sources.demo import DemoSource
 
 
 @pytest.fixture
@@ -300,3 +301,12 @@ def test_other_settings_of_the_user_reach_the_trials(speeds: dict[tuple[float, .
     speeds.update(dict.fromkeys([(1, 40), (2, 40), (3, 40), (1, 60), (1, 80)], (1.0, 1.0)))
     settings = Settings(camera=CameraSettings(source="demo"), model=ModelSettings(threads=3))
     assert bench.tune(settings)[1]["model.threads"] == 1
+
+
+def test_no_secret_in_what_people_pass_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("edge_fer.measure.open_source", lambda settings: DemoSource())
+    for options in ([], ["--json"]):
+        assert main(["bench", "--frames", "8", "--camera", "rtsp://me:hunter2@host/?token=hunter2", *options]) == 0
+        shown = capsys.readouterr()
+        assert "rtsp://" in shown.out
+        assert "hunter2" not in shown.out + shown.err

@@ -1,10 +1,12 @@
 """Settings are strict, and flag > environment > file > default."""
 
+import codecs
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from edge_fer.config import Settings, default_files, load_settings
+from edge_fer.config import ModelSettings, Settings, default_files, load_settings, update_file
 from edge_fer.errors import ConfigError
 
 
@@ -101,3 +103,46 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_settings(tmp_path / "binary", {}, {})
+
+
+TOML = 'name = "Küche"\r\n[camera]\r\nsource = "demo"\r\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TOML.encode("utf-8"),
+        TOML.encode("utf-8-sig"),
+        TOML.encode("utf-16"),
+        codecs.BOM_UTF16_BE + TOML.encode("utf-16-be"),
+        TOML.replace("\r\n", "\n").encode("utf-8-sig"),
+    ],
+)
+def test_files_of_windows_are_read_and_edited(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(content)
+    settings = load_settings(path, {}, {})
+    assert (settings.name, settings.camera.source) == ("Küche", "demo")
+    update_file(path, {"model.threads": 2})
+    assert load_settings(path, {}, {}) == dataclasses.replace(settings, model=ModelSettings(threads=2))
+
+
+@pytest.mark.parametrize("address", ["rtsp://me:hunter2@host/", "HTTP://host/?token=hunter2", "srt://a b@[hunter2/#?"])
+@pytest.mark.parametrize(
+    "text",
+    ["camera = 'X'", "outputs = 'X'", "[camera]\nwidth = 'X'", "[camera]\nsource = ['X']", "'X' = 1", "model = ['X']"],
+)
+def test_secrets_are_not_repeated(tmp_path: Path, text: str, address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path, text.replace("X", address)), {}, {})
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path, ""), {"EDGE_FER_CAMERA": address}, {})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False)])
+def test_a_truth_in_the_environment(tmp_path: Path, text: str, value: bool) -> None:
+    assert load_settings(write(tmp_path, ""), {"EDGE_FER_OVERWRITE": text}, {}).overwrite is value
+    with pytest.raises(ConfigError, match="'overwrite' must be true or false, not 'yes'"):
+        load_settings(write(tmp_path, ""), {"EDGE_FER_OVERWRITE": "yes"}, {})

@@ -6,6 +6,9 @@ The networks of YuNet and BlazeFace do not ship: `make test` fetches them (tests
 from __future__ import annotations
 
 import math
+import os
+import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from edge_fer.config import DetectorSettings
 from edge_fer.core import FaceBox, FaceDetector, Frame, Image
 from edge_fer.detection import LBP_CASCADE, open_detector
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.errors import ConfigError, DataError, InputMissingError, UnavailableError
+from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingError, UnavailableError
 
 
 def found(detector: FaceDetector, gray: Image, *limits_px: float, **how: bool) -> list[FaceBox]:
@@ -200,3 +203,82 @@ def test_a_network_without_a_model_is_refused(kind: Any) -> None:
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path, kind: Any) -> None:
     with pytest.raises(InputMissingError, match=r"none\b.*Check --detector-model\.$"):
         open_detector(DetectorSettings(kind=kind, model=str(tmp_path / "none")))
+
+
+# --- models that somebody edited
+
+
+def edited(folder: Path, *changes: tuple[str, str]) -> Path:
+    """OpenCV's own cascade with some of its text replaced, each once."""
+    text = (Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml").read_text()  # type: ignore[attr-defined]
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = folder / "edited.xml"
+    path.write_text(text)
+    return path
+
+
+def test_a_cascade_that_kills_opencv_is_refused(tmp_path: Path) -> None:
+    path = edited(tmp_path, ("0 -1 0 ", "0 -1 99999999 "))
+    with pytest.raises(DataError, match=r"in a process of its own it crashes \(SIGSEGV\)"):
+        CascadeDetector(path)
+
+
+def test_another_cascade_is_tried_and_works(tmp_path: Path, scene: Image) -> None:
+    assert len(CascadeDetector(edited(tmp_path)).detect(scene, 40)) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cascade_with_wild_numbers_is_refused_or_runs(tmp_path: Path, scene: Image, seed: int) -> None:
+    chance = random.Random(seed)
+    path = edited(tmp_path)
+    text = path.read_text()
+    for found in sorted(
+        chance.sample(list(re.finditer(r"(?<=[ >])-?\d+(?=[ .<])", text)), 5), key=lambda m: -m.start()
+    ):
+        text = text[: found.start()] + str(chance.choice([-1, 0, 10**6, 2**31 - 1])) + text[found.end() :]
+    path.write_text(text)
+    try:
+        CascadeDetector(path).detect(scene, 40)
+    except EdgeFerError as error:
+        assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["haar", "yunet", "blazeface"])
+@pytest.mark.parametrize("what", ["pipe", "device", "folder", "text", "huge"])
+def test_what_is_no_model_of_a_detector_is_refused(tmp_path: Path, kind: Any, what: str) -> None:
+    path = tmp_path / "model"
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path = Path("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "text":
+            path.write_text("hello")
+        case "huge":
+            with path.open("wb") as file:
+                file.truncate(3 << 30)
+    with pytest.raises(DataError):
+        open_detector(DetectorSettings(kind=kind, model=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("yunet", "face_detection_yunet_2023mar.onnx"), ("blazeface", "face_detection_short_range.tflite")],
+)
+def test_a_network_that_was_edited_is_tried_first(
+    tmp_path: Path, real_model: Any, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str
+) -> None:
+    tried: list[Any] = []
+    for place in ("yunet.why_it_dies", "blazeface.why_it_kills"):
+        monkeypatch.setattr(f"edge_fer.detection.{place}", lambda *given: tried.append(given) or "crashes (SIGSEGV)")
+    open_detector(DetectorSettings(kind=kind, model=str(real_model(name))))
+    assert not tried
+    path = tmp_path / name
+    path.write_bytes(real_model(name).read_bytes() + b"x")
+    with pytest.raises(DataError, match="in a process of its own it crashes"):
+        open_detector(DetectorSettings(kind=kind, model=str(path)))
+    assert len(tried) == 1

@@ -1,18 +1,21 @@
-"""LatestFrame: the newest frame wins, and nothing that a source does can hang the reader."""
+"""The threads: the newest frame wins, signals are heard, pipes are drained, and nothing hangs the reader."""
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge_fer import threads
 from edge_fer.core import Frame
-from edge_fer.threads import LatestFrame
+from edge_fer.threads import LatestFrame, PipeToFile, call_aside, left_running
 
 LONG_S = 20.0  # only reached when the code under test hangs
 
@@ -161,3 +164,54 @@ def test_tells_what_the_source_tells() -> None:
     latest = LatestFrame(PacedSource())
     assert latest.fps == 12.5
     assert latest.live
+
+
+def test_a_call_aside_gives_its_value_or_its_error() -> None:
+    assert call_aside(lambda: threading.current_thread().name) == "aside"
+    with pytest.raises(ZeroDivisionError):
+        call_aside(lambda: 1 // 0)
+
+
+def test_a_signal_handler_ends_the_wait_for_a_call_aside() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    go_on = threading.Event()
+
+    def act() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        go_on.wait()
+
+    try:
+        with pytest.raises(Stopped):
+            call_aside(act)
+        assert left_running()
+    finally:
+        go_on.set()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_pipe_is_copied_whole(tmp_path: Path) -> None:
+    data = np.random.default_rng(1).integers(0, 256, 300_000).astype(np.uint8).tobytes()
+    reader, writer = os.pipe()
+    with (tmp_path / "x").open("wb", buffering=0) as file:
+        copy = PipeToFile(reader, file)
+        with open(writer, "wb") as pipe:  # noqa: PTH123
+            pipe.write(data)
+        copy.join()
+    assert copy.error is None
+    assert (tmp_path / "x").read_bytes() == data
+
+
+def test_a_pipe_is_read_to_its_end_when_the_disk_is_full() -> None:
+    reader, writer = os.pipe()
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        copy = PipeToFile(reader, file)
+        with open(writer, "wb") as pipe:  # noqa: PTH123
+            pipe.write(bytes(300_000))  # more than a pipe holds
+        copy.join()
+    assert copy.error is not None and copy.error.errno == errno.ENOSPC

@@ -1,0 +1,148 @@
+"""The heavy libraries: why one does not load, with the cure; and a first try in a child process, which may die."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+from edge_fer.errors import UnavailableError
+
+_PACKAGES = {
+    "numpy": "numpy",
+    "cv2": "opencv-python-headless",
+    "ai_edge_litert": "ai-edge-litert",
+    "tflite_runtime": "tflite-runtime",
+    "tensorflow": "tensorflow",
+}
+"""By module, what pip calls it."""
+
+_TRIAL = """
+import sys
+for name in "numpy", "cv2", "ai_edge_litert.interpreter":
+    print(name.partition(".")[0], flush=True)
+    try:
+        __import__(name)
+    except ImportError as error:
+        if name in ("numpy", "cv2"):
+            sys.exit(str(error))  # another runtime may do for LiteRT
+    except Exception as error:
+        sys.exit(str(error))
+"""
+
+
+def cannot_load(module: str, reason: str) -> UnavailableError:
+    """The error for people when a library that is installed does not load."""
+    package = _PACKAGES.get(module, module)
+    reason = " ".join(reason.split()).rstrip(".")
+    if reason == f"No module named '{module}'":
+        return UnavailableError(f"{package} is not installed: run `pip install {package}`.")
+    if "GLIBC" in reason:  # of the C library and of libstdc++
+        cure = "It was built for a newer system: take Raspberry Pi OS Bookworm or Debian 12, or later."
+    elif "baseline" in reason:  # NumPy's word for the instructions that it needs
+        cure = f"It was built for a newer processor: {_build_here(package)}."
+    elif module == "cv2" and "cannot open shared object" in reason:
+        cure = (
+            "This is the OpenCV that has windows: run `pip uninstall opencv-python opencv-contrib-python`, then "
+            f"`pip install --force-reinstall {package}`."
+        )
+    else:
+        cure = f"Install it again: `pip install --force-reinstall {package}`."
+    return UnavailableError(f"{package} is installed and does not load: {reason}. {cure}")
+
+
+def _build_here(package: str) -> str:
+    return f"build it here, `pip install --force-reinstall --no-binary {package} {package}`"
+
+
+def about_import(error: ImportError) -> UnavailableError:
+    """The error for people when an import failed somewhere: of the last of the heavy libraries on its way."""
+    culprit = (error.name or "a package").partition(".")[0]
+    way: TracebackType | None = error.__traceback__
+    while way is not None:
+        module = str(way.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        culprit = module if module in _PACKAGES else culprit
+        way = way.tb_next
+    return cannot_load(culprit, str(error))
+
+
+def try_libraries() -> None:
+    """Load the heavy libraries in a child process, unless they have worked on this machine before.
+
+    On a processor that is too old for them they do not fail: they kill their process. What has worked leaves a mark in
+    the user's cache, so that one start alone pays for this. Where no mark can be left nothing is tried.
+
+    Raises:
+        UnavailableError: one of them does not load here.
+    """
+    if "cv2" in sys.modules or not sys.executable:
+        return
+    mark = _mark_file()
+    if not mark.is_absolute():  # somebody without a home
+        return
+    facts = _facts()
+    try:
+        if mark.read_text(encoding="utf-8", errors="replace") == facts:
+            return
+    except OSError:
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(mark if mark.exists() else mark.parent, os.W_OK):
+        return
+    import subprocess
+
+    # Python's own modules come first, whatever lies in the working directory.
+    command = [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", _TRIAL]
+    child = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    module = (child.stdout.split() or ["numpy"])[-1]
+    if child.returncode > 0:
+        raise cannot_load(module, (child.stderr.strip().splitlines() or ["no reason given"])[-1])
+    if child.returncode < 0:
+        raise _dies(module, -child.returncode)
+    with suppress(OSError):
+        mark.write_text(facts, encoding="utf-8", errors="replace")
+
+
+def _dies(module: str, number: int) -> UnavailableError:
+    import signal
+
+    package, name = _PACKAGES[module], signal.Signals(number).name
+    if number == signal.SIGILL:
+        return UnavailableError(
+            f"{package} dies when it is loaded ({name}, an illegal instruction): it was built for a newer processor. "
+            f"On an ARM board set OPENBLAS_CORETYPE=ARMV8; else {_build_here(package)}."
+        )
+    return UnavailableError(
+        f"{package} dies when it is loaded ({name}): it does not fit this system, or is damaged. Install it again: "
+        f"`pip install --force-reinstall {package}`."
+    )
+
+
+def _mark_file() -> Path:
+    # systemd names the folders of a service, which may have no home.
+    service = os.environ.get("CACHE_DIRECTORY") or os.environ.get("STATE_DIRECTORY")
+    if service:
+        return Path(service.partition(":")[0], "libraries")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - see config.py
+    return Path(cache, "edge-fer", "libraries")
+
+
+def _facts() -> str:
+    """What must not have changed: the processor, this Python, and the files of the libraries."""
+    processor = ""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        lines = file.read(4096).splitlines()  # of the first core
+        processor = "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU ")))
+    lines = [sys.version, processor]
+    for module in ("numpy", "cv2", "ai_edge_litert"):
+        with suppress(OSError, ValueError):
+            spec = find_spec(module)
+            if spec is not None and spec.origin:
+                facts = os.stat(spec.origin)  # noqa: PTH116
+                lines.append(f"{spec.origin} {facts.st_size} {facts.st_mtime_ns}")
+    return "\n".join(lines)

@@ -1,0 +1,224 @@
+"""Cameras by V4L2, and what all live ones do when they are lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from itertools import islice, pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from source_parts import (
+    FakeCapture,
+    H,
+    W,
+    mjpg,
+    scene,
+    source_of,
+    write_video,
+    yuyv,
+)
+
+from edge_fer.config import CameraSettings
+from edge_fer.core import Image
+from edge_fer.errors import UnavailableError
+from edge_fer.sources.camera import CameraSource
+from edge_fer.sources.v4l2 import list_cameras, v4l2_source
+
+
+def test_the_fake_has_the_calls_of_the_real_one() -> None:
+    for name in ("isOpened", "read", "get", "set", "release"):
+        assert callable(getattr(cv2.VideoCapture, name))
+
+
+def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H) -> CameraSource:
+    """A V4L2 camera whose device node is a file that can be opened."""
+    (tmp_path / "video0").touch()
+    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15)
+    return v4l2_source(settings, lambda device, api: capture)
+
+
+def test_small_pictures_are_asked_for_uncompressed(tmp_path: Path) -> None:
+    capture = FakeCapture(yuyv(scene(0)), yuyv(scene(1)))
+    source = v4l2(tmp_path, capture)
+    assert capture.properties == {
+        cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"YUYV"),
+        cv2.CAP_PROP_FRAME_WIDTH: W,
+        cv2.CAP_PROP_FRAME_HEIGHT: H,
+        cv2.CAP_PROP_FPS: 15,
+        cv2.CAP_PROP_CONVERT_RGB: 0,
+    }
+    frame = next(iter(source))
+    gray = cv2.cvtColor(scene(1), cv2.COLOR_BGR2GRAY)
+    assert np.abs(frame.gray.astype(int) - gray).max() <= 2  # 0-255, not the 16-235 of video
+    assert frame.gray.flags.c_contiguous
+    assert source.fps == 15
+    source.close()
+
+
+def test_large_pictures_are_asked_for_as_jpeg(tmp_path: Path) -> None:
+    capture = FakeCapture(mjpg(scene(0)))
+    v4l2(tmp_path, capture, 1280, 720)
+    assert capture.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    assert capture.properties[cv2.CAP_PROP_CONVERT_RGB] == 0
+
+
+def test_a_driver_with_formats_of_its_own_is_left_to_opencv(tmp_path: Path) -> None:
+    capture = FakeCapture(scene(0), scene(1), accepts=())
+    frame = next(iter(v4l2(tmp_path, capture)))
+    assert cv2.CAP_PROP_CONVERT_RGB not in capture.properties
+    assert np.array_equal(frame.picture(), scene(1))
+
+
+def test_a_damaged_jpeg_is_passed_over(tmp_path: Path) -> None:
+    broken = np.frombuffer(b"\xff\xd8 broken", np.uint8).reshape(1, -1)
+    capture = FakeCapture(mjpg(scene(0)), mjpg(scene(1)), broken, mjpg(scene(3)))
+    assert [f.seq for f in islice(v4l2(tmp_path, capture), 2)] == [0, 2]
+
+
+def test_a_camera_that_sends_nothing(tmp_path: Path) -> None:
+    capture = FakeCapture(None)
+    with pytest.raises(UnavailableError, match="sends no picture"):
+        v4l2(tmp_path, capture)
+    assert not capture.opened
+
+
+def test_a_camera_that_opencv_cannot_open(tmp_path: Path) -> None:
+    capture = FakeCapture()
+    capture.release()
+    with pytest.raises(UnavailableError, match=r"another program holds it .* or it is not one"):
+        v4l2(tmp_path, capture)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), r"sudo usermod -aG video \$USER"),
+        (OSError(16, "Device or resource busy"), "in use by another program"),
+        (OSError(6, "No such device or address"), r"No camera 9 \(/dev/video9\)"),
+        (OSError(5, "Input/output error"), r"camera 9 \(/dev/video9\) cannot be opened: Input/output error"),
+    ],
+)
+def test_why_a_device_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, error: OSError, said: str) -> None:
+    def refuse(*args: object) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UnavailableError, match=said):
+        source_of("9")
+
+
+def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "edge_fer.sources.v4l2.list_cameras", lambda: [("/dev/video0", "HD Webcam"), ("/dev/video2", "Old")]
+    )
+    with pytest.raises(UnavailableError, match=r"No camera 99 \(/dev/video99\)\. Found: /dev/video0 \(HD Webcam\), /d"):
+        source_of("99")
+    with pytest.raises(UnavailableError, match=r"No camera /dev/v4l/by-id/none\. Found"):
+        source_of("/dev/v4l/by-id/none")
+    monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", list)
+    with pytest.raises(UnavailableError, match=r"plug one in\. A Raspberry Pi camera module is --camera picamera:0"):
+        source_of("99")
+
+
+def test_list_cameras_reads_the_names_and_leaves_out_the_pis_pipeline(tmp_path: Path) -> None:
+    names = {"video911": "HD Webcam\n", "video903": "Old: Webcam\n", "video910": "bcm2835-isp\n", "v4l-subdev0": "imx"}
+    for node, name in names.items():
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "name").write_text(name)
+    assert list_cameras(tmp_path) == [("/dev/video903", "Old: Webcam"), ("/dev/video911", "HD Webcam")]
+    assert list_cameras(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize(("capabilities", "listed"), [(0x04200001, True), (0x04201000, True), (0x04A00000, False)])
+def test_list_cameras_leaves_out_the_metadata_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: int, listed: bool
+) -> None:
+    (tmp_path / "video0").mkdir()
+    (tmp_path / "video0" / "name").write_text("HD Webcam\n")
+    monkeypatch.setattr(os, "open", lambda *_: 99)
+    monkeypatch.setattr(os, "close", lambda _: None)
+
+    def query(node: int, request: int, answer: bytearray) -> int:
+        assert request == 0x80685600
+        struct.pack_into("<16s32s32s3I", answer, 0, b"uvcvideo", b"HD Webcam", b"usb", 0, 0x84A00001, capabilities)
+        return 0
+
+    monkeypatch.setattr("fcntl.ioctl", query)
+    assert bool(list_cameras(tmp_path)) is listed
+
+
+def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    gone = UnavailableError("not there")
+    attempts: list[FakeCapture | UnavailableError] = [
+        FakeCapture(scene(0), scene(1), scene(2), None),
+        *[gone] * 8,
+        FakeCapture(None),  # there again, but not yet ready
+        FakeCapture(scene(0), scene(3), scene(4)),
+    ]
+    first = attempts[0]
+    slept: list[float] = []
+    pauses: list[float] = []
+
+    def open_capture() -> FakeCapture:
+        pauses.append(round(sum(slept), 1))
+        slept.clear()
+        capture = attempts.pop(0)
+        if isinstance(capture, UnavailableError):
+            raise capture
+        return capture
+
+    with caplog.at_level(logging.INFO, "edge_fer"):
+        source = CameraSource("/dev/video0", open_capture, fps=30.0, sleep=slept.append)
+        frames = list(islice(source, 4))
+    assert [f.seq for f in frames] == [0, 1, 2, 3]
+    assert np.array_equal(frames[3].picture(), scene(4))
+    assert all(later.time_s >= earlier.time_s for earlier, later in pairwise(frames))
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert [record.getMessage() for record in caplog.records] == [
+        "/dev/video0 is lost. It is tried again until it is back.",
+        "/dev/video0 is back.",
+    ]
+    assert isinstance(first, FakeCapture)
+    assert not first.opened
+
+
+def test_close_ends_the_pauses_of_a_lost_camera() -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            lost.close()
+
+    lost = CameraSource("/dev/video0", lambda: FakeCapture(scene(0), None), fps=30.0, sleep=sleep)
+    assert list(lost) == []
+    assert len(slept) == 3
+
+
+def test_close_in_a_read_leaves_the_release_to_the_reader() -> None:
+    class ClosedWhileReading(FakeCapture):
+        def read(self) -> tuple[bool, Image | None]:
+            result = super().read()
+            if self.pictures.empty():
+                reader.close()
+                assert self.opened  # OpenCV can crash when a capture is released under a read
+            return result
+
+    capture = ClosedWhileReading(scene(0), scene(1))
+    capture.pictures.put(scene(2))
+    reader = CameraSource("/dev/video0", lambda: capture, fps=30.0)
+    assert len(list(reader)) <= 2
+    assert not capture.opened
+
+
+def test_a_real_capture_serves_as_a_camera(tmp_path: Path) -> None:
+    clip = str(write_video(tmp_path / "a.avi", "MJPG", 6))
+    source = CameraSource("clip", lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), fps=30.0, sleep=lambda seconds: None)
+    frames = list(islice(source, 12))  # its end is taken for a loss: it is opened again
+    source.close()
+    assert [f.seq for f in frames] == list(range(12))
+    assert source.fps == pytest.approx(20.0)
