@@ -9,6 +9,8 @@ The two are two tasks, and agree on 62 % of the rows.
 from __future__ import annotations
 
 import csv
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,10 +125,16 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
             reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             missing = [column for column in columns if column not in reader.fieldnames]
             if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}.")
+                raise DataError(_about_archive(path) or f"{path} has no column {', '.join(missing)}.")
             for row in reader:
                 if None in row.values():
                     raise DataError(f"{path}, line {reader.line_num}: the row is too short.")
                 yield reader.line_num, row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as CSV: {error}.") from None
+            raise DataError(_about_archive(path) or f"{path} cannot be read as CSV: {error}.") from None
+
+
+def _about_archive(path: Path) -> str | None:
+    """What to do with a download that was unpacked once and is still an archive, under the CSV's name."""
+    kind = "tar" if tarfile.is_tarfile(path) else "zip" if zipfile.is_zipfile(path) else None
+    return kind and f"{path} is no CSV but a {kind} archive: unpack it, and give the folder that then holds the CSV."

@@ -13,6 +13,7 @@ from datasets.core import Dataset, Labels
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.sources.folder import STILL_SUFFIXES
 
 TASK = "expression"
 """Name of the one task that class folders label."""
@@ -32,7 +33,6 @@ _SPLIT_FOLDERS = {
     "PublicTest": ("validation", "valid", "val", "publictest"),
     "PrivateTest": ("test", "privatetest"),
 }
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
@@ -89,7 +89,7 @@ def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.ui
         files = [
             file
             for file in sorted(path.iterdir())
-            if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith(".")
+            if file.suffix.lower() in STILL_SUFFIXES and not file.name.startswith(".")
         ]
         if not files:
             raise DataError(f"{path} holds no images.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 # So that `python export/quantize.py` finds the project's packages, as `python -m export` does.
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--c-array", type=Path, metavar="OUT.cc", help="write C++ for TensorFlow Lite Micro too: OUT.cc and OUT.h"
     )
-    parser.add_argument("--force", action="store_true", help="overwrite files")
+    parser.add_argument("--force", action="store_true", help="overwrite files that are not an earlier bundle")
     args = vars(parser.parse_args(arguments))
     try:
         write(export(Options(**args | {"also": tuple(dict.fromkeys(args["also"] or ()))})))
@@ -89,10 +90,19 @@ def _check(options: Options) -> None:
     if options.c_array:
         microcontroller.check_name(options.c_array)
     for path in options.files():
-        if path.exists() and not options.force:
-            raise OutputError(f"{path} exists; --force overwrites it.")
+        # An export again is how one works, and what fails the gate replaces nothing. Other files are somebody's.
+        if path.exists() and not options.force and not _is_bundle(path):
+            raise OutputError(f"{path} exists, and is not the bundle of an earlier export; --force overwrites it.")
         if not path.parent.is_dir():
             raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
+
+
+def _is_bundle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "selftest.npz" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 if __name__ == "__main__":

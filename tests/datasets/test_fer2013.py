@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,29 @@ def test_damaged_csvs(tmp_path: Path, damage: Callable[[Path], object], message:
     damage(tmp_path)
     with pytest.raises(DataError, match=message):
         datasets.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tar", "gztar", "xztar", "zip"])
+@pytest.mark.parametrize("name", ["fer2013.csv", "fer2013new.csv"])
+def test_an_archive_under_the_name_of_a_csv(tmp_path: Path, kind: str, name: str) -> None:
+    write_csvs(tmp_path)
+    (tmp_path / "download").mkdir()
+    (tmp_path / name).rename(tmp_path / "download" / name)
+    archive = shutil.make_archive(str(tmp_path / "archive"), kind, tmp_path / "download")
+    Path(archive).rename(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name} is no CSV but a {'zip' if kind == 'zip' else 'tar'} archive: unpack"):
+        datasets.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fer2013.csv", "fer2013new.csv", "exclude.csv"])
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n")])
+def test_as_windows_writes_a_csv(tmp_path: Path, name: str, change: Callable[[str], str]) -> None:
+    write_csvs(tmp_path)
+    (tmp_path / "exclude.csv").write_text("row\n3\n")
+    path = tmp_path / name
+    path.write_bytes(change(path.read_text()).encode())
+    splits = datasets.load(tmp_path, exclude="exclude.csv")
+    assert {name: len(split) for name, split in splits.items()} == {"Training": 139, "PublicTest": 42}
 
 
 @pytest.mark.parametrize("size_hw", [(48, 48), (40, 60), (61, 35)])

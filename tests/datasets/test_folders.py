@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,37 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert np.bincount(labels.truth).tolist() == [3, 3, 3]
     assert labels.targets.tolist() == np.eye(3)[labels.truth].tolist()
     assert not labels.is_soft
+
+
+def test_what_systems_and_editors_leave_in_folders_is_passed_over(tmp_path: Path) -> None:
+    angry = tmp_path / "train" / "angry"
+    for folder in (angry, tmp_path / "validation" / "angry"):
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "0.png"), pattern(1, np.random.default_rng(len(folder.name))))
+    for folder in (tmp_path, tmp_path / "train", angry):
+        (folder / ".ipynb_checkpoints").mkdir()
+        (folder / ".DS_Store").write_bytes(b"x")
+        (folder / "._0.png").write_bytes(b"\0\5\x16\7")
+    (angry / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "__MACOSX" / "train" / "angry").mkdir(parents=True)
+    splits = datasets.load(tmp_path)
+    assert len(splits["PublicTest"]) == 1
+
+
+@pytest.mark.parametrize(
+    "name", [b"0.jfif", b"0.JPG", b"0.jpe", b"0.bmp", b"0.webp", b"0.tif", b"0.avif", b"caf\xe9.png"]
+)
+def test_whatever_images_are_called(tmp_path: Path, name: bytes) -> None:
+    noise = np.random.default_rng(1)
+    for split in ("train", "validation"):
+        folder = tmp_path / split / "sad"
+        folder.mkdir(parents=True)
+        suffix = {".jfif": ".jpg"}.get(Path(name.decode("latin-1")).suffix, Path(name.decode("latin-1")).suffix)
+        if suffix == ".avif" and not cv2.haveImageWriter("x.avif"):
+            pytest.skip("this OpenCV writes no AVIF")
+        content = cv2.imencode(suffix, pattern(1, noise))[1].tobytes()
+        (folder / os.fsdecode(name)).write_bytes(content)
+    assert {name: len(split) for name, split in datasets.load(tmp_path).items()} == {"Training": 1, "PublicTest": 1}
 
 
 def test_a_class_of_one_split_alone_is_one_of_all(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,12 +164,35 @@ def test_the_same_model_gives_the_same_bytes(
     assert again.read_bytes() == exported.read_bytes()
 
 
-def test_an_existing_file_is_kept(exported: Path, run: Path, data: Path, call: Callable[..., Any]) -> None:
-    before = exported.read_bytes()
-    done = call(main, run / "model.keras", "--data", data, "-o", exported)
+@pytest.mark.parametrize("there", ["notes.txt", "model.keras", "photos.zip"])
+def test_a_file_that_is_no_bundle_is_kept(
+    run: Path, data: Path, tmp_path: Path, call: Callable[..., Any], there: str
+) -> None:
+    path = tmp_path / there
+    path.write_text("mine")
+    if there == "model.keras":
+        shutil.copy(run / "model.keras", path)
+    if there == "photos.zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("metadata.json", "{}")
+    before = path.read_bytes()
+    done = call(main, run / "model.keras", "--data", data, "-o", path)
     assert done.code == 73
     assert "--force overwrites it" in done.err
-    assert exported.read_bytes() == before
+    assert path.read_bytes() == before
+
+
+def test_an_earlier_bundle_is_replaced_by_one_that_passes_alone(
+    exported: Path, run: Path, data: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    path = tmp_path / "m.tflite"
+    shutil.copy(exported, path)
+    refused = call(main, run / "model.keras", "--data", data, "-o", path, "--min-agreement", "101")
+    assert refused.code == 1 and "stays as it was" in refused.err
+    assert path.read_bytes() == exported.read_bytes()
+    again = call(main, run / "model.keras", "--data", data, "-o", path, *UNGATED, "--calibration", "30")
+    assert again.code == 0
+    assert path.read_bytes() != exported.read_bytes()
 
 
 def test_nothing_is_left_when_the_place_cannot_be_written(

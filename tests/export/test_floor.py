@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from evaluation.datasets import FER2013_LABELS
 from faces_csv import write_csvs
 
-from evaluation import datasets
+import datasets
+from datasets.fer2013 import FER2013_LABELS
 from export.quantize import main
 
 pytestmark = pytest.mark.trains
@@ -42,7 +42,7 @@ def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory, seed: int) ->
     model = keras.Model(inputs, keras.layers.Dense(7, activation="softmax")(x))
     training = datasets.load(faces)["Training"]
     model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
-    model.fit(training.images.astype(np.float32) / 127.5 - 1, training.fer2013, epochs=20, verbose=0)
+    model.fit(training.images.astype(np.float32) / 127.5 - 1, training.labels["fer2013"].truth, epochs=20, verbose=0)
     path = tmp_path_factory.mktemp("trained") / "m.keras"
     model.save(path)
     return path

@@ -294,8 +294,8 @@ def test_a_closed_stdout_is_no_error_and_no_file_takes_its_place(
         ["rtsp://me:hunter2@host/"],
         ["run", "--threads", "srt://host?token=hunter2"],
         ["run", "--camera", "demo", "--output", "mqtt://me:hunter2@host"],
-        ["run", "--http://hunter2"],
-        ["bench", "--frames", "udp://hunter2"],
+        ["run", "--http://me:hunter2@host"],
+        ["bench", "--frames", "udp://host/hunter2"],
     ],
 )
 def test_secrets_in_misplaced_addresses_are_not_repeated(
