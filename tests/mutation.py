@@ -46,7 +46,7 @@ TARGETS = {
     "edge_fer/temporal/smoothing.py": "runtime/test_smoothing runtime/test_events",
     "edge_fer/temporal/affect.py": "runtime/test_smoothing",
     "edge_fer/events.py": "runtime/test_events",
-    "datasets/core.py": "datasets/test_core datasets/test_fer2013",
+    "datasets/core.py": "datasets/test_labels datasets/test_fer2013",
     "datasets/fer2013.py": "datasets/test_fer2013",
     "datasets/cache.py": "datasets/test_cache",
     "evaluation/metrics.py": "evaluation/test_metrics evaluation/test_metrics_arithmetic",

@@ -225,8 +225,9 @@ class Pipeline:
             table.add_row(str(number), key, step.stage.kind, ", ".join(step.stage.inputs), state)
         console.print(table)
         where = "a GPU" if accelerated() else "two cores"
-        more = f", and {unknown} stages of which nobody knows" if unknown else ""
-        console.print(f"Left, on {where}: about {in_words(left)}{more}.", highlight=False)
+        known = f"about {in_words(left)}" if left or not unknown else ""
+        more = f"{unknown} stage{'s' if unknown > 1 else ''} whose time is not known before" if unknown else ""
+        console.print(f"Left, on {where}: {' and '.join(filter(None, [known, more]))}.", highlight=False)
 
     def lineage(self, step: Step) -> dict[str, Any]:
         """All that led to what a stage made: the stages by key, each with what it was made from."""
