@@ -48,11 +48,18 @@ def call(folder: Path, *arguments: str, cache: str = "cache") -> tuple[int, str]
     return child.returncode, child.stderr
 
 
+def replace(module: str, code: str, folder: Path) -> None:
+    """A module of that name and code in a folder; its predecessor, which would do too, is not there."""
+    absent = "raise ModuleNotFoundError(name='tflite_runtime')"
+    others = {"tflite_runtime": absent} if module == "ai_edge_litert" else {}
+    for name, content in {module: code, **others}.items():
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(content)
+
+
 @pytest.mark.parametrize("fake", FAKES)
 def test_the_reason_and_the_cure_are_said(fake: str, tmp_path: Path) -> None:
-    module, code = FAKES[fake]
-    (tmp_path / module).mkdir()
-    (tmp_path / module / "__init__.py").write_text(code)
+    replace(*FAKES[fake], tmp_path)
     for arguments in (["run", "--camera", "demo", "--output", "csv:/dev/null"], ["bench", "--frames", "3"]):
         returned, err = call(tmp_path, *arguments)
         assert returned == 69
@@ -63,9 +70,7 @@ def test_the_reason_and_the_cure_are_said(fake: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fake", ["libGL", "glibc", "numpy", "litert"])
 def test_also_where_no_mark_can_be_left(fake: str, tmp_path: Path) -> None:
-    module, code = FAKES[fake]
-    (tmp_path / module).mkdir()
-    (tmp_path / module / "__init__.py").write_text(code)
+    replace(*FAKES[fake], tmp_path)
     (tmp_path / "cache").write_text("in the way")
     returned, err = call(tmp_path, "run", "--camera", "demo", "--output", "csv:/dev/null")
     assert returned == 69
