@@ -1,0 +1,416 @@
+"""The live views of a terminal: a few lines, or the picture with boxes and labels and the lines beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+
+from edge_fer.core import Expression, Face, FrameResult
+from edge_fer.draw import COLORS, annotate, caption
+from edge_fer.files import output_error, shown
+from edge_fer.sinks.graphics import INK, HalfBlocks, kitty, sgr, shrunk, sixel
+from edge_fer.sinks.screen import Graphics, Screen, Size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+log = logging.getLogger("edge_fer")
+
+_MOST_SHARE = 0.2
+"""Of the time that may go into drawing pictures: a slow board or line gets fewer of them."""
+_REPAIR_S = 5.0
+"""All is drawn anew so often: a driver's library may have written on the screen."""
+_NEWS_S = 10.0
+_FPS_WINDOW_S = 1.0
+_BAR_WIDTH = 24
+_SIDE_COLUMNS, _BELOW_ROWS = 23, 2
+_LEAST_COLUMNS, _LEAST_ROWS = 16, 6
+_GROOVE = "#4a4a4a"
+_MOST_PX = 640
+
+_SYNC, _SHOW = b"\x1b[?2026h", b"\x1b[?2026l"  # synchronized output: the terminal shows all of it at once
+
+
+class Piece(NamedTuple):
+    """A part of a line: its text, its colors as ``#f0e442``, and whether it is faint. Readable on light and dark."""
+
+    text: str
+    ink: str | None = None
+    ground: str | None = None
+    dim: bool = False
+
+
+Line: TypeAlias = Sequence[Piece]
+
+
+def bar(share: float, width: int = _BAR_WIDTH) -> tuple[str, str]:
+    """The full and the empty part of a bar, in letters that stdout can show."""
+    full = round(share * width)
+    try:
+        "█░".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "#" * full, "." * (width - full)
+    return "█" * full, "░" * (width - full)
+
+
+def bar_pieces(share: float, expression: Expression, width: int = _BAR_WIDTH) -> list[Piece]:
+    """A bar in the color of an expression."""
+    full, rest = bar(share, width)
+    return [Piece(full, COLORS[expression]), Piece(rest, _GROOVE, _GROOVE)]
+
+
+class LiveView:
+    """Draws results on a canvas, not more often than people, the board and the line to the terminal can follow.
+
+    Args:
+        console: of the terminal.
+        canvas: what is drawn on.
+        clock: wall time in seconds.
+    """
+
+    def __init__(self, console: Console, canvas: LinesCanvas | PictureCanvas, clock: Callable[[], float]) -> None:
+        self._console = console
+        self._canvas = canvas
+        self._clock = clock
+        self._next_s = float("-inf")
+        self._frames = 0
+        self._window_s: float | None = None
+        self._fps: float | None = None
+
+    def show(self, result: FrameResult, now_s: float) -> None:
+        """Draw a result, unless the last one was drawn a moment ago. Raises OutputError or BrokenPipeError."""
+        if self._window_s is None:
+            self._window_s = now_s
+        elif now_s - self._window_s >= _FPS_WINDOW_S:
+            self._fps = self._frames / (now_s - self._window_s)
+            self._frames, self._window_s = 0, now_s
+        self._frames += 1
+        if now_s < self._next_s:
+            return
+        with _terminal_errors():
+            self._canvas.draw(result, self._fps, now_s)
+        took_s = self._clock() - now_s
+        self._next_s = now_s + max(self._canvas.refresh_s, took_s / _MOST_SHARE)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        with suppress(OSError):  # the terminal is gone
+            self._canvas.stop()
+
+    def print(self, lines: Sequence[Line]) -> None:
+        """Lines that stay. Raises OutputError or BrokenPipeError."""
+        with _terminal_errors():
+            for line in lines:
+                self._console.print(_rich(line), soft_wrap=True)
+
+
+class LinesCanvas:
+    """A few lines that are drawn over and over, below what the shell has printed.
+
+    Args:
+        console: of the terminal.
+    """
+
+    refresh_s = 0.1
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        # Refreshed by hand: Rich's own refreshing takes a thread.
+        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+
+    def draw(self, result: FrameResult, fps: float | None, now_s: float) -> None:
+        """Draw the lines of a result. Raises OSError."""
+        from rich.console import Group
+
+        self._live.start()
+        lines = [[_status(result, fps)], *_face_lines(result, self._console.height - 2)]
+        texts = [_rich(line) for line in lines]
+        for text in texts:
+            text.truncate(self._console.width, overflow="ellipsis")
+        self._live.update(Group(*texts), refresh=True)
+
+    def stop(self) -> None:
+        """Take the lines away. Raises OSError."""
+        self._live.stop()
+
+
+class PictureCanvas:
+    """The picture with boxes and labels, a status line above it, and lines for the faces where there is room.
+
+    Args:
+        screen: to draw on.
+        graphics: how the terminal shows pictures.
+        truecolor: it has 24-bit colors for text.
+    """
+
+    refresh_s = 0.06
+
+    def __init__(self, screen: Screen, graphics: Graphics, truecolor: bool) -> None:
+        self._screen = screen
+        self._graphics = graphics
+        self._truecolor = truecolor
+        self._blocks = HalfBlocks(truecolor)
+        self._lines: dict[tuple[int, int], bytes] = {}
+        self._repaired_s = float("-inf")
+        self._messages = _HeldMessages()
+
+    def draw(self, result: FrameResult, fps: float | None, now_s: float) -> None:
+        """Draw a result. Raises OSError."""
+        self._messages.hold()
+        size, is_fresh = self._screen.begin()
+        if is_fresh or now_s - self._repaired_s >= _REPAIR_S:
+            self._repaired_s = now_s
+            self._lines.clear()
+            self._blocks.forget()
+        height, width = result.frame.gray.shape
+        layout = Layout.of(size, width / height)
+        parts = [_SYNC]
+        if layout.rows:
+            parts.append(self._picture(result, layout, size))
+        news = self._messages.latest()
+        status = Piece(news, ground=None) if news else _status(result, fps)
+        lines = {(1, 1): self._encoded([status], size.columns)}
+        if layout.side:
+            column = layout.columns + 2
+            texts = _side_lines(result, layout.side - 1, size.rows - 1)
+            lines |= {(2 + row, column): self._encoded(text, layout.side - 1) for row, text in enumerate(texts)}
+        else:
+            texts = _face_lines(result, layout.below)
+            first = 2 + layout.rows
+            lines |= {(first + row, 1): self._encoded(text, size.columns) for row, text in enumerate(texts)}
+        for place in self._lines.keys() | lines.keys():
+            line = lines.get(place, b"")
+            if self._lines.get(place) != line:
+                parts.append(b"\x1b[%d;%dH%s\x1b[0m\x1b[K" % (*place, line))
+        self._lines = lines
+        parts.append(_SHOW)
+        self._screen.write(b"".join(parts))
+
+    def stop(self) -> None:
+        """Leave the screen, and say what was said meanwhile. Raises OSError."""
+        try:
+            self._screen.leave()
+        finally:
+            self._messages.release()
+
+    def _picture(self, result: FrameResult, layout: Layout, size: Size) -> bytes:
+        frame, cells = result.frame, (layout.columns, layout.rows)
+        if self._graphics == "blocks":
+            picture = frame.picture() if self._truecolor and frame.color else frame.gray
+            return self._blocks.draw(picture, result.faces, (2, 1), cells)
+        height, width = frame.gray.shape
+        if self._graphics == "kitty":  # which scales pictures itself
+            scale = min(1.0, _MOST_PX / max(width, height))
+            picture = shrunk(frame.picture(), (round(width * scale), round(height * scale)))
+        else:
+            across, down = (count * px for count, px in zip(cells, size.cell_wh, strict=True))
+            gray = shrunk(frame.gray, (across, down))
+            picture = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+        scale = picture.shape[1] / width
+        annotate(picture, [replace(face, box=face.box.scaled(scale)) for face in result.faces])
+        return b"\x1b[2;1H" + (kitty(picture, cells) if self._graphics == "kitty" else sixel(picture))
+
+    def _encoded(self, line: Line, columns: int) -> bytes:
+        from rich.cells import cell_len, set_cell_size
+
+        parts = []
+        for piece in line:
+            text = set_cell_size(piece.text, min(columns, cell_len(piece.text)))
+            columns -= cell_len(text)
+            parts.append(sgr(piece.ink, piece.ground, dim=piece.dim, truecolor=self._truecolor) + text)
+        return "".join(parts).encode(errors="replace")
+
+
+class Layout(NamedTuple):
+    """Where a screen has the picture, in cells, below the status line.
+
+    Attributes:
+        columns: of the picture.
+        rows: of the picture; 0 where the screen is too small for one.
+        side: columns right of it, for lines about the faces; 0 where they are below.
+        below: rows below it.
+    """
+
+    columns: int
+    rows: int
+    side: int
+    below: int
+
+    @classmethod
+    def of(cls, size: Size, aspect: float) -> Layout:
+        """The larger picture of two: with the lines beside it, or below.
+
+        Args:
+            size: of the screen.
+            aspect: width of the picture by its height.
+        """
+        across, down = size.cell_wh if all(size.cell_wh) else (1, 2)
+        in_cells = aspect * down / across
+        rows = size.rows - 1
+
+        def fitted(columns: int, rows: int) -> tuple[int, int]:
+            wide = min(columns, max(1, round(rows * in_cells)))
+            return wide, min(rows, max(1, round(wide / in_cells)))
+
+        beside = fitted(size.columns - _SIDE_COLUMNS, rows)
+        above = fitted(size.columns, rows - _BELOW_ROWS)
+        columns, high = max(beside, above)
+        if columns < _LEAST_COLUMNS or high < _LEAST_ROWS:
+            return cls(0, 0, 0, rows)
+        if beside >= above:
+            return cls(columns, high, size.columns - columns, 0)
+        return cls(columns, high, 0, rows - high)
+
+
+class _HeldMessages(logging.Handler):
+    """Keeps the log off a screen that it shares with a picture, and hands it on afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: deque[logging.LogRecord] = deque(maxlen=50)
+        self._handlers: list[logging.Handler] = []
+
+    def hold(self) -> None:
+        """From now on."""
+        root = logging.getLogger()
+        if self in root.handlers or not sys.stderr.isatty():
+            return
+        self._handlers = [one for one in root.handlers if isinstance(one, logging.StreamHandler)]
+        for handler in self._handlers:
+            root.removeHandler(handler)
+        root.addHandler(self)
+
+    def release(self) -> None:
+        """The handlers from before are back, and have what was said."""
+        root = logging.getLogger()
+        root.removeHandler(self)
+        for handler in self._handlers:
+            root.addHandler(handler)
+            for record in self._records:
+                handler.handle(record)
+        self._handlers.clear()
+        self._records.clear()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self._records.append(record)
+
+    def latest(self) -> str:
+        """What was said in the last seconds; "" if nothing."""
+        if not self._records or time.time() - self._records[-1].created > _NEWS_S:
+            return ""
+        return _printing(self._records[-1].getMessage())
+
+
+def open_view(how: str, is_drawn: bool, clock: Callable[[], float]) -> LiveView:
+    """The view of the terminal that stdout is.
+
+    Args:
+        how: "text", "picture", "blocks", or "" for what is usual: text, and the picture where it shows no person.
+        is_drawn: the source drew the picture itself.
+        clock: wall time in seconds.
+    """
+    from rich.console import Console
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file name may hold what the terminal cannot show
+    console = Console(highlight=False)
+    if how in ("picture", "blocks") or (how == "" and is_drawn and not console.no_color):
+        if _can_show(console):
+            sys.stdout.flush()
+            screen = Screen(sys.stdout.fileno(), console.size)
+            graphics = screen.graphics(os.environ.get("TERM", "")) if how != "blocks" else "blocks"
+            return LiveView(console, PictureCanvas(screen, graphics, console.color_system == "truecolor"), clock)
+        if how:
+            log.warning("This terminal shows no picture: it has not 256 colors, or no UTF-8. Here are the lines.")
+    return LiveView(console, LinesCanvas(console), clock)
+
+
+def _can_show(console: Console) -> bool:
+    try:
+        "▀".encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return console.color_system in ("256", "truecolor")
+
+
+@contextmanager
+def _terminal_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_error("to the terminal", error) from None
+
+
+def _status(result: FrameResult, fps: float | None) -> Piece:
+    frame = result.frame
+    name = _printing(shown(Path(frame.stream).name or frame.stream))
+    stages = [f"{stage} {ms:.1f} ms" for stage, ms in result.latency_ms.items()]
+    rate = "- fps" if fps is None else f"{fps:.1f} fps"
+    return Piece("  ".join((name, f"frame {frame.seq}", f"{frame.time_s:.1f} s", rate, *stages)), dim=True)
+
+
+def _face_lines(result: FrameResult, most: int) -> list[Line]:
+    """One line a face, in the order of their tracks."""
+    faces = sorted(result.faces, key=lambda face: face.track)[: max(1, most)]
+    lines: list[Line] = [
+        [
+            Piece(f"face {face.track}  "),
+            Piece(f" {face.expression:<9} ", INK, COLORS[face.expression]),
+            Piece("  "),
+            *bar_pieces(face.confidence, face.expression),
+            Piece(f"  {face.confidence * 100:3.0f} %  "),
+            Piece(_doubt(face), dim=True),
+        ]
+        for face in faces
+    ]
+    return lines or [[Piece("no face", dim=True)]]
+
+
+def _side_lines(result: FrameResult, columns: int, most: int) -> list[Line]:
+    """Four lines a face, the last one empty."""
+    lines: list[Line] = []
+    for face in sorted(result.faces, key=lambda face: face.track)[: most // 4]:
+        lines.append([Piece(f" {' '.join(caption(face))} ", INK, COLORS[face.expression])])
+        lines.append(bar_pieces(face.confidence, face.expression, min(columns, _BAR_WIDTH)))
+        lines += [[Piece(_doubt(face), dim=True)], []]
+    return lines or [[Piece("no face", dim=True)]]
+
+
+def _doubt(face: Face) -> str:
+    """Why not to rely on the answer, or else what is next to it."""
+    others = (entry for entry in face.prediction.probabilities.items() if entry[0] != face.expression)
+    second, runner_up = max(others, key=lambda entry: entry[1], default=(face.expression, face.confidence))
+    return face.uncertain or f"{second} {runner_up * 100:.0f} %"
+
+
+def _printing(text: str) -> str:
+    """A text without what would move the cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _rich(line: Line) -> Text:
+    from rich.text import Text
+
+    text = Text()
+    for piece in line:
+        ink, ground = piece.ink or "default", piece.ground or "default"
+        text.append(piece.text, f"{'dim ' if piece.dim else ''}{ink} on {ground}")
+    return text
