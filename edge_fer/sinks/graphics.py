@@ -99,9 +99,10 @@ class HalfBlocks:
         if self._truecolor:
             wide = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
             blue, green, red = np.moveaxis(wide.astype(np.int32), 2, 0)
-            return red << 16 | green << 8 | blue
+            codes: NDArray[np.int32] = red << 16 | green << 8 | blue
+            return codes
         gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
-        return _GRAYS.take((gray.astype(np.int32) + 7) // 10)  # the grays are 8, 18, ..., 238
+        return _GRAYS[(gray.astype(np.int32) + 7) // 10]  # the grays are 8, 18, ..., 238
 
     def _sent(self, cells: NDArray[np.int32], changed: NDArray[np.bool_], place: tuple[int, int]) -> bytes:
         parts = []
@@ -157,14 +158,16 @@ def sixel(picture: Image) -> bytes:
     """
     height, width = picture.shape[0] // 6 * 6, picture.shape[1]
     indices = _indexed(picture[:height])
-    parts = [f'\x1bP0;1q"1;1;{width};{height}'.encode(), _PALETTE]
+    bands = []
     weights = (1 << np.arange(6, dtype=np.uint8))[:, None]
     for band in indices.reshape(-1, 6, width):
+        rows = []
         for color in np.flatnonzero(np.bincount(band.ravel())):
             row = ((band == color) * weights).sum(axis=0, dtype=np.uint8) + 63
-            parts.append(b"#%d%s$" % (color, _REPEATED.sub(_run, row.tobytes().rstrip(b"?"))))
-        parts.append(b"-")
-    return b"".join((*parts, b"\x1b\\"))
+            rows.append(b"#%d%s" % (color, _REPEATED.sub(_run, row.tobytes().rstrip(b"?"))))
+        bands.append(b"$".join(rows))
+    # No line feed after the last band, which might scroll the screen.
+    return b'\x1bP0;1q"1;1;%d;%d' % (width, height) + _PALETTE + b"-".join(bands) + b"\x1b\\"
 
 
 _REPEATED = re.compile(rb"([?-~])\1{3,}", re.DOTALL)
@@ -174,24 +177,24 @@ def _run(found: re.Match[bytes]) -> bytes:
     return b"!%d%s" % (len(found[0]), found[1])
 
 
-def _palette() -> bytes:
-    """Registers 0 to 31 are grays, those after them the expressions; parts of red, green and blue in percent."""
-    grays = [(round(100 * level / (_SIXEL_GRAYS - 1)),) * 3 for level in range(_SIXEL_GRAYS)]
-    colors = [tuple(round(part / 2.55) for part in _rgb(color)) for color in COLORS.values()]
-    entries = (f"#{number};2;{red};{green};{blue}" for number, (red, green, blue) in enumerate((*grays, *colors)))
-    return "".join(entries).encode()
+def _palette() -> NDArray[np.int32]:
+    """What the registers hold, int32 (56, 3), BGR: 32 grays, then each expression's color, bright and towards black."""
+    grays = np.linspace(0, 255, _SIXEL_GRAYS)[:, None].repeat(3, axis=1)
+    colors = np.array([_rgb(color)[::-1] for color in COLORS.values()])
+    registers: NDArray[np.int32] = np.rint(np.concatenate((grays, colors, colors * 0.66, colors * 0.33))).astype(
+        np.int32
+    )
+    return registers
 
 
 def _indexed(picture: Image) -> Image:
     """The nearest register of each pixel, uint8 (height, width)."""
     gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     indices: Image = gray // np.uint8(256 // _SIXEL_GRAYS)
-    colored = picture.max(axis=2).astype(np.int32) - picture.min(axis=2) > 24
+    colored = picture.max(axis=2) - picture.min(axis=2) > 24
     pixels = picture[colored].astype(np.int32)
-    palette = np.array([_rgb(color)[::-1] for color in COLORS.values()], np.int32)
-    if len(pixels):
-        distances = np.stack([np.square(pixels - color).sum(axis=1) for color in palette])
-        indices[colored] = distances.argmin(axis=0) + _SIXEL_GRAYS
+    distances = np.stack([np.square(pixels - color).sum(axis=1) for color in _REGISTERS])
+    indices[colored] = distances.argmin(axis=0)
     return indices
 
 
@@ -221,4 +224,8 @@ def _parameters(code: int, truecolor: bool) -> str:
     return f"2;{code >> 16};{code >> 8 & 255};{code & 255}" if truecolor else f"5;{code}"
 
 
-_PALETTE = _palette()
+_REGISTERS = _palette()
+# DECGCI: number; 2 for RGB; red; green; blue in percent.
+_PALETTE = b"".join(
+    b"#%d;2;%d;%d;%d" % (number, *np.rint(color[::-1] / 2.55).astype(int)) for number, color in enumerate(_REGISTERS)
+)

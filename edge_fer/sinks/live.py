@@ -178,6 +178,8 @@ class PictureCanvas:
             self._lines.clear()
             self._blocks.forget()
         height, width = result.frame.gray.shape
+        if self._graphics == "sixel":  # below a picture that ends in the last row, xterm makes room for the cursor
+            size = size._replace(rows=size.rows - 1)
         layout = Layout.of(size, width / height)
         parts = [_SYNC]
         if layout.rows:
@@ -196,9 +198,9 @@ class PictureCanvas:
         for place in self._lines.keys() | lines.keys():
             line = lines.get(place, b"")
             if self._lines.get(place) != line:
-                parts.append(b"\x1b[%d;%dH%s\x1b[0m\x1b[K" % (*place, line))
+                parts.append(b"\x1b[%d;%dH\x1b[0m\x1b[K%s" % (*place, line))
         self._lines = lines
-        parts.append(_SHOW)
+        parts.append(b"\x1b[0m" + _SHOW)
         self._screen.write(b"".join(parts))
 
     def stop(self) -> None:
@@ -331,17 +333,17 @@ def open_view(how: str, is_drawn: bool, clock: Callable[[], float]) -> LiveView:
         sys.stdout.reconfigure(errors="replace")  # a file name may hold what the terminal cannot show
     console = Console(highlight=False)
     if how in ("picture", "blocks") or (how == "" and is_drawn and not console.no_color):
-        if _can_show(console):
-            sys.stdout.flush()
-            screen = Screen(sys.stdout.fileno(), console.size)
-            graphics = screen.graphics(os.environ.get("TERM", "")) if how != "blocks" else "blocks"
+        sys.stdout.flush()
+        screen = Screen(sys.stdout.fileno(), console.size)
+        graphics = screen.graphics(os.environ.get("TERM", "")) if how != "blocks" else "blocks"
+        if graphics != "blocks" or _has_blocks(console):
             return LiveView(console, PictureCanvas(screen, graphics, console.color_system == "truecolor"), clock)
         if how:
             log.warning("This terminal shows no picture: it has not 256 colors, or no UTF-8. Here are the lines.")
     return LiveView(console, LinesCanvas(console), clock)
 
 
-def _can_show(console: Console) -> bool:
+def _has_blocks(console: Console) -> bool:
     try:
         "▀".encode(sys.stdout.encoding)
     except UnicodeEncodeError:
