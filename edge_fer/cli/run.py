@@ -129,23 +129,24 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
             stopping.interrupt()
             with Pipeline(settings) as pipeline:
                 stopping.call(pipeline.stop)
-                pace_hz = _pace_hz(settings, fast)
-                since_s = time.monotonic()
-                for count, _ in enumerate(pipeline, 1):
-                    if pace_hz:
-                        time.sleep(max(0.0, since_s + count / pace_hz - time.monotonic()))
+                frame_s = _frame_s(settings, fast)
+                due_s = time.monotonic()
+                for _ in pipeline:
+                    now_s = time.monotonic()
+                    due_s = max(due_s + frame_s, now_s)
+                    time.sleep(due_s - now_s)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _pace_hz(settings: Settings, fast: bool) -> float:
-    """Frames a second of the demo where somebody looks on; 0 for no limit."""
+def _frame_s(settings: Settings, fast: bool) -> float:
+    """How long a frame of the demo lasts where somebody looks on; 0 for no longer than it takes."""
     is_seen = sys.stdout.isatty() and any(map(_is_terminal, settings.outputs))
     if settings.camera.source != "demo" or fast or not is_seen:
         return 0.0
     from edge_fer.sources.demo import DemoSource
 
-    return DemoSource.fps
+    return 1 / DemoSource.fps
 
 
 def _is_terminal(spec: str) -> bool:

@@ -102,7 +102,7 @@ class HalfBlocks:
             codes: NDArray[np.int32] = red << 16 | green << 8 | blue
             return codes
         gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if pixels.ndim == 3 else pixels
-        return _GRAYS[(gray.astype(np.int32) + 7) // 10]  # the grays are 8, 18, ..., 238
+        return _GRAYS[np.minimum((gray.astype(np.int32) + 7) // 10, 25)]  # they are 0, 8, 18, ..., 238, 255
 
     def _sent(self, cells: NDArray[np.int32], changed: NDArray[np.bool_], place: tuple[int, int]) -> bytes:
         parts = []

@@ -25,7 +25,8 @@ ANSWER_S = 0.5
 # DECSET 1049: the alternate screen, with the cursor kept; 25: the cursor; 2026: synchronized output. ST first: it ends
 # whatever sequence, sixel or kitty's, was sent by half.
 _ENTER = b"\x1b[?1049h\x1b[?25l\x1b[2J"
-_LEAVE = b"\x1b\\\x1b[?2026l\x1b[0m\x1b[?25h\x1b[?1049l"
+# It is emptied before it is left: tmux keeps lines of it that no longer fit.
+_LEAVE = b"\x1b\\\x1b[?2026l\x1b[0m\x1b[2J\x1b[?25h\x1b[?1049l"
 # Reads a line when all is well, and the end of its pipe when this process was killed.
 _GUARD = """trap "" HUP INT QUIT TERM TSTP TTOU; read -r _ || printf %s "$1\""""
 
@@ -121,13 +122,7 @@ class Screen:
         if self._suspends is not None:
             signal.signal(signal.SIGTSTP, self._suspends)
             self._suspends = None
-        try:
-            self._exit()
-        finally:
-            guard, self._guard = self._guard, None
-            if guard is not None:
-                with suppress(OSError):
-                    guard.communicate(b"\n")
+        self._exit()
 
     def _enter(self) -> None:
         # The modes first: the system suspends a process in the background that sets them.
@@ -136,12 +131,9 @@ class Screen:
             quiet = termios.tcgetattr(self._file)
             quiet[3] &= ~termios.ECHO  # keys that somebody types would stand in the picture
             termios.tcsetattr(self._file, termios.TCSADRAIN, quiet)
-        if self._guard is None:
-            with suppress(OSError):  # no shell: go without
-                command = ["/bin/sh", "-c", _GUARD, "sh", _LEAVE.decode()]
-                self._guard = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=self._file, stderr=subprocess.DEVNULL
-                )
+        with suppress(OSError):  # no shell: go without
+            command = ["/bin/sh", "-c", _GUARD, "sh", _LEAVE.decode()]
+            self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._file, stderr=subprocess.DEVNULL)
         # Who ignores the signal, or is not the main thread, goes without.
         if self._suspends is None and signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
             with suppress(ValueError):
@@ -158,7 +150,12 @@ class Screen:
                 if self._owes_answer:  # it would stand at the shell's prompt
                     termios.tcflush(self._file, termios.TCIFLUSH)
                 termios.tcsetattr(self._file, termios.TCSANOW, self._modes)
-        self.write(_LEAVE)
+        try:
+            self.write(_LEAVE)
+        finally:
+            guard, self._guard = self._guard, None
+            if guard is not None:
+                guard.communicate(b"\n")
 
     def _on_suspend(self, number: int, frame: FrameType | None) -> None:
         with suppress(OSError):
