@@ -208,7 +208,7 @@ class PictureCanvas:
         try:
             self._screen.leave()
         finally:
-            self._messages.release()
+            self._messages.hand_on()
 
     def _picture(self, result: FrameResult, layout: Layout, size: Size) -> bytes:
         frame, cells = result.frame, (layout.columns, layout.rows)
@@ -290,14 +290,17 @@ class _HeldMessages(logging.Handler):
     def hold(self) -> None:
         """From now on."""
         root = logging.getLogger()
-        if self in root.handlers or not sys.stderr.isatty():
+        if self in root.handlers:
             return
-        self._handlers = [one for one in root.handlers if isinstance(one, logging.StreamHandler)]
+        self._handlers = [
+            one for one in root.handlers if isinstance(one, logging.StreamHandler) and one.stream.isatty()
+        ]
         for handler in self._handlers:
             root.removeHandler(handler)
-        root.addHandler(self)
+        if self._handlers:
+            root.addHandler(self)
 
-    def release(self) -> None:
+    def hand_on(self) -> None:
         """The handlers from before are back, and have what was said."""
         root = logging.getLogger()
         root.removeHandler(self)
