@@ -192,10 +192,18 @@ def _indexed(picture: Image) -> Image:
     gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     indices: Image = gray // np.uint8(256 // _SIXEL_GRAYS)
     colored = picture.max(axis=2) - picture.min(axis=2) > 24
-    pixels = picture[colored].astype(np.int32)
-    distances = np.stack([np.square(pixels - color).sum(axis=1) for color in _REGISTERS])
-    indices[colored] = distances.argmin(axis=0)
+    blue, green, red = (picture[colored] >> 4).astype(np.int32).T
+    indices[colored] = _nearest()[blue << 8 | green << 4 | red]
     return indices
+
+
+@cache
+def _nearest() -> Image:
+    """The nearest register to each color of four bits a part, uint8 (4096,): blue << 8 | green << 4 | red."""
+    parts = np.indices((16, 16, 16)).reshape(3, -1).T * 16 + 8
+    distances = np.stack([np.square(parts - color).sum(axis=1) for color in _REGISTERS])
+    nearest: Image = distances.argmin(axis=0).astype(np.uint8)
+    return nearest
 
 
 def _outline(box: FaceBox, scale: tuple[float, float], size_wh: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -416,6 +416,6 @@ def _rich(line: Line) -> Text:
 
     text = Text()
     for piece in line:
-        ink, ground = piece.ink or "default", piece.ground or "default"
-        text.append(piece.text, f"{'dim ' if piece.dim else ''}{ink} on {ground}")
+        ground = f" on {piece.ground}" if piece.ground else ""
+        text.append(piece.text, f"{'dim ' if piece.dim else ''}{piece.ink or ''}{ground}".strip())
     return text
