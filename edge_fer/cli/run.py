@@ -157,7 +157,7 @@ def _check_outputs(settings: Settings, config: Path | None) -> None:
     """Refuse outputs that would write into one another, or into what is read."""
     stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
-        raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")
+        raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
     source = resolved(settings.camera.source)
     read = {"file that is read": source, "configuration": config, "model": settings.model.path or None}
     read |= {"detector's model": settings.detector.model or None}
