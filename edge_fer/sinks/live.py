@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
-from edge_fer.core import Expression, Face, FrameResult
-from edge_fer.draw import COLORS, annotate, caption
-from edge_fer.files import output_error, shown
-from edge_fer.sinks.graphics import INK, HalfBlocks, kitty, sgr, shrunk, sixel
+from edge_fer.core import FrameResult
+from edge_fer.draw import annotate
+from edge_fer.files import output_error
+from edge_fer.sinks.graphics import HalfBlocks, kitty, sgr, shrunk, sixel
+from edge_fer.sinks.lines import Line, Piece, face_lines, printing, side_lines, status
 from edge_fer.sinks.screen import Graphics, Screen, Size
 
 if TYPE_CHECKING:
@@ -35,41 +35,11 @@ _REPAIR_S = 5.0
 """All is drawn anew so often: a driver's library may have written on the screen."""
 _NEWS_S = 10.0
 _FPS_WINDOW_S = 1.0
-_BAR_WIDTH = 24
 _SIDE_COLUMNS, _BELOW_ROWS = 23, 2
 _LEAST_COLUMNS, _LEAST_ROWS = 16, 6
-_GROOVE = "#4a4a4a"
 _MOST_PX = 640
 
 _SYNC, _SHOW = b"\x1b[?2026h", b"\x1b[?2026l"  # synchronized output: the terminal shows all of it at once
-
-
-class Piece(NamedTuple):
-    """A part of a line: its text, its colors as ``#f0e442``, and whether it is faint. Readable on light and dark."""
-
-    text: str
-    ink: str | None = None
-    ground: str | None = None
-    dim: bool = False
-
-
-Line: TypeAlias = Sequence[Piece]
-
-
-def bar(share: float, width: int = _BAR_WIDTH) -> tuple[str, str]:
-    """The full and the empty part of a bar, in letters that stdout can show."""
-    full = round(share * width)
-    try:
-        "█░".encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return "#" * full, "." * (width - full)
-    return "█" * full, "░" * (width - full)
-
-
-def bar_pieces(share: float, expression: Expression, width: int = _BAR_WIDTH) -> list[Piece]:
-    """A bar in the color of an expression."""
-    full, rest = bar(share, width)
-    return [Piece(full, COLORS[expression]), Piece(rest, _GROOVE, _GROOVE)]
 
 
 class LiveView:
@@ -138,7 +108,7 @@ class LinesCanvas:
         from rich.console import Group
 
         self._live.start()
-        lines = [[_status(result, fps)], *_face_lines(result, self._console.height - 2)]
+        lines = [[status(result, fps)], *face_lines(result, self._console.height - 2)]
         texts = [_rich(line) for line in lines]
         for text in texts:
             text.truncate(self._console.width, overflow="ellipsis")
@@ -185,16 +155,16 @@ class PictureCanvas:
         if layout.rows:
             parts.append(self._picture(result, layout, size))
         news = self._messages.latest()
-        status = Piece(news, ground=None) if news else _status(result, fps)
-        lines = {(1, 1): self._encoded([status], size.columns)}
+        first = Piece(news) if news else status(result, fps)
+        lines = {(1, 1): self._encoded([first], size.columns)}
         if layout.side:
             column = layout.columns + 2
-            texts = _side_lines(result, layout.side - 1, size.rows - 1)
+            texts = side_lines(result, layout.side - 1, size.rows - 1)
             lines |= {(2 + row, column): self._encoded(text, layout.side - 1) for row, text in enumerate(texts)}
         else:
-            texts = _face_lines(result, layout.below)
-            first = 2 + layout.rows
-            lines |= {(first + row, 1): self._encoded(text, size.columns) for row, text in enumerate(texts)}
+            texts = face_lines(result, layout.below)
+            top = 2 + layout.rows
+            lines |= {(top + row, 1): self._encoded(text, size.columns) for row, text in enumerate(texts)}
         for place in self._lines.keys() | lines.keys():
             line = lines.get(place, b"")
             if self._lines.get(place) != line:
@@ -319,7 +289,7 @@ class _HeldMessages(logging.Handler):
         """What was said in the last seconds; "" if nothing."""
         if not self._records or time.time() - self._records[-1].created > _NEWS_S:
             return ""
-        return _printing(self._records[-1].getMessage())
+        return printing(self._records[-1].getMessage())
 
 
 def open_view(how: str, is_drawn: bool, clock: Callable[[], float]) -> LiveView:
@@ -362,53 +332,6 @@ def _terminal_errors() -> Iterator[None]:
         raise
     except OSError as error:
         raise output_error("to the terminal", error) from None
-
-
-def _status(result: FrameResult, fps: float | None) -> Piece:
-    frame = result.frame
-    name = _printing(shown(Path(frame.stream).name or frame.stream))
-    stages = [f"{stage} {ms:.1f} ms" for stage, ms in result.latency_ms.items()]
-    rate = "- fps" if fps is None else f"{fps:.1f} fps"
-    return Piece("  ".join((name, f"frame {frame.seq}", f"{frame.time_s:.1f} s", rate, *stages)), dim=True)
-
-
-def _face_lines(result: FrameResult, most: int) -> list[Line]:
-    """One line a face, in the order of their tracks."""
-    faces = sorted(result.faces, key=lambda face: face.track)[: max(1, most)]
-    lines: list[Line] = [
-        [
-            Piece(f"face {face.track}  "),
-            Piece(f" {face.expression:<9} ", INK, COLORS[face.expression]),
-            Piece("  "),
-            *bar_pieces(face.confidence, face.expression),
-            Piece(f"  {face.confidence * 100:3.0f} %  "),
-            Piece(_doubt(face), dim=True),
-        ]
-        for face in faces
-    ]
-    return lines or [[Piece("no face", dim=True)]]
-
-
-def _side_lines(result: FrameResult, columns: int, most: int) -> list[Line]:
-    """Four lines a face, the last one empty."""
-    lines: list[Line] = []
-    for face in sorted(result.faces, key=lambda face: face.track)[: most // 4]:
-        lines.append([Piece(f" {' '.join(caption(face))} ", INK, COLORS[face.expression])])
-        lines.append(bar_pieces(face.confidence, face.expression, min(columns, _BAR_WIDTH)))
-        lines += [[Piece(_doubt(face), dim=True)], []]
-    return lines or [[Piece("no face", dim=True)]]
-
-
-def _doubt(face: Face) -> str:
-    """Why not to rely on the answer, or else what is next to it."""
-    others = (entry for entry in face.prediction.probabilities.items() if entry[0] != face.expression)
-    second, runner_up = max(others, key=lambda entry: entry[1], default=(face.expression, face.confidence))
-    return face.uncertain or f"{second} {runner_up * 100:.0f} %"
-
-
-def _printing(text: str) -> str:
-    """A text without what would move the cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _rich(line: Line) -> Text:

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from edge_fer.core import Expression, Face, Frame, FrameResult
 from edge_fer.files import LineFile, shown
-from edge_fer.sinks.live import Line, Piece, bar_pieces, open_view
+from edge_fer.sinks.lines import Line, Piece, bar_pieces
+from edge_fer.sinks.live import open_view
 from edge_fer.sinks.screen import is_background
 
 _MIN_IOU = 0.3
