@@ -8,6 +8,7 @@ CPU time and wall time of one core, medians over the images of the demo; the net
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -37,6 +38,9 @@ from edge_fer.model.litert import Network
 from edge_fer.preprocess import Preprocessor
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
+from edge_fer.sinks.graphics import sixel
+from edge_fer.sinks.live import PictureCanvas
+from edge_fer.sinks.screen import Screen
 from edge_fer.sources.demo import DemoSource
 
 BATCH = 4
@@ -136,6 +140,14 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
         sink = open_sink(spec, about)
         stage(f"sink {spec.partition(':')[0]}", "two faces a frame", lambda i, s=sink: s.write(results[i]))
         sink.close()
+    with Path(os.devnull).open("wb") as terminal:
+        for graphics, size in itertools.product(("blocks", "kitty"), ((80, 24), (160, 50))):
+            canvas = PictureCanvas(Screen(terminal.fileno(), size), graphics, truecolor=False)
+            what = f"a terminal of {size[0]}x{size[1]}, two faces"
+            stage(f"picture, {graphics}", what, lambda i, c=canvas: c.draw(results[i], 15.0, i / 15))
+            canvas.stop()
+    small = [cv2.resize(image, (456, 342), interpolation=cv2.INTER_AREA) for image in images]
+    stage("picture, sixel", "456x342", lambda i: sixel(small[i]))
     os.sched_setaffinity(0, cores)
     return rows
 

@@ -75,7 +75,8 @@ class Settings:
 
     Attributes:
         name: of this device in events; "" for the host name.
-        outputs: what ``--output`` takes, any number: terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR.
+        outputs: what ``--output`` takes, any number: terminal, terminal:picture, jsonl:PATH, csv:PATH,
+            video:PATH, pictures:DIR.
         overwrite: replace what an earlier recording of a camera has left.
         camera: where images come from.
         detector: how faces are looked for.

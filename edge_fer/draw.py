@@ -63,7 +63,7 @@ def _unit(face: Face, size_wh: tuple[int, int]) -> float:
 def _label_place(face: Face, size_wh: tuple[int, int], taken: Sequence[FaceBox]) -> FaceBox | None:
     """Above the box, below it or inside, where least else is. None if the picture is too small for it."""
     unit, box = _unit(face, size_wh), face.box
-    number, text = _texts(face)
+    number, text = caption(face)
     w, h = _text_w(number + text, unit) + 26 * unit, 25 * unit
     gap = 5 * unit
     lowest, rightmost = size_wh[1] - h, size_wh[0] - w
@@ -101,7 +101,8 @@ def _overlaps(place: FaceBox, taken: Sequence[FaceBox]) -> bool:
     return any(place.iou(other) > 0 for other in taken)
 
 
-def _texts(face: Face) -> tuple[str, str]:
+def caption(face: Face) -> tuple[str, str]:
+    """What stands at a face: the number of its track, and its expression with the confidence."""
     return str(face.track), f"{face.expression} {face.confidence * 100:.0f} %"
 
 
@@ -114,7 +115,7 @@ def _draw_outline(picture: Image, face: Face, unit: float) -> None:
 
 def _draw_label(picture: Image, face: Face, label: FaceBox, unit: float) -> None:
     """Two chips: the number of the track, and what the face shows."""
-    number, text = _texts(face)
+    number, text = caption(face)
     split = _text_w(number, unit) + 12 * unit
     radius = 6 * unit
     _fill(picture, label, radius, _DARK)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ GRACE_S = 1.2
 EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
   edge-fer run --camera 0                            a USB webcam, live in the terminal
+  edge-fer run --camera 0 --output terminal:picture  with the picture, over SSH too
   edge-fer run --camera picamera:0                   a Raspberry Pi camera module
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
@@ -52,7 +55,11 @@ def add_run(verbs: Verbs) -> None:
         "--output",
         metavar="SINK",
         action="append",
-        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR; may be given often; - is stdout",
+        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR; may be given often; - is stdout; "
+        "terminal:picture shows what the camera sees, terminal:blocks does so in text alone",
+    )
+    run.add_argument(
+        "--fast", action="store_true", help="play the demo as fast as it goes, in a terminal too: it takes 16 s there"
     )
     run.add_argument(
         "--overwrite", action="store_const", const=True, help="replace what an earlier recording of a camera has left"
@@ -97,15 +104,16 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
     }
-    run(load_settings(args.config, os.environ, flags), args.config or default_file())
+    run(load_settings(args.config, os.environ, flags), args.config or default_file(), fast=args.fast)
 
 
-def run(settings: Settings, config: Path | None = None) -> None:
+def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -> None:
     """Open everything, then loop: one frame, one result, every sink; until the source ends or a signal stops it.
 
     Args:
         settings: what to do.
         config: the file that they come from, which no output may replace.
+        fast: the demo does not wait for its time, as it does where somebody looks on.
 
     Raises:
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
@@ -121,24 +129,42 @@ def run(settings: Settings, config: Path | None = None) -> None:
             stopping.interrupt()
             with Pipeline(settings) as pipeline:
                 stopping.call(pipeline.stop)
+                frame_s = _frame_s(settings, fast)
+                due_s = time.monotonic()
                 for _ in pipeline:
-                    pass
+                    now_s = time.monotonic()
+                    due_s = max(due_s + frame_s, now_s)
+                    time.sleep(due_s - now_s)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def _frame_s(settings: Settings, fast: bool) -> float:
+    """How long a frame of the demo lasts where somebody looks on; 0 for no longer than it takes."""
+    is_seen = sys.stdout.isatty() and any(map(_is_terminal, settings.outputs))
+    if settings.camera.source != "demo" or fast or not is_seen:
+        return 0.0
+    from edge_fer.sources.demo import DemoSource
+
+    return 1 / DemoSource.fps
+
+
+def _is_terminal(spec: str) -> bool:
+    return spec.partition(":")[0] == "terminal"
+
+
 def _check_outputs(settings: Settings, config: Path | None) -> None:
     """Refuse outputs that would write into one another, or into what is read."""
-    stdout_users = [spec for spec in settings.outputs if spec == "terminal" or spec.endswith(":-")]
+    stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
-        raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")
+        raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
     source = resolved(settings.camera.source)
     read = {"file that is read": source, "configuration": config, "model": settings.model.path or None}
     read |= {"detector's model": settings.detector.model or None}
     written: dict[Path, str] = {}
     for spec in settings.outputs:
         kind, _, name = spec.partition(":")
-        if name in ("", "-"):
+        if kind == "terminal" or name in ("", "-"):
             continue
         path = resolved(name)
         for what, file in read.items():

@@ -26,7 +26,8 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
 
     Args:
         spec: ``terminal``, ``jsonl:PATH``, ``csv:PATH``, ``video:PATH`` or ``pictures:DIR``. The PATH of ``jsonl``
-            and ``csv`` may be ``-`` for stdout. Folders that do not exist are made.
+            and ``csv`` may be ``-`` for stdout. Folders that do not exist are made. ``terminal:picture`` shows the
+            picture too, ``terminal:blocks`` does so in text alone, ``terminal:text`` never.
         run: what the output says about the run, the same for all its sinks; None for a run of its own.
 
     Raises:
@@ -42,8 +43,17 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
             f"Unknown output '{printable(spec)}'. "
             + (f"Did you mean {EXAMPLES[near[0]]}?" if near else f"Known: {known}.")
         )
-    if bool(path) != (kind != "terminal"):
-        raise UsageError(f"Output '{spec}' {'takes no' if path else 'needs a'} path: write {EXAMPLES[kind]}.")
+    if kind == "terminal":
+        if path not in ("", "text", "picture", "blocks"):
+            raise UsageError(
+                f"The terminal does not show '{printable(path)}'. Write terminal, terminal:text, terminal:picture or "
+                "terminal:blocks."
+            )
+        from edge_fer.sinks.terminal import TerminalSink
+
+        return TerminalSink(path)
+    if not path:
+        raise UsageError(f"Output '{spec}' needs a path: write {EXAMPLES[kind]}.")
     if "\0" in path:
         raise UsageError(f"Output {spec!r} has a zero byte in its path.")
     # The shell does not see a ~ here: it does not begin a word. pathlib's fails where there is no such user.
@@ -61,11 +71,7 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
             from edge_fer.sinks.video import VideoSink
 
             return VideoSink(Path(path), run)
-        case "pictures":
+        case _:
             from edge_fer.sinks.pictures import PicturesSink
 
             return PicturesSink(Path(path), run)
-        case _:
-            from edge_fer.sinks.terminal import TerminalSink
-
-            return TerminalSink()

@@ -6,30 +6,31 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Protocol
 
-from edge_fer.core import Expression, Face, FrameResult
-from edge_fer.draw import COLORS
-from edge_fer.files import LineFile, output_error, shown
+from edge_fer.core import Expression, Face, Frame, FrameResult
+from edge_fer.files import LineFile, shown
+from edge_fer.sinks.lines import Line, Piece, bar_pieces
+from edge_fer.sinks.live import open_view
+from edge_fer.sinks.screen import is_background
 
-_REFRESH_S = 0.1
-_FPS_WINDOW_S = 1.0
 _MIN_IOU = 0.3
-_BAR_WIDTH = 24
 
 
 class TerminalSink:
     """Shows a live view on a terminal, plain lines elsewhere, and a summary at the end; implements ``core.Sink``.
 
     Args:
+        how: what a terminal shows: "text" for lines, "picture" for the picture with boxes and labels above them,
+            "blocks" for it in half blocks where the terminal has better; "" for text, and the picture of the demo.
         clock: wall time in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, how: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._how = how
         self._clock = clock
         self._summary = Summary()
         self._view: _View | None = None
@@ -41,9 +42,7 @@ class TerminalSink:
         now = self._clock()
         self._summary.add(result, now)
         if self._view is None:
-            # Pictures are looked at one by one: a live view would show but the last.
-            is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not result.frame.still
-            self._view = _LiveView() if is_live else _PlainView()
+            self._view = self._view_of(result.frame)
         self._failed = True
         self._view.show(result, now)
         self._failed = False
@@ -58,6 +57,14 @@ class TerminalSink:
             view.stop()
             if not self._failed:
                 view.print(self._summary.lines())
+
+    def _view_of(self, frame: Frame) -> _View:
+        # Pictures are looked at one by one: a live view would show but the last.
+        if frame.still or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+            return _PlainView()
+        if is_background(sys.stdout.fileno()):
+            return _PlainView()
+        return open_view(self._how, bool(frame.truth), self._clock)
 
 
 class Summary:
@@ -98,29 +105,28 @@ class Summary:
                     self._found += 1
                     self._right += best.expression == truth.expression
 
-    def lines(self) -> list[tuple[str, Expression | None]]:
-        """The summary, line by line, each with the expression that it is about."""
+    def lines(self) -> list[Line]:
+        """The summary."""
         took_s = self._last_s - self._first_s
         # The first result marks the start: the time before it is not known.
         rate = f", {(self._frames - 1) / took_s:.1f} a second" if took_s > 0 else ""
         kind = "picture" if self._is_still else "frame"
         length = "" if self._is_still else f" ({self._stream_s:.1f} s)"
-        lines: list[tuple[str, Expression | None]] = [
-            (f"{_count(self._frames, kind)}{length}{rate}, {_count(self._faces, 'face')}", None)
-        ]
+        lines: list[Line] = [[Piece(f"{_count(self._frames, kind)}{length}{rate}, {_count(self._faces, 'face')}")]]
         shown = self._expressions.most_common()
         total = self._expressions.total()
         for expression, count in shown:
-            bar = _bar(count / shown[0][1])
-            lines.append((f"  {expression:<10} {bar} {count:>6} {count / total:>5.0%}".replace("%", " %"), expression))
+            numbers = f" {count:>6} {count / total:>5.0%}".replace("%", " %")
+            bar = bar_pieces(count / shown[0][1], expression)
+            lines.append([Piece(f"  {expression:<10} "), *bar, Piece(numbers)])
         if self._latencies:
             stages = (f"{stage} {_median(counts):.1f} ms" for stage, counts in self._latencies.items())
-            lines.append((f"median a frame: {', '.join(stages)}", None))
+            lines.append([Piece(f"median a frame: {', '.join(stages)}")])
         if self._true:
-            lines.append((f"faces found: {self._found} of {self._true}", None))
+            lines.append([Piece(f"faces found: {self._found} of {self._true}")])
         if self._found:
             share = f"{100 * self._right / self._found:.1f} %"
-            lines.append((f"right expression: {self._right} of {self._found} ({share})", None))
+            lines.append([Piece(f"right expression: {self._right} of {self._found} ({share})")])
         return lines
 
 
@@ -129,7 +135,7 @@ class _View(Protocol):
 
     def stop(self) -> None: ...
 
-    def print(self, lines: list[tuple[str, Expression | None]]) -> None: ...
+    def print(self, lines: Sequence[Line]) -> None: ...
 
 
 class _PlainView:
@@ -158,84 +164,8 @@ class _PlainView:
     def stop(self) -> None:
         pass
 
-    def print(self, lines: list[tuple[str, Expression | None]]) -> None:
-        self._out.write("".join(text + "\n" for text, _ in lines))
-
-
-class _LiveView:
-    """A few lines that are drawn over and over, at most ten times a second."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a file name may hold what the terminal cannot show
-        self._console = Console(highlight=False)
-        # Refreshed by hand: Rich's own refreshing takes a thread.
-        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
-        self._drawn_s = float("-inf")
-        self._frames = 0
-        self._window_s: float | None = None
-        self._fps = 0.0
-
-    def show(self, result: FrameResult, now_s: float) -> None:
-        if self._window_s is None:
-            self._window_s = now_s
-        elif now_s - self._window_s >= _FPS_WINDOW_S:
-            self._fps = self._frames / (now_s - self._window_s)
-            self._frames, self._window_s = 0, now_s
-        self._frames += 1
-        if now_s - self._drawn_s < _REFRESH_S:
-            return
-        self._drawn_s = now_s
-        try:
-            self._live.start()
-            self._draw(result)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise output_error("to the terminal", error) from None
-
-    def stop(self) -> None:
-        with suppress(OSError):  # the terminal is gone
-            self._live.stop()
-
-    def print(self, lines: list[tuple[str, Expression | None]]) -> None:
-        from rich.text import Text
-
-        try:
-            for text, expression in lines:
-                self._console.print(Text(text, COLORS[expression] if expression else ""), soft_wrap=True)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise output_error("to the terminal", error) from None
-
-    def _draw(self, result: FrameResult) -> None:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        frame = result.frame
-        name = shown(Path(frame.stream).name or frame.stream)
-        stages = [f"{stage} {ms:.1f} ms" for stage, ms in result.latency_ms.items()]
-        fps = f"{self._fps:.1f} fps" if self._fps else "- fps"
-        status = Text("  ".join((name, f"frame {frame.seq}", f"{frame.time_s:.1f} s", fps, *stages)), "dim")
-        status.truncate(self._console.width, overflow="ellipsis")
-        table = Table.grid(padding=(0, 2))
-        for face in sorted(result.faces, key=lambda face: face.track)[: max(1, self._console.height - 2)]:
-            first, confidence = face.expression, face.confidence
-            others = (entry for entry in face.prediction.probabilities.items() if entry[0] != first)
-            second, runner_up = max(others, key=lambda entry: entry[1], default=(first, confidence))
-            table.add_row(
-                Text(f"face {face.track}"),
-                Text(f"{first:<9}", f"bold {COLORS[first]}"),
-                Text(_bar(confidence), COLORS[first]),
-                Text(f"{confidence * 100:3.0f} %"),
-                Text(face.uncertain or f"{second} {runner_up * 100:.0f} %", "dim"),
-            )
-        self._live.update(Group(status, table if result.faces else Text("no face", "dim")), refresh=True)
+    def print(self, lines: Sequence[Line]) -> None:
+        self._out.write("".join("".join(piece.text for piece in line) + "\n" for line in lines))
 
 
 def _said(face: Face) -> str:
@@ -245,15 +175,6 @@ def _said(face: Face) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _bar(share: float) -> str:
-    full = round(share * _BAR_WIDTH)
-    try:
-        "█░".encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return "#" * full + "." * (_BAR_WIDTH - full)
-    return "█" * full + "░" * (_BAR_WIDTH - full)
 
 
 def _median(counts: Counter[float]) -> float:

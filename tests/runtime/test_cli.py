@@ -183,7 +183,7 @@ def test_any_picture_will_do(kind: str, tmp_path: Path, scene: Image, capsys: py
 
 
 def test_an_unexpected_error_is_internal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def broken(*settings: object) -> None:
+    def broken(*settings: object, **options: object) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("edge_fer.cli.run.run", broken)

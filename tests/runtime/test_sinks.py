@@ -188,7 +188,7 @@ def test_a_service_does_not_load_rich() -> None:
         ("", "Unknown output ''. Known: terminal"),
         ("jsonl", "Output 'jsonl' needs a path: write jsonl:events.jsonl."),
         ("video:", "Output 'video:' needs a path: write video:annotated.mp4."),
-        ("terminal:a", "Output 'terminal:a' takes no path: write terminal."),
+        ("terminal:a", "The terminal does not show 'a'. Write terminal, terminal:text, terminal:picture or terminal:"),
         ("video:a.mov", "A video ends in .mp4 or .avi, and 'a.mov' does not"),
         ("video:-", "A video ends in .mp4 or .avi, and '-' does not"),
     ],

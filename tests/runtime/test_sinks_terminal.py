@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
-import select
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from screens import a_screen
 from story import a_face, a_result, a_run, a_story
 
 from edge_fer.core import Expression, FaceBox, TrueFace
@@ -103,39 +99,6 @@ def test_a_terminal_that_knows_only_ascii(monkeypatch: pytest.MonkeyPatch) -> No
     lines = raw.getvalue().decode("ascii").splitlines()
     assert lines[0] == "\\xc4rger\\xff.jpg  face 1  happiness 79 %"
     assert lines[2] == "  happiness  ########################      1  100 %"
-
-
-class Screen:
-    """A real terminal (a pty) in place of stdout; ``text`` is all that was sent to it so far."""
-
-    def __init__(self, encoding: str) -> None:
-        self._master, slave = pty.openpty()
-        self.stdout = os.fdopen(slave, "w", encoding=encoding)
-        self._text = b""
-
-    @property
-    def text(self) -> str:
-        self.stdout.flush()
-        while select.select([self._master], [], [], 0)[0]:
-            self._text += os.read(self._master, 65536)
-        return self._text.decode()
-
-    def close(self) -> None:
-        self.stdout.close()
-        os.close(self._master)
-
-
-@contextmanager
-def a_screen(monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8", **environ: str) -> Iterator[Screen]:
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLORTERM"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **environ}.items():
-        monkeypatch.setenv(name, value)
-    screen = Screen(encoding)
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", screen.stdout)
-        yield screen
-    screen.close()
 
 
 def test_the_live_view(monkeypatch: pytest.MonkeyPatch) -> None:
