@@ -15,6 +15,7 @@ from edge_fer.files import make_folder, write_atomically
 from edge_fer.strict import from_table, read_text, read_toml
 
 ENV_PREFIX = "EDGE_FER_"
+MOST_CAMERAS = 16
 
 
 DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazeface"]
@@ -26,15 +27,28 @@ class CameraSettings:
 
     Attributes:
         source: what ``--camera`` takes: 0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, -, demo.
+        name: of the camera in events; "" for its address.
         width: pixels a camera is asked for.
         height: pixels a camera is asked for.
         fps: frames per second a camera is asked for.
+        full_size: keep every pixel of a live camera. Else an image of 960 lines or more is halved while it is decoded,
+            which costs half the memory and finds faces down to 27 pixels of what is left.
+        rotation: degrees clockwise by which a live image is turned: 0, 90, 180 or 270.
+        flip: what is exchanged in it afterwards: "none", "horizontal" (left and right, as in a mirror) or "vertical".
+        autofocus: the camera focuses by itself, if it can; false leaves the lens where it is.
+        exposure_ms: how long each image is exposed, in milliseconds; 0 lets the camera decide.
     """
 
     source: str = "0"
+    name: str = ""
     width: int = 640
     height: int = 480
     fps: int = 30
+    full_size: bool = False
+    rotation: int = 0
+    flip: typing.Literal["none", "horizontal", "vertical"] = "none"
+    autofocus: bool = True
+    exposure_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,7 @@ class Settings:
         outputs: what ``--output`` takes, any number: terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR.
         overwrite: replace what an earlier recording of a camera has left.
         camera: where images come from.
+        cameras: several at once, each a table ``[[cameras]]`` like ``[camera]``, which then does not count.
         detector: how faces are looked for.
         model: what tells expressions.
     """
@@ -86,15 +101,25 @@ class Settings:
     outputs: list[str] = field(default_factory=lambda: ["terminal"])
     overwrite: bool = False
     camera: CameraSettings = CameraSettings()
+    cameras: list[CameraSettings] = field(default_factory=list)
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
 
     def __post_init__(self) -> None:
         # Drivers and LiteRT take more without a word, and crash.
+        for camera in self.all_cameras:
+            for name, value, most in (("width", camera.width, 16_384), ("height", camera.height, 16_384)):
+                if not 1 <= value <= most:
+                    raise ConfigError(f"camera.{name} must be from 1 to {most}, not {value}.")
+            if not 1 <= camera.fps <= 1000:
+                raise ConfigError(f"camera.fps must be from 1 to 1000, not {camera.fps}.")
+            if camera.rotation not in (0, 90, 180, 270):
+                raise ConfigError(f"camera.rotation must be 0, 90, 180 or 270, not {camera.rotation}.")
+            if not 0 <= camera.exposure_ms <= 10_000:
+                raise ConfigError(f"camera.exposure_ms must be from 0 to 10000, not {camera.exposure_ms:g}.")
+        if len(self.cameras) > MOST_CAMERAS:
+            raise ConfigError(f"{MOST_CAMERAS} cameras at once are the most, not {len(self.cameras)}.")
         for name, value, most in (
-            ("camera.width", self.camera.width, 16_384),
-            ("camera.height", self.camera.height, 16_384),
-            ("camera.fps", self.camera.fps, 1000),
             ("detector.min_face_px", self.detector.min_face_px, 16_384),
             ("model.threads", self.model.threads, 64),
         ):
@@ -102,6 +127,11 @@ class Settings:
                 raise ConfigError(f"{name} must be from 1 to {most}, not {value}.")
         if not self.detector.new_face_s > 0:
             raise ConfigError(f"detector.new_face_s must be more than 0, not {self.detector.new_face_s}.")
+
+    @property
+    def all_cameras(self) -> list[CameraSettings]:
+        """What is read: ``cameras``, or where there are none ``camera`` alone."""
+        return self.cameras or [self.camera]
 
 
 def default_files() -> list[Path]:
@@ -181,6 +211,9 @@ def _encode_paths(table: dict[str, Any]) -> None:
     for section, key in (("camera", "source"), ("detector", "model"), ("model", "path")):
         if key in table.get(section, ()):
             table[section][key] = os.fsdecode(table[section][key].encode())
+    for camera in table.get("cameras", ()):
+        if "source" in camera:
+            camera["source"] = os.fsdecode(camera["source"].encode())
     if "outputs" in table:
         table["outputs"] = [os.fsdecode(spec.encode()) for spec in table["outputs"]]
 

@@ -69,7 +69,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("nmae = 'x'", "Did you mean 'name'"),
         ("[camera]\nsuorce = '0'", "Did you mean 'camera.source'"),
-        ("[camera]\nzzz = 1", "Known here: source, width, height, fps"),
+        ("[camera]\nzzz = 1", "Known here: source, name, width, height"),
         ("[camera]\nwidth = 'wide'", "'camera.width' must be a whole number, not 'wide'"),
         ("[camera]\nwidth = true", "'camera.width' must be a whole number, not True"),
         ("camera = 3", "'camera' must be a table"),

@@ -7,6 +7,7 @@ import os
 import struct
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from source_parts import (
     FakeCapture,
     H,
     W,
+    live_source,
     mjpg,
     scene,
     source_of,
@@ -25,8 +27,8 @@ from source_parts import (
 from edge_fer.config import CameraSettings
 from edge_fer.core import Image
 from edge_fer.errors import UnavailableError
-from edge_fer.sources.camera import CameraSource
-from edge_fer.sources.v4l2 import list_cameras, v4l2_source
+from edge_fer.sources.camera import CaptureSource
+from edge_fer.sources.v4l2 import V4l2Camera, list_cameras
 
 
 def test_the_fake_has_the_calls_of_the_real_one() -> None:
@@ -34,11 +36,11 @@ def test_the_fake_has_the_calls_of_the_real_one() -> None:
         assert callable(getattr(cv2.VideoCapture, name))
 
 
-def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H) -> CameraSource:
+def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H, **more: Any) -> CaptureSource:
     """A V4L2 camera whose device node is a file that can be opened."""
     (tmp_path / "video0").touch()
-    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15)
-    return v4l2_source(settings, lambda device, api: capture)
+    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15, **more)
+    return V4l2Camera(settings, lambda device, api: capture)()
 
 
 def test_small_pictures_are_asked_for_uncompressed(tmp_path: Path) -> None:
@@ -171,8 +173,8 @@ def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
             raise capture
         return capture
 
-    with caplog.at_level(logging.INFO, "edge_fer"):
-        source = CameraSource("/dev/video0", open_capture, fps=30.0, sleep=slept.append)
+    with caplog.at_level(logging.WARNING, "edge_fer"):
+        source = live_source(open_capture, sleep=slept.append)
         frames = list(islice(source, 4))
     assert [f.seq for f in frames] == [0, 1, 2, 3]
     assert np.array_equal(frames[3].picture(), scene(4))
@@ -194,7 +196,7 @@ def test_close_ends_the_pauses_of_a_lost_camera() -> None:
         if len(slept) == 3:
             lost.close()
 
-    lost = CameraSource("/dev/video0", lambda: FakeCapture(scene(0), None), fps=30.0, sleep=sleep)
+    lost = live_source(lambda: FakeCapture(scene(0), None), sleep=sleep)
     assert list(lost) == []
     assert len(slept) == 3
 
@@ -210,14 +212,14 @@ def test_close_in_a_read_leaves_the_release_to_the_reader() -> None:
 
     capture = ClosedWhileReading(scene(0), scene(1))
     capture.pictures.put(scene(2))
-    reader = CameraSource("/dev/video0", lambda: capture, fps=30.0)
+    reader = live_source(lambda: capture)
     assert len(list(reader)) <= 2
     assert not capture.opened
 
 
 def test_a_real_capture_serves_as_a_camera(tmp_path: Path) -> None:
     clip = str(write_video(tmp_path / "a.avi", "MJPG", 6))
-    source = CameraSource("clip", lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), fps=30.0, sleep=lambda seconds: None)
+    source = live_source(lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), sleep=lambda seconds: None)  # type: ignore[arg-type, return-value]
     frames = list(islice(source, 12))  # its end is taken for a loss: it is opened again
     source.close()
     assert [f.seq for f in frames] == list(range(12))
