@@ -65,7 +65,7 @@ class DetectorSettings:
     kind: DetectorKind = "haar"
     model: str = ""
     min_face_px: int = 40
-    new_face_s: float = 0.5
+    new_face_s: float = 0.3
 
 
 @dataclass(frozen=True)

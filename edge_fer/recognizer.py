@@ -53,7 +53,7 @@ class Recognizer:
         classifier: TfliteClassifier,
         *,
         min_face_px: int = 40,
-        new_face_s: float = 0.5,
+        new_face_s: float = 0.3,
         numbers: Iterator[int] | None = None,
     ) -> None:
         self._detector = detector
@@ -74,7 +74,7 @@ class Recognizer:
         *,
         detector: DetectorKind | FaceDetector = "haar",
         min_face_px: int = 40,
-        new_face_s: float = 0.5,
+        new_face_s: float = 0.3,
         device: Literal["cpu", "edgetpu"] = "cpu",
         threads: int = 1,
     ) -> Recognizer:

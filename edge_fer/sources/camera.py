@@ -113,12 +113,13 @@ class CaptureSource:
                     return
                 told_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if self._times else None
                 decoded = self._decode(raw, self._reduction)
+                del raw  # a large one is not kept where a small one was made of it
                 self._busy = False
                 if decoded is not None:
                     first_s = told_s if first_s is None else first_s
                     time_s = seq / self.fps if told_s is None or first_s is None else max(0.0, told_s - first_s)
                     yield Frame(decoded.gray, seq, time_s, self._stream, color=decoded.color, captured_s=told_s)
-                    del decoded, raw  # before the next is made
+                    del decoded  # before the next is made
                 seq += 1
         finally:
             self._busy = False

@@ -21,6 +21,7 @@ NETWORK_TIMEOUT_MS = 10_000
 STALL_S = 2 * NETWORK_TIMEOUT_MS / 1000 + 5
 """FFmpeg gives up sooner, if it does: opening and the first frame take the timeout each."""
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtmpt", "srt", "udp", "tcp", "rtp")
+_JPEG = cv2.VideoWriter.fourcc(*"MJPG")
 ALIKE = 300
 """So many frames that do not differ in one pixel come from no camera."""
 
@@ -74,6 +75,14 @@ def network_source(
             )
         return capture
 
+    def open_live() -> Capture:
+        capture = opened.pop() if opened else open_capture()
+        if capture.get(cv2.CAP_PROP_FOURCC) == _JPEG:
+            capture.set(
+                cv2.CAP_PROP_FORMAT, -1
+            )  # as they come: gray and small is decoded sooner than whole and colored
+        return capture
+
     fps = float(settings.fps)
     opened = [] if later else [open_capture()]
 
@@ -81,10 +90,10 @@ def network_source(
         return VideoSource(settings.name or stream, opened[0])
 
     def open_camera() -> CaptureSource:
-        capture: Capture = opened.pop() if opened else open_capture()
+        capture = open_live()
         if scheme in ("http", "https") and capture.read()[0] and not capture.read()[0]:
             capture.release()  # one image, and the connection ends
-            capture = _Snapshots(open_capture, fps, sleep)
+            capture = _Snapshots(open_live, fps, sleep)
         else:
             capture = _Watched(capture, stream)
         return CaptureSource(stream, capture, fps, full_size=settings.full_size)
@@ -140,7 +149,7 @@ class _Watched:
     def read(self) -> tuple[bool, Any]:
         read, image = self._capture.read()
         if read and self._alike < ALIKE:
-            sample = image[::8, ::8].tobytes()
+            sample = image[:, ::8].tobytes() if image.shape[0] == 1 else image[::8, ::8].tobytes()
             self._alike = self._alike + 1 if sample == self._last else 0
             self._last = sample
             if self._alike == ALIKE:

@@ -141,7 +141,7 @@ def _open_v4l2(
     except BaseException:
         capture.release()
         raise
-    _report(source, settings)
+    _report(name, source, settings)
     return source
 
 
@@ -171,14 +171,14 @@ def _letters(fourcc: float) -> str:
     return int(fourcc).to_bytes(4, "little", signed=False).decode("latin-1") if 0 <= fourcc < 1 << 32 else ""
 
 
-def _report(source: CaptureSource, settings: CameraSettings) -> None:
+def _report(name: str, source: CaptureSource, settings: CameraSettings) -> None:
     """Say so where a camera gives something else than it was asked for."""
     width, height = source.size_wh
     if (width, height) == (settings.width, settings.height) and round(source.fps) >= settings.fps:
         return
     log.warning(
-        "The camera gives %d x %d pixels at %g frames a second; asked for were %d x %d at %d.",
-        *(width, height, round(source.fps, 1), settings.width, settings.height, settings.fps),
+        "%s gives %d x %d pixels at %g frames a second; asked for were %d x %d at %d.",
+        *(name, width, height, round(source.fps, 1), settings.width, settings.height, settings.fps),
     )
 
 
