@@ -59,7 +59,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # the parser's own errors, numbers of 4301 digits, a thousand brackets
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 
