@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -92,23 +93,81 @@ def try_libraries() -> None:
             mark.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(mark if mark.exists() else mark.parent, os.W_OK):
         return
-    import subprocess
-
-    # Python's own modules come first, whatever lies in the working directory.
-    command = [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", _TRIAL]
-    child = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
+    child = run_python(_TRIAL)
     module = (child.stdout.split() or ["numpy"])[-1]
-    if child.returncode > 0:
-        raise cannot_load(module, (child.stderr.strip().splitlines() or ["no reason given"])[-1])
-    if child.returncode < 0:
-        raise _dies(module, -child.returncode)
+    if child.signal:
+        raise dies(module, child.signal)
+    if not child.ok:
+        raise cannot_load(module, child.reason)
     with suppress(OSError):
         mark.write_text(facts, encoding="utf-8", errors="replace")
 
 
-def _dies(module: str, number: int) -> UnavailableError:
+@dataclass(frozen=True)
+class Child:
+    """What a script did in a process of its own.
+
+    Attributes:
+        code: its exit code; minus the number of the signal that killed it; None where it was not done in time.
+        stdout: what it wrote.
+        stderr: likewise.
+    """
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended well."""
+        return self.code == 0
+
+    @property
+    def signal(self) -> int:
+        """The number of the signal that killed it; 0 for none."""
+        return -self.code if self.code is not None and self.code < 0 else 0
+
+    @property
+    def reason(self) -> str:
+        """Why it did not end well, in the last line that it wrote."""
+        if self.code is None:
+            return "it hangs"
+        if self.signal:
+            import signal
+
+            return f"it dies ({signal.Signals(self.signal).name})"
+        return (self.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
+def run_python(script: str, *arguments: str, timeout_s: float = 120.0) -> Child:
+    """Run a script in a process of its own, with the packages of this one.
+
+    Args:
+        script: Python.
+        arguments: what stands in its ``sys.argv``.
+        timeout_s: it is killed after that; the slowest board takes less to load all libraries.
+    """
+    import subprocess
+
+    # Python's own modules come first, whatever lies in the working directory.
+    command = [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", script, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Child(None, "", "")
+    return Child(done.returncode, done.stdout, done.stderr)
+
+
+def dies(module: str, number: int) -> UnavailableError:
+    """The error for people when a signal kills a process that loads a library."""
     import signal
 
     package, name = _PACKAGES[module], signal.Signals(number).name
