@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_fer.libraries import run_python
+from edge_fer.libraries import Child, run_python
 
 # Nodes of the Pi's own camera pipeline: picamera2 drives them, nobody can read an image from one alone.
 _PI_PIPELINE = ("bcm2835-", "unicam", "rp1-", "pispbe", "rpivid", "rpi-")
@@ -145,12 +145,15 @@ def has_pi_pipeline(root: Path = Path("/")) -> bool:
     return any(_name(node / "name").startswith(("unicam", "rp1-cfe")) for node in _nodes(root))
 
 
-def list_pi_cameras() -> tuple[list[PiCamera], str]:
+def list_pi_cameras(run: Callable[[str], Child] | None = None) -> tuple[list[PiCamera], str]:
     """The cameras of libcamera, by way of picamera2 in a process of its own; and why there are none to be told.
 
     Those on USB are left out: they are V4L2's.
+
+    Args:
+        run: runs a script; None for ``libraries.run_python``.
     """
-    done = run_python(_PI_SCRIPT)
+    done = (run or run_python)(_PI_SCRIPT)
     if not done.ok:
         return [], done.reason
     lines = done.stdout.strip().splitlines()

@@ -270,7 +270,8 @@ def mistakes(path: Path | None, environ: Mapping[str, str]) -> list[str]:
             try:
                 from_table(Settings, one, origin)
             except ConfigError as error:
-                found.append(str(error))
+                said = str(error)
+                found.append(said if said.startswith(f"{origin}: ") else f"{origin}: {said}")
     return found
 
 

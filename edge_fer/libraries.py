@@ -21,6 +21,9 @@ _PACKAGES = {
 }
 """By module, what pip calls it."""
 
+_WANTED = {"cv2": "'opencv-python-headless>=4.13,<5'"}
+"""What pip is to install, where the newest will not do: OpenCV 5 has no Haar cascades."""
+
 _TRIAL = """
 import sys
 for name in "numpy", "cv2", "ai_edge_litert.interpreter":
@@ -33,74 +36,6 @@ for name in "numpy", "cv2", "ai_edge_litert.interpreter":
     except Exception as error:
         sys.exit(str(error))
 """
-
-
-def cannot_load(module: str, reason: str) -> UnavailableError:
-    """The error for people when a library that is installed does not load."""
-    package = _PACKAGES.get(module, module)
-    reason = " ".join(reason.split()).rstrip(".")
-    if reason == f"No module named '{module}'":
-        return UnavailableError(f"{package} is not installed: run `pip install {package}`.")
-    if "GLIBC" in reason:  # of the C library and of libstdc++
-        cure = "It was built for a newer system: take Raspberry Pi OS Bookworm or Debian 12, or later."
-    elif "baseline" in reason:  # NumPy's word for the instructions that it needs
-        cure = f"It was built for a newer processor: {_build_here(package)}."
-    elif module == "cv2" and "cannot open shared object" in reason:
-        cure = (
-            "This is the OpenCV that has windows: run `pip uninstall opencv-python opencv-contrib-python`, then "
-            f"`pip install --force-reinstall {package}`."
-        )
-    else:
-        cure = f"Install it again: `pip install --force-reinstall {package}`."
-    return UnavailableError(f"{package} is installed and does not load: {reason}. {cure}")
-
-
-def _build_here(package: str) -> str:
-    return f"build it here, `pip install --force-reinstall --no-binary {package} {package}`"
-
-
-def about_import(error: ImportError) -> UnavailableError:
-    """The error for people when an import failed somewhere: of the last of the heavy libraries on its way."""
-    culprit = (error.name or "a package").partition(".")[0]
-    way: TracebackType | None = error.__traceback__
-    while way is not None:
-        module = str(way.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        culprit = module if module in _PACKAGES else culprit
-        way = way.tb_next
-    return cannot_load(culprit, str(error))
-
-
-def try_libraries() -> None:
-    """Load the heavy libraries in a child process, unless they have worked on this machine before.
-
-    On a processor that is too old for them they do not fail: they kill their process. What has worked leaves a mark in
-    the user's cache, so that one start alone pays for this. Where no mark can be left nothing is tried.
-
-    Raises:
-        UnavailableError: one of them does not load here.
-    """
-    if "cv2" in sys.modules or not sys.executable:
-        return
-    mark = _mark_file()
-    if not mark.is_absolute():  # somebody without a home
-        return
-    facts = _facts()
-    try:
-        if mark.read_text(encoding="utf-8", errors="replace") == facts:
-            return
-    except OSError:
-        with suppress(OSError):
-            mark.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(mark if mark.exists() else mark.parent, os.W_OK):
-        return
-    child = run_python(_TRIAL)
-    module = (child.stdout.split() or ["numpy"])[-1]
-    if child.signal:
-        raise dies(module, child.signal)
-    if not child.ok:
-        raise cannot_load(module, child.reason)
-    with suppress(OSError):
-        mark.write_text(facts, encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -139,6 +74,92 @@ class Child:
         return (self.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
+def cannot_load(module: str, reason: str) -> UnavailableError:
+    """The error for people when a library that is installed does not load."""
+    return _unavailable(*_diagnosis(module, reason))
+
+
+def _unavailable(text: str, command: str) -> UnavailableError:
+    return UnavailableError(f"{text}: run `{command}`." if command else f"{text}.")
+
+
+def diagnose(module: str, child: Child) -> tuple[str, str]:
+    """What is wrong with a library that a child process could not load.
+
+    Args:
+        module: the library.
+        child: what became of the process.
+
+    Returns:
+        A sentence without its end, and the command that mends it; "" where only another system does.
+    """
+    return _death(module, child.signal) if child.signal else _diagnosis(module, child.reason)
+
+
+def _diagnosis(module: str, reason: str) -> tuple[str, str]:
+    package = _PACKAGES.get(module, module)
+    wanted = _WANTED.get(module, package)
+    reason = " ".join(reason.removeprefix("ImportError: ").removeprefix("ModuleNotFoundError: ").split()).rstrip(".")
+    if reason == f"No module named '{module}'":
+        return f"{package} is not installed", f"pip install {wanted}"
+    text = f"{package} is installed and does not load: {reason}."
+    if "GLIBC" in reason:  # of the C library and of libstdc++
+        return f"{text} It was built for a newer system: take Raspberry Pi OS Bookworm or Debian 12, or later", ""
+    if "baseline" in reason:  # NumPy's word for the instructions that it needs
+        return f"{text} It was built for a newer processor; build it here", _build_here(module)
+    if module == "cv2" and "cannot open shared object" in reason:
+        command = f"pip uninstall -y opencv-python opencv-contrib-python && pip install --force-reinstall {wanted}"
+        return f"{text} This is the OpenCV that has windows; take the other", command
+    return f"{text} Install it again", f"pip install --force-reinstall {wanted}"
+
+
+def _build_here(module: str) -> str:
+    package = _PACKAGES[module]
+    return f"pip install --force-reinstall --no-binary {package} {_WANTED.get(module, package)}"
+
+
+def about_import(error: ImportError) -> UnavailableError:
+    """The error for people when an import failed somewhere: of the last of the heavy libraries on its way."""
+    culprit = (error.name or "a package").partition(".")[0]
+    way: TracebackType | None = error.__traceback__
+    while way is not None:
+        module = str(way.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        culprit = module if module in _PACKAGES else culprit
+        way = way.tb_next
+    return cannot_load(culprit, str(error))
+
+
+def try_libraries() -> None:
+    """Load the heavy libraries in a child process, unless they have worked on this machine before.
+
+    On a processor that is too old for them they do not fail: they kill their process. What has worked leaves a mark in
+    the user's cache, so that one start alone pays for this. Where no mark can be left nothing is tried.
+
+    Raises:
+        UnavailableError: one of them does not load here.
+    """
+    if "cv2" in sys.modules or not sys.executable:
+        return
+    mark = _mark_file()
+    if not mark.is_absolute():  # somebody without a home
+        return
+    facts = _facts()
+    try:
+        if mark.read_text(encoding="utf-8", errors="replace") == facts:
+            return
+    except OSError:
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(mark if mark.exists() else mark.parent, os.W_OK):
+        return
+    child = run_python(_TRIAL)
+    module = (child.stdout.split() or ["numpy"])[-1]
+    if not child.ok:
+        raise _unavailable(*diagnose(module, child))
+    with suppress(OSError):
+        mark.write_text(facts, encoding="utf-8", errors="replace")
+
+
 def run_python(script: str, *arguments: str, timeout_s: float = 120.0) -> Child:
     """Run a script in a process of its own, with the packages of this one.
 
@@ -166,19 +187,20 @@ def run_python(script: str, *arguments: str, timeout_s: float = 120.0) -> Child:
     return Child(done.returncode, done.stdout, done.stderr)
 
 
-def dies(module: str, number: int) -> UnavailableError:
-    """The error for people when a signal kills a process that loads a library."""
+def _death(module: str, number: int) -> tuple[str, str]:
+    """``_diagnosis`` where a signal kills the process that loads a library."""
     import signal
 
     package, name = _PACKAGES[module], signal.Signals(number).name
     if number == signal.SIGILL:
-        return UnavailableError(
+        return (
             f"{package} dies when it is loaded ({name}, an illegal instruction): it was built for a newer processor. "
-            f"On an ARM board set OPENBLAS_CORETYPE=ARMV8; else {_build_here(package)}."
+            "On an ARM board set OPENBLAS_CORETYPE=ARMV8; else build it here",
+            _build_here(module),
         )
-    return UnavailableError(
-        f"{package} dies when it is loaded ({name}): it does not fit this system, or is damaged. Install it again: "
-        f"`pip install --force-reinstall {package}`."
+    return (
+        f"{package} dies when it is loaded ({name}): it does not fit this system, or is damaged. Install it again",
+        f"pip install --force-reinstall {_WANTED.get(module, package)}",
     )
 
 

@@ -141,7 +141,7 @@ def test_check_names_all_mistakes(home: Path, call: Call, monkeypatch: pytest.Mo
     for wanted, line in zip(
         ("'name'", "'camera.width'", "camera.fps", "'model'", "'camera.height'"), said, strict=True
     ):
-        assert line.startswith("edge-fer: ")
+        assert line.startswith((f"edge-fer: {home}: ", "edge-fer: EDGE_FER_CAMERA__HIEGHT: "))
         assert wanted in line
 
 
