@@ -135,6 +135,8 @@ def list_cameras(root: Path = Path("/"), ioctl: Ioctl = fcntl.ioctl) -> list[Cam
         if asked is None:
             continue
         formats, refused = asked
+        if refused and _name(root / "sys/class/video4linux" / Path(device).name / "index") not in ("0", "?"):
+            continue  # the second node of one device: most likely not for images, and it cannot be asked
         stable = _stable_name(device, root, alone=names.count(name) == 1)
         cameras.append(Camera(device, name, stable, formats, held.get(device, ()), refused))
     return cameras
@@ -251,7 +253,14 @@ def _formats(descriptor: int, ioctl: Ioctl, kind: int) -> Iterator[Format]:
         if not _answered(descriptor, ioctl, _ENUM_FMT, answer):
             return
         (code,) = struct.unpack_from("<4s", answer, 44)
-        yield Format(_cleaned(code), tuple(_sizes(descriptor, ioctl, code)))
+        yield Format(_fourcc(code), tuple(_sizes(descriptor, ioctl, code)))
+
+
+def _fourcc(code: bytes) -> str:
+    """A format's name; the kernel marks big-endian ones by the highest bit (v4l2_fourcc_be)."""
+    if code[3] & 0x80:
+        return _cleaned(code[:3] + bytes([code[3] & 0x7F])) + "-BE"
+    return _cleaned(code)
 
 
 def _sizes(descriptor: int, ioctl: Ioctl, code: bytes) -> list[Size]:

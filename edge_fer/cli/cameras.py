@@ -21,8 +21,8 @@ EXAMPLES = """examples:
   edge-fer cameras --snapshot picamera:0 --output porch.jpg
 """
 
-SHOWN_SIZES = 4
-"""Of each format, the largest; --json has them all."""
+SHOWN_FORMATS, SHOWN_SIZES = 4, 4
+"""Of formats that have the same sizes, and of sizes, the largest; --json has them all."""
 
 
 def add_cameras(verbs: Verbs) -> None:
@@ -89,14 +89,20 @@ def _formats(camera: Any) -> str:
         return "no permission: `sudo usermod -aG video $USER`, then log in again"
     if camera.refused:
         return f"cannot be asked: {camera.refused}"
-    return "\n".join(f"{one.fourcc}  {_sizes(one.sizes)}" for one in camera.formats) or "not told"
+    alike: dict[str, list[str]] = {}
+    for one in camera.formats:
+        alike.setdefault(_sizes(one.sizes), []).append(one.fourcc)
+    return "\n".join(f"{_first(names, SHOWN_FORMATS, 'more')}  {sizes}" for sizes, names in alike.items()) or "not told"
 
 
 def _sizes(sizes: Sequence[Any]) -> str:
-    rates = (f"{one.width}x{one.height}" + (f"@{one.fps:g}" if one.fps else "") for one in reversed(sizes))
-    shown = list(rates)
-    more = f" and {len(shown) - SHOWN_SIZES} smaller" if len(shown) > SHOWN_SIZES else ""
-    return ", ".join(shown[:SHOWN_SIZES]) + more
+    rates = [f"{one.width}x{one.height}" + (f"@{one.fps:g}" if one.fps else "") for one in reversed(sizes)]
+    return _first(rates, SHOWN_SIZES, "smaller")
+
+
+def _first(texts: Sequence[str], most: int, rest: str) -> str:
+    more = f" and {len(texts) - most} {rest}" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def _holders(holders: Sequence[Any]) -> str:

@@ -62,6 +62,13 @@ def test_a_camera_that_is_unplugged_meanwhile(tmp_path: Path) -> None:
     assert (camera.formats, camera.refused) == ((), "No such device")
 
 
+def test_second_nodes_that_cannot_be_asked_are_left_out(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path, {0: FakeCamera(fails=errno.EACCES), 1: FakeCamera(fails=errno.EACCES)})
+    for number in (0, 1):
+        (tmp_path / f"sys/class/video4linux/video{number}/index").write_text(f"{number}\n")
+    assert [one.device for one in list_cameras(tmp_path, machine.ioctl)] == ["/dev/video0"]
+
+
 def test_a_machine_without_video(tmp_path: Path) -> None:
     assert list_cameras(tmp_path) == []
     assert not cameras.has_pi_pipeline(tmp_path)
@@ -87,6 +94,7 @@ def test_formats_sizes_and_rates(tmp_path: Path, capabilities: int) -> None:
         b"MJPG": [(1920, 1080, [30]), (640, 480, [15, 60, 30])],
         b"YUYV": [(640, 480, [30]), (640, 480, [30])],
         b"Y\xff16": [(160, 120, [])],
+        b"Y16\xa0": [],
     }
     machine = FakeMachine(tmp_path, {0: FakeCamera("Cam", capabilities, formats)})
     (camera,) = list_cameras(tmp_path, machine.ioctl)
@@ -94,6 +102,7 @@ def test_formats_sizes_and_rates(tmp_path: Path, capabilities: int) -> None:
         Format("MJPG", (Size(640, 480, 60), Size(1920, 1080, 30))),
         Format("YUYV", (Size(640, 480, 30),)),
         Format("Y\ufffd16", (Size(160, 120, None),)),
+        Format("Y16-BE", ()),
     )
 
 
@@ -189,9 +198,12 @@ def show(
 
 SIZES = tuple(Size(w, w * 3 // 4, 30) for w in (160, 320, 640, 800, 1280))
 WEBCAM = Camera(
-    "/dev/video2", "HD [b]Webcam", "/dev/v4l/by-id/usb-046d_C920-video-index0", (Format("YUYV", SIZES),),
+    "/dev/video2",
+    "HD [b]Webcam",
+    "/dev/v4l/by-id/usb-046d_C920-video-index0",
+    (Format("YUYV", SIZES), Format("NV12", SIZES), Format("MJPG", SIZES[:1])),
     (Holder(812, "edge-fer", "edge-fer.service"),),
-)  # fmt: skip
+)
 
 
 def test_the_table(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
@@ -200,9 +212,10 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     rows = [line for line in text.splitlines() if "│" in line]
     assert "/dev/video0 (0)" in rows[0]
     assert "HD [b]Webcam" in rows[1]
-    assert "YUYV  1280x960@30, 800x600@30, 640x480@30, 320x240@30 and 1 smaller" in rows[1]
+    assert "YUYV, NV12  1280x960@30, 800x600@30, 640x480@30, 320x240@30 and 1 smaller" in rows[1]
+    assert "MJPG  160x120@30" in rows[2]
     assert "edge-fer (pid 812, edge-fer.service)" in rows[1]
-    assert "picamera:0" in rows[2] and "imx708" in rows[2]
+    assert "picamera:0" in rows[3] and "imx708" in rows[3]
     assert "\n  --camera /dev/v4l/by-id/usb-046d_C920-video-index0  (HD [b]Webcam)\n" in text
     assert "none of these" not in text
     assert "none of these" in show(monkeypatch, call, [WEBCAM])

@@ -185,11 +185,13 @@ def test_check_finds(text: str, code: int, said: str, home: Path, call: Call) ->
     assert said in line
 
 
-@pytest.mark.parametrize("kind", ["none", "folder", "utf-16 cut", "bytes"])
+@pytest.mark.parametrize("kind", ["none", "folder", "utf-16 cut", "bytes", "endless"])
 def test_files_that_are_none(kind: str, tmp_path: Path, call: Call) -> None:
     path = tmp_path / "c.toml"
     if kind == "folder":
         path.mkdir()
+    elif kind == "endless":
+        path = Path("/dev/zero")
     elif kind != "none":
         path.write_bytes(b"\xff\xfen" if kind == "utf-16 cut" else bytes(range(256)))
     for action in (["check"], ["show"], *([["edit", "name", "x"]] if kind != "none" else [])):
