@@ -87,6 +87,8 @@ def _print_table(usb: Sequence[Any], pi: Sequence[Any]) -> None:
 def _formats(camera: Any) -> str:
     if camera.refused == "Permission denied":
         return "no permission: `sudo usermod -aG video $USER`, then log in again"
+    if camera.refused == "No such file or directory":
+        return f"not in /dev: a container must be given it (`--device {camera.device}`)"
     if camera.refused:
         return f"cannot be asked: {camera.refused}"
     alike: dict[str, list[str]] = {}

@@ -102,6 +102,9 @@ def _no_camera(machine: Machine, wanted: str, cameras: list[Camera]) -> Finding:
 
 
 def _refused(machine: Machine, camera: Camera) -> Finding:
+    if camera.refused == "No such file or directory":
+        text = f"The kernel has {camera.device} ({camera.name}), and it is not in /dev here. Give it to the container:"
+        return Finding("red", text, f"docker run --device {camera.device} ...")
     if camera.refused != "Permission denied":
         text = f"{camera.device} ({camera.name}) cannot be asked: {camera.refused}. Unplug it, plug it in, and see:"
         return Finding("red", text, "sudo dmesg | tail")

@@ -52,9 +52,10 @@ def _is_synchronized() -> bool | None:
     """Whether the kernel's clock follows another, as NTP's daemons tell it; None where it cannot be asked."""
     try:
         # modes = 0 changes nothing. More bytes than any architecture's struct timex has.
-        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))) not in (-1, _TIME_ERROR)
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))
     except (OSError, AttributeError):
         return None
+    return None if state == -1 else state != _TIME_ERROR
 
 
 def _why_unreachable(host: str, port: int) -> str:

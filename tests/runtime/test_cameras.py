@@ -224,10 +224,11 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
 def test_no_permission_and_no_root(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    refused = [Camera("/dev/video0", "Old", refused="Permission denied"), Camera("/dev/video1", "?", refused="No such")]
-    text = show(monkeypatch, call, refused)
+    errors = ("Permission denied", "No such device", "No such file or directory")
+    text = show(monkeypatch, call, [Camera(f"/dev/video{n}", "Old", refused=error) for n, error in enumerate(errors)])
     assert "usermod -aG video" in text
-    assert "cannot be asked: No such" in text
+    assert "cannot be asked: No such device" in text
+    assert "`--device /dev/video2`" in text
     assert "sudo edge-fer cameras" in text
 
 

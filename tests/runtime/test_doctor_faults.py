@@ -179,6 +179,12 @@ RED: list[tuple[str, Callable[[Board], None], str, str]] = [
         "sudo systemctl stop motion.service",
     ),
     ("camera", lambda board: setattr(board.video.cameras[0], "fails", errno.EIO), "Input/output error", "dmesg"),
+    (
+        "camera",
+        lambda board: (board.root / "dev/video0").unlink(),
+        "it is not in /dev here",
+        "docker run --device /dev/video0",
+    ),
     ("camera", source("/srv/none.mp4"), "There is no /srv/none.mp4", "edge-fer cameras"),
     (
         "camera",
