@@ -19,6 +19,9 @@ from typing import Any
 
 from edge_fer.libraries import Child, run_python
 
+SYSFS = Path("/sys/class/video4linux")
+"""Where the kernel lists the cameras."""
+
 # Nodes of the Pi's own camera pipeline: picamera2 drives them, nobody can read an image from one alone.
 _PI_PIPELINE = ("bcm2835-", "unicam", "rp1-", "pispbe", "rpivid", "rpi-")
 
@@ -124,7 +127,7 @@ def list_cameras(root: Path = Path("/"), ioctl: Ioctl = fcntl.ioctl) -> list[Cam
         ioctl: asks a driver.
     """
     nodes = sorted(_nodes(root), key=lambda node: int(node.name.removeprefix("video")))
-    named = [(f"/dev/{node.name}", _name(node / "name")) for node in nodes]
+    named = [(f"/dev/{node.name}", read_name(node / "name")) for node in nodes]
     held = find_holders(root) if named else {}
     names = [name for _, name in named]
     cameras = []
@@ -135,16 +138,16 @@ def list_cameras(root: Path = Path("/"), ioctl: Ioctl = fcntl.ioctl) -> list[Cam
         if asked is None:
             continue
         formats, refused = asked
-        if refused and _name(root / "sys/class/video4linux" / Path(device).name / "index") not in ("0", "?"):
+        if refused and read_name(root / str(SYSFS).lstrip("/") / Path(device).name / "index") not in ("0", "?"):
             continue  # the second node of one device: most likely not for images, and it cannot be asked
-        stable = _stable_name(device, root, alone=names.count(name) == 1)
+        stable = _recommended(device, root, alone=names.count(name) == 1)
         cameras.append(Camera(device, name, stable, formats, held.get(device, ()), refused))
     return cameras
 
 
 def has_pi_pipeline(root: Path = Path("/")) -> bool:
     """Whether the kernel has found a camera on a Raspberry Pi's ribbon cable, whoever may drive it."""
-    return any(_name(node / "name").startswith(("unicam", "rp1-cfe")) for node in _nodes(root))
+    return any(read_name(node / "name").startswith(("unicam", "rp1-cfe")) for node in _nodes(root))
 
 
 def list_pi_cameras(run: Callable[[str], Child] | None = None) -> tuple[list[PiCamera], str]:
@@ -200,11 +203,14 @@ def _holder(process: Path) -> Holder:
 
 
 def _nodes(root: Path) -> Iterator[Path]:
-    return (node for node in (root / "sys/class/video4linux").glob("video*") if node.name[5:].isdecimal())
+    return (node for node in (root / str(SYSFS).lstrip("/")).glob("video*") if node.name[5:].isdecimal())
 
 
-def _name(file: Path) -> str:
-    """A camera's name, as the camera sent it; the kernel cuts it to 31 bytes, in the middle of a letter too."""
+def read_name(file: Path) -> str:
+    """A camera's name in a file of sysfs, as the camera sent it; "?" for one that is gone.
+
+    The kernel cuts it to 31 bytes, in the middle of a letter too.
+    """
     try:
         return _cleaned(file.read_bytes())
     except OSError:  # unplugged meanwhile
@@ -216,14 +222,25 @@ def _cleaned(raw: bytes) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
-def _stable_name(device: str, root: Path, alone: bool) -> str | None:
+def stable_names(device: Path | str, links: Path = Path("/dev/v4l")) -> list[str]:
+    """The lasting names of a camera, which it keeps when others come and go: by its port, and by what it says it is.
+
+    Args:
+        device: "/dev/video0".
+        links: where udev keeps these names.
+    """
+    there = Path(device).resolve()
+    folders = (links / "by-path", links / "by-id")
+    return [str(link) for folder in folders for link in sorted(folder.glob("*")) if link.resolve() == there]
+
+
+def _recommended(device: str, root: Path, alone: bool) -> str | None:
     """The name by what it is, or, where two are alike and share that name, by where it is plugged in."""
-    for folder in ("by-id", "by-path") if alone else ("by-path", "by-id"):
-        with suppress(OSError):
-            for link in sorted((root / "dev/v4l" / folder).iterdir()):
-                if link.readlink().name == Path(device).name:
-                    return f"/dev/v4l/{folder}/{link.name}"
-    return None
+    names = stable_names(root / device.lstrip("/"), root / "dev/v4l")
+    by_id = [name for name in names if "/by-id/" in name]
+    by_path = [name for name in names if "/by-path/" in name]
+    chosen = [*by_id, *by_path] if alone else [*by_path, *by_id]
+    return f"/{Path(chosen[0]).relative_to(root)}" if chosen else None
 
 
 def _ask(node: Path, ioctl: Ioctl) -> tuple[tuple[Format, ...], str] | None:

@@ -15,7 +15,7 @@ from edge_fer.errors import ConfigError
 from edge_fer.strict import from_table, read_toml
 
 ENV_PREFIX = "EDGE_FER_"
-
+MOST_CAMERAS = 16
 MOST_PX = 16_384
 """Of a side of an image: drivers take more without a word, and crash."""
 
@@ -34,6 +34,7 @@ class Setting:
         unit: of its value; "" where it has none.
         least: smallest value, for numbers.
         most: largest value, for numbers.
+        choices: the only values, where a range does not say it; empty where it does.
         flag: the option of ``edge-fer run`` that beats it; "" where there is none.
         live: can change while a stream runs, without the camera being opened again.
     """
@@ -44,6 +45,29 @@ class Setting:
     most: float | None = None
     flag: str = ""
     live: bool = False
+    choices: tuple[int, ...] = ()
+
+
+def _check(table: Any, section: str) -> None:
+    """Refuse a value that is out of its range.
+
+    Args:
+        table: one of the dataclasses below.
+        section: its name in the file, for the message.
+
+    Raises:
+        ConfigError: names the setting and its range.
+    """
+    for name, hint in typing.get_type_hints(type(table), include_extras=True).items():
+        setting, value = typing.get_args(hint)[1], getattr(table, name)
+        least, most = setting.least, setting.most
+        if setting.choices and value not in setting.choices:
+            *others, last = setting.choices
+            known = f"{', '.join(map(str, others))} or {last}"
+            raise ConfigError(f"{section}.{name} must be {known}, not {value}.")
+        if least is not None and most is not None and not least <= value <= most:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise ConfigError(f"{section}.{name} must be from {least:g} to {most:g}, not {shown}.")
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,7 @@ class CameraSettings:
             flag="--camera",
         ),
     ] = "0"
+    name: Annotated[str, Setting('Name of the camera in events; "" is its address.')] = ""
     width: Annotated[
         int, Setting("Width of the image a camera is asked for. It may give another.", "px", 1, MOST_PX, "--width")
     ] = 640
@@ -69,6 +94,30 @@ class CameraSettings:
     fps: Annotated[
         int, Setting("Frame rate a camera is asked for. It may give another.", "frames per second", 1, 1000, "--fps")
     ] = 30
+    full_size: Annotated[
+        bool,
+        Setting(
+            "Keep every pixel of a live camera. Else an image of 960 lines or more is halved while it is decoded, "
+            "which costs half the memory, and min_face_px counts the pixels that are left."
+        ),
+    ] = False
+    rotation: Annotated[
+        int,
+        Setting("Degrees clockwise by which a live image is turned.", "degrees", choices=(0, 90, 180, 270)),
+    ] = 0
+    flip: Annotated[
+        typing.Literal["none", "horizontal", "vertical"],
+        Setting('What is exchanged in a live image afterwards: "horizontal" is left and right, as in a mirror.'),
+    ] = "none"
+    autofocus: Annotated[
+        bool, Setting("The camera focuses by itself, if it can; false leaves the lens where it is.")
+    ] = True
+    exposure_ms: Annotated[
+        float, Setting("How long each image is exposed; 0 lets the camera decide.", "ms", 0, 10_000)
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, "camera")
 
 
 @dataclass(frozen=True)
@@ -103,7 +152,10 @@ class DetectorSettings:
     ] = 40
     new_face_s: Annotated[
         float, Setting("A new face is found within this time. More costs less.", "s", 0.01, 60, live=True)
-    ] = 0.5
+    ] = 0.3
+
+    def __post_init__(self) -> None:
+        _check(self, "detector")
 
 
 @dataclass(frozen=True)
@@ -135,6 +187,9 @@ class ModelSettings:
         ),
     ] = 1
 
+    def __post_init__(self) -> None:
+        _check(self, "model")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -160,14 +215,24 @@ class Settings:
         ),
     ] = False
     camera: CameraSettings = CameraSettings()
+    cameras: Annotated[
+        list[CameraSettings],
+        Setting(
+            "Several cameras at once, each a table [[cameras]] with the keys of [camera], which then does not count. "
+            f"At most {MOST_CAMERAS}."
+        ),
+    ] = field(default_factory=list)
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
 
     def __post_init__(self) -> None:
-        for one in all_settings():
-            least, most, value = one.setting.least, one.setting.most, value_of(self, one.key)
-            if least is not None and most is not None and not least <= value <= most:
-                raise ConfigError(f"{one.key} must be from {least:g} to {most:g}, not {value}.")
+        if len(self.cameras) > MOST_CAMERAS:
+            raise ConfigError(f"{MOST_CAMERAS} cameras at once are the most, not {len(self.cameras)}.")
+
+    @property
+    def all_cameras(self) -> list[CameraSettings]:
+        """What is read: ``cameras``, or where there are none ``camera`` alone."""
+        return self.cameras or [self.camera]
 
 
 class Field(NamedTuple):
@@ -188,18 +253,19 @@ class Field(NamedTuple):
 
 @functools.cache
 def all_settings(kind: type[Any] = Settings, prefix: str = "") -> tuple[Field, ...]:
-    """Every setting, in the order of the file."""
-    found: list[Field] = []
+    """Every setting, in the order of a file: TOML wants tables last."""
     hints = typing.get_type_hints(kind, include_extras=True)
+    values: list[Field] = []
+    tables: list[Field] = []
     for one in dataclasses.fields(kind):
         hint = hints[one.name]
         if dataclasses.is_dataclass(hint):
-            found += all_settings(hint, f"{prefix}{one.name}.")  # type: ignore[arg-type]
+            tables += all_settings(hint, f"{prefix}{one.name}.")  # type: ignore[arg-type]
             continue
         default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
         (inner, setting) = typing.get_args(hint)
-        found.append(Field(prefix + one.name, inner, default, setting))
-    return tuple(found)
+        values.append(Field(prefix + one.name, inner, default, setting))
+    return (*values, *tables)
 
 
 def value_of(settings: Settings, key: str) -> Any:
@@ -318,6 +384,9 @@ def _encode_paths(table: dict[str, Any]) -> None:
         if isinstance(value, dict):
             _encode_paths(value)
         elif isinstance(value, list):
+            for one in value:
+                if isinstance(one, dict):
+                    _encode_paths(one)
             table[key] = [os.fsdecode(one.encode()) if isinstance(one, str) else one for one in value]
         elif isinstance(value, str) and key != "name":
             table[key] = os.fsdecode(value.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import textwrap
 import tomllib
@@ -41,17 +42,30 @@ without a restart. `edge-fer run` reads it once, when it starts.
 
 
 def new_file() -> str:
-    """The TOML of a file with every setting at its default, each below its comment."""
-    lines = [_HEAD]
+    """The TOML of a file with every setting at its default, each below its comment; lists of tables as an example."""
+    lines, examples = [_HEAD], []
     for table, settings in _sections():
         lines += [f"[{table}]"] if table else []
         for one in settings:
-            lines += [f"# {line}" for line in textwrap.wrap(one.setting.text, 110, break_on_hyphens=False)]
-            notes = [f"Values: {limits(one)}." if limits(one) else "", one.setting.live and "Live."]
-            notes.insert(1, f"Option: {one.setting.flag}." if one.setting.flag else "")
-            lines += [f"# {' '.join(note for note in notes if note)}"]
-            lines += [f"{one.key.rpartition('.')[2]} = {as_toml(one.default)}\n"]
-    return "\n".join(lines)
+            if _is_tables(one):  # [[cameras]]: one that stands here would be a camera
+                examples += [*_comment(one), f"# [[{one.key}]]", '# source = "0"', '# name = "door"\n']
+            else:
+                lines += [*_comment(one), f"{one.key.rpartition('.')[2]} = {as_toml(one.default)}\n"]
+    return "\n".join([*lines, *examples])
+
+
+def _comment(one: Field) -> list[str]:
+    lines = textwrap.wrap(one.setting.text, 110, break_on_hyphens=False)
+    notes = (
+        f"Values: {limits(one)}." if limits(one) else "",
+        f"Option: {one.setting.flag}." if one.setting.flag else "",
+        "Live." if one.setting.live else "",
+    )
+    return [f"# {line}" for line in [*lines, " ".join(note for note in notes if note)] if line]
+
+
+def _is_tables(one: Field) -> bool:
+    return typing.get_origin(one.hint) is list and dataclasses.is_dataclass(typing.get_args(one.hint)[0])
 
 
 def _sections() -> Iterator[tuple[str, Iterator[Field]]]:
@@ -66,6 +80,10 @@ def limits(one: Field) -> str:
     if one.hint is bool:
         return "true | false"
     setting = one.setting
+    if typing.get_origin(one.hint) is list:
+        return "a list of tables" if _is_tables(one) else "a list of texts"
+    if setting.choices:
+        return f"{' | '.join(map(str, setting.choices))} {setting.unit}".rstrip()
     if setting.least is None or setting.most is None:
         return setting.unit
     return f"{setting.least:g} to {setting.most:g} {setting.unit}".rstrip()
@@ -85,7 +103,9 @@ def reference_page() -> str:
                 f"`{one.key.rpartition('.')[2]}`",
                 f"`{as_toml(one.default)}`",
                 limits(one).replace(" | ", " or ") or "any text",
-                ", ".join(f"`{name}`" for name in (one.setting.flag, variable(one.key)) if name),
+                ", ".join(
+                    f"`{name}`" for name in (one.setting.flag, variable(one.key)) if name and not _is_tables(one)
+                ),
                 "yes" if one.setting.live else "no",
                 one.setting.text,
             )
@@ -107,12 +127,21 @@ def as_toml(value: Any) -> str:
     """
     import tomlkit  # only who edits pays for it
 
+    if isinstance(value, list) and any(map(dataclasses.is_dataclass, value)):
+        return f"[{', '.join(map(_inline_table, value))}]"
     text: str = tomlkit.item(value).as_string()
     try:
         text.encode()
     except UnicodeEncodeError:
         raise ConfigError(f"{value!r} is not UTF-8, and a TOML file holds nothing else. Rename it.") from None
     return text
+
+
+def _inline_table(value: Any) -> str:
+    """A dataclass as TOML's {key = value}, with what is not at its default."""
+    changed = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    kept = [f"{name} = {as_toml(one)}" for name, one in changed.items() if one != getattr(type(value)(), name)]
+    return f"{{{', '.join(kept)}}}"
 
 
 def update_file(path: Path, values: Mapping[str, Any], new: str = "") -> None:

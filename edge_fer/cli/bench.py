@@ -68,6 +68,8 @@ def _print_figures(figures: Mapping[str, Any]) -> None:
 
     table = Table("stage", *(f"{name} ms" for name in ("mean", "p50", "p95", "p99")))
     rows = {**figures["stages_ms"], "frame, without decode": figures["frame_ms"]}
+    if figures["latency_ms"]:
+        rows["from capture to events"] = figures["latency_ms"]
     for stage, row in rows.items():
         table.add_row(stage, *(f"{value:.2f}" for value in row.values()))
     console = Console()

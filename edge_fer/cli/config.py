@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from edge_fer import address
 from edge_fer.cli.verbs import Parser, Verbs, add_verb
 from edge_fer.config import (
+    CameraSettings,
     Settings,
     all_settings,
     default_file,
@@ -104,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
     changed = [f"{one.key} = {_shown(value)}" for one, value in values if value != one.default]
     print(f"{path} is good." if path else "There is no file; `edge-fer config init` writes one.")
     print(f"Not at their defaults: {', '.join(changed) or 'none'}.")
-    camera = address.printable(settings.camera.source)
+    camera = address.printable(settings.all_cameras[0].source)
     print(f"The camera was not opened; `edge-fer cameras --snapshot {camera}` shows what it sees.")
 
 
@@ -114,7 +116,7 @@ def _show(args: argparse.Namespace) -> None:
     values = {one.key: value_of(settings, one.key) for one in all_settings()}
     if args.json:
         table = {key: {"value": _without_secrets(value), "origin": known[key]} for key, value in values.items()}
-        print(json.dumps(table, indent=2))
+        print(json.dumps(table, indent=2, default=dataclasses.asdict))
         return
     lines = {key: f"{key.rpartition('.')[2]} = {_shown(value)}" for key, value in values.items()}
     width = max(map(len, lines.values()))
@@ -175,7 +177,9 @@ def _reference(args: argparse.Namespace) -> None:
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, list):
-        return [address.printable(one) for one in value]
+        return [_without_secrets(one) for one in value]
+    if isinstance(value, CameraSettings):
+        return dataclasses.replace(value, source=address.printable(value.source), name=address.printable(value.name))
     return address.printable(value) if isinstance(value, str) else value
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
@@ -23,6 +24,7 @@ EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
   edge-fer run --camera 0                            a USB webcam, live in the terminal
   edge-fer run --camera picamera:0                   a Raspberry Pi camera module
+  edge-fer run --camera 0 --camera rtsp://10.0.0.7/live --output jsonl:faces.jsonl
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
   rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
@@ -45,8 +47,9 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument(
         "--camera",
         metavar="SOURCE",
+        action="append",
         help="0, /dev/video2, picamera:0, rtsp://..., http://..., a video, an image, a folder, - for a video from "
-        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo (default: 0)",
+        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo; may be given often (default: 0)",
     )
     run.add_argument(
         "--output",
@@ -86,7 +89,8 @@ def _run(args: argparse.Namespace) -> None:
         "name": args.name,
         "outputs": args.output,
         "overwrite": args.overwrite,
-        "camera.source": args.camera,
+        "camera.source": args.camera[0] if args.camera else None,
+        "cameras": [] if args.camera else None,
         "camera.width": args.width,
         "camera.height": args.height,
         "camera.fps": args.fps,
@@ -97,7 +101,12 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
     }
-    run(load_settings(args.config, os.environ, flags), args.config or default_file())
+    settings = load_settings(args.config, os.environ, flags)
+    cameras = settings.cameras
+    if len(args.camera or ()) > 1:
+        cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
+    asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
+    run(replace(settings, cameras=[replace(one, **asked) for one in cameras]), args.config or default_file())
 
 
 def run(settings: Settings, config: Path | None = None) -> None:
@@ -140,23 +149,23 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
     stdout_users = [spec for spec in settings.outputs if spec == "terminal" or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")
-    source = resolved(settings.camera.source)
-    read = {"file that is read": source, "configuration": config, "model": settings.model.path or None}
-    read |= {"detector's model": settings.detector.model or None}
+    sources = [resolved(camera.source) for camera in settings.all_cameras]
+    read: list[tuple[str, Path | str | None]] = [("file that is read", source) for source in sources]
+    read += [("configuration", config), ("model", settings.model.path), ("detector's model", settings.detector.model)]
     written: dict[Path, str] = {}
     for spec in settings.outputs:
         kind, _, name = spec.partition(":")
         if name in ("", "-"):
             continue
         path = resolved(name)
-        for what, file in read.items():
+        for what, file in read:
             if file and S_ISREG(mode_of(file)) and _is_same(path, resolved(file)):
                 raise UsageError(f"{spec} would replace the {what}; give it another name.")
         if Path(__file__).parents[1] in path.parents:
             raise UsageError(f"{spec} would write among the files of edge-fer itself; give it another place.")
-        if kind == "pictures" and _holds_source(path, source):
+        if kind == "pictures" and any(_holds_source(path, source) for source in sources):
             raise UsageError(f"{spec}: {name} holds the pictures that are read. Choose another folder for output.")
-        if S_ISREG(mode_of(path)) and any(_is_same(path, file) for file in _pictures_in(source)):
+        if S_ISREG(mode_of(path)) and any(_is_same(path, file) for source in sources for file in _pictures_in(source)):
             raise UsageError(f"{spec} would replace a picture that is read; give it another name.")
         same = next((other for there, other in written.items() if _is_same(path, there)), None)
         if same is not None:

@@ -22,9 +22,9 @@ def check_cma(machine: Machine) -> Iterator[Finding]:
         return
     more = "echo dtoverlay=vc4-kms-v3d,cma-128 | sudo tee -a /boot/firmware/config.txt && sudo reboot"
     if total < LEAST_CMA_MB:
-        level = "red" if machine.settings.camera.source.startswith("picamera") else "yellow"
+        wanted = any(camera.source.startswith("picamera") for camera in machine.settings.all_cameras)
         text = f"{total} MB of contiguous memory (CMA), and a camera on the ribbon cable needs some {LEAST_CMA_MB}:"
-        yield Finding("red" if level == "red" else "yellow", text, more)
+        yield Finding("red" if wanted else "yellow", text, more)
     else:
         yield Finding("green", f"{free} MB of {total} free (CMA)")
 

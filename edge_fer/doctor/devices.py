@@ -41,19 +41,24 @@ def check_configuration(machine: Machine) -> Iterator[Finding]:
 
 
 def check_camera(machine: Machine) -> Iterator[Finding]:
-    """The camera of the configuration is there, may be used, and is not held by another program."""
-    source = machine.settings.camera.source
-    address = split_address(source)
-    if source.partition(":")[0] == "picamera" or source in ("-", "demo") or source.startswith("pipe:"):
-        yield Finding("green", f"{source}: nothing to look for here")
-    elif address and address[0] != "file":
-        yield from _network_camera(machine, *address)
-    elif source.isdecimal() or source.startswith("/dev/"):
-        yield from _v4l2_camera(machine, f"/dev/video{source}" if source.isdecimal() else source)
-    elif machine.path(source).exists() or Path(source).expanduser().exists():
-        yield Finding("green", source)
-    else:
-        yield Finding("red", f"There is no {printable(source)}. Choose a camera that is there:", "edge-fer cameras")
+    """The cameras of the configuration are there, may be used, and are not held by another program."""
+    for camera in machine.settings.all_cameras:
+        source = camera.source
+        address = split_address(source)
+        if _is_ribbon(source) or source in ("-", "demo") or source.startswith("pipe:"):
+            yield Finding("green", f"{source}: nothing to look for here")
+        elif address and address[0] != "file":
+            yield from _network_camera(machine, source, *address)
+        elif source.isdecimal() or source.startswith("/dev/"):
+            yield from _v4l2_camera(machine, f"/dev/video{source}" if source.isdecimal() else source)
+        elif machine.path(source).exists() or Path(source).expanduser().exists():
+            yield Finding("green", source)
+        else:
+            yield Finding("red", f"There is no {printable(source)}. Choose a camera that is there:", "edge-fer cameras")
+
+
+def _is_ribbon(source: str) -> bool:
+    return source.partition(":")[0] in ("picamera", "rpicam")
 
 
 def _v4l2_camera(machine: Machine, wanted: str) -> Iterator[Finding]:
@@ -91,7 +96,7 @@ def _no_camera(machine: Machine, wanted: str, cameras: list[Camera]) -> Finding:
         other = cameras[0]
         text = f"There is no camera {wanted}; there is {other.device} ({other.name}). Take that, or plug the other in:"
         return Finding("red", text, f"edge-fer config edit camera.source {other.stable or other.device}")
-    if machine.config is None or machine.settings.camera.source == "0":
+    if machine.config is None or wanted == "/dev/video0":
         level: Literal["red", "yellow"] = "yellow" if machine.config is None else "red"
         other_way = "edge-fer config edit camera.source picamera:0"
         if has_pi_pipeline(machine.root):
@@ -117,9 +122,9 @@ def _refused(machine: Machine, camera: Camera) -> Finding:
     return Finding("red", text, f"sudo usermod -aG video {machine.user}")
 
 
-def _network_camera(machine: Machine, scheme: str, rest: str) -> Iterator[Finding]:
+def _network_camera(machine: Machine, source: str, scheme: str, rest: str) -> Iterator[Finding]:
     """Whether something answers at the port of a camera that speaks TCP."""
-    shown = printable(machine.settings.camera.source)
+    shown = printable(source)
     host, _, port = rest.partition("/")[0].rpartition("@")[2].partition(":")
     if scheme not in _PORTS or not host or host.startswith("[") or not (port or "1").isdecimal():
         yield Finding("green", f"{shown}: not tried here")
@@ -134,7 +139,7 @@ def _network_camera(machine: Machine, scheme: str, rest: str) -> Iterator[Findin
 
 def check_pi_camera(machine: Machine) -> Iterator[Finding]:
     """A camera on the ribbon cable, where there is one or the configuration wants one: picamera2 sees it from here."""
-    wanted = machine.settings.camera.source.partition(":")[0] == "picamera"
+    wanted = any(_is_ribbon(camera.source) for camera in machine.settings.all_cameras)
     if not wanted and not (machine.is_pi and has_pi_pipeline(machine.root)):
         return
     level: Literal["red", "yellow"] = "red" if wanted else "yellow"

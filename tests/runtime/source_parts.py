@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 from edge_fer.config import CameraSettings
 from edge_fer.core import FrameSource, Image
 from edge_fer.sources import open_source
-from edge_fer.sources.camera import CameraSource
+from edge_fer.sources.camera import CaptureSource
+from edge_fer.sources.live import LiveSource
 
 W, H = 64, 48
 # 4.11, of 32-bit boards: it takes no bytes for a name and no options for FFmpeg, and converts interlaced frames.
@@ -98,9 +100,21 @@ class EndlessCapture(FakeCapture):
         return self.opened, self.encode(scene(next(self.number) % 30))
 
 
-def fake_camera(encode: Callable[[Image], Image]) -> CameraSource:
+def fake_camera(encode: Callable[[Image], Image]) -> LiveSource:
     capture = EndlessCapture(encode)
-    return CameraSource("/dev/video0", lambda: capture, fps=30.0)
+    return live_source(lambda: capture)
+
+
+def live_source(open_capture: Callable[[], FakeCapture], **settings: Any) -> LiveSource:
+    """A camera whose captures the test opens; the pauses between are those of ``LiveSource``, without jitter."""
+    options = {name: settings.pop(name) for name in ("sleep", "clock", "stall_s", "later") if name in settings}
+    return LiveSource(
+        "/dev/video0",
+        lambda: CaptureSource("/dev/video0", open_capture(), 30.0),
+        CameraSettings(**settings),
+        jitter=lambda: 0.5,
+        **options,
+    )
 
 
 def png(width: int, height: int, depth: int, kind: int, row: bytes, **chunks: bytes) -> bytes:

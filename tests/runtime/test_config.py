@@ -70,7 +70,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("nmae = 'x'", "Did you mean 'name'"),
         ("[camera]\nsuorce = '0'", "Did you mean 'camera.source'"),
-        ("[camera]\nzzz = 1", "Known here: source, width, height, fps"),
+        ("[camera]\nzzz = 1", "Known here: source, name, width, height"),
         ("[camera]\nwidth = 'wide'", "'camera.width' must be a whole number, not 'wide'"),
         ("[camera]\nwidth = true", "'camera.width' must be a whole number, not True"),
         ("camera = 3", "'camera' must be a table"),
@@ -81,7 +81,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[model]\nthreads = 99999", "model.threads must be from 1 to 64, not 99999"),
         ("[camera]\nwidth = 100000", "camera.width must be from 1 to 16384"),
         ("[detector]\nnew_face_s = 'soon'", "'detector.new_face_s' must be a number, not 'soon'"),
-        ("[detector]\nnew_face_s = 0", "detector.new_face_s must be from 0.01 to 60, not 0.0"),
+        ("[detector]\nnew_face_s = 0", "detector.new_face_s must be from 0.01 to 60, not 0"),
         ("name = ", "not valid TOML"),
     ],
 )

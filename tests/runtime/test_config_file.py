@@ -49,7 +49,7 @@ def test_every_setting_explains_itself() -> None:
     for one in all_settings():
         assert one.setting.text.endswith("."), one.key
         assert "\n" not in one.setting.text, one.key
-        if one.hint in (int, float):
+        if one.hint in (int, float) and not one.setting.choices:
             assert one.setting.least is not None and one.setting.most is not None, one.key
             assert one.setting.least <= one.default <= one.setting.most, one.key
             assert one.setting.unit or one.key == "model.threads", one.key
@@ -92,7 +92,8 @@ def test_no_number_is_no_range(value: str, tmp_path: Path) -> None:
 def test_a_new_file_states_the_defaults_and_explains_every_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(new_file())
     assert load_settings(tmp_path / "c.toml", {}, {}) == Settings()
-    assert set(origins(tmp_path / "c.toml", {}).values()) == {str(tmp_path / "c.toml")}
+    found = origins(tmp_path / "c.toml", {})
+    assert {key for key, origin in found.items() if origin == "default"} == {"cameras"}  # an example, in a comment
     lines = new_file().splitlines()
     assert max(map(len, lines)) <= 120
     for number, line in enumerate(lines):
@@ -201,6 +202,47 @@ def test_files_that_are_none(kind: str, tmp_path: Path, call: Call) -> None:
         assert str(path) in line
 
 
+SEVERAL = """\
+[[cameras]]
+source = "rtsp://me:hunter2@porch/x"
+name = "door"
+rotation = 180
+[[cameras]]
+source = "0"
+"""
+
+
+def test_several_cameras(home: Path, call: Call) -> None:
+    home.parent.mkdir(parents=True)
+    home.write_text(SEVERAL)
+    done = call(main, "config", "check")
+    assert done.code == 0
+    shown = '[{source = "rtsp://porch/...", name = "door", rotation = 180}, {}]'
+    assert f"Not at their defaults: cameras = {shown}." in done.out
+    done = call(main, "config", "show", "--origin")
+    (line,) = (line for line in done.out.splitlines() if line.startswith("cameras"))
+    assert (line.partition("  #")[0].rstrip(), line.endswith(str(home))) == (f"cameras = {shown}", True)
+    assert tomllib.loads(line.partition("  #")[0])["cameras"][0]["rotation"] == 180
+    table = json.loads(call(main, "config", "show", "--json").out)["cameras"]["value"]
+    assert [one["source"] for one in table] == ["rtsp://porch/...", "0"]
+    assert call(main, "config", "edit", "model.threads", "2").code == 0
+    assert home.read_text().startswith(SEVERAL)
+    for text, words in (
+        ("rotation = 45", "camera.rotation must be 0, 90, 180 or 270, not 45"),
+        ("x = 1", "unknown key"),
+    ):
+        home.write_text(f"[[cameras]]\n{text}\n")
+        done = call(main, "config", "check")
+        assert (done.code, words in done.err) == (78, True)
+
+
+def test_the_example_of_several_cameras_can_be_switched_on(home: Path) -> None:
+    text, _, example = new_file().partition("# [[cameras]]\n")
+    home.parent.mkdir(parents=True)
+    home.write_text(text + "[[cameras]]\n" + example.replace("# ", ""))
+    assert [(one.source, one.name) for one in load_settings(home, {}, {}).all_cameras] == [("0", "door")]
+
+
 # show
 
 
@@ -236,7 +278,7 @@ def test_show_and_edit_hide_passwords(home: Path, call: Call) -> None:
 def test_edit_changes_one_value_and_says_which(home: Path, call: Call) -> None:
     done = call(main, "config", "edit", "camera.source", "picamera:0")
     assert done.out.startswith(f'camera.source: "0" -> "picamera:0" in {home}.\n')
-    assert home.read_text() == new_file().replace('source = "0"', 'source = "picamera:0"')
+    assert home.read_text() == new_file().replace('\nsource = "0"', '\nsource = "picamera:0"')
     call(main, "config", "edit", "outputs", "terminal", "jsonl:a b.jsonl")
     call(main, "config", "edit", "overwrite", "TRUE")
     call(main, "config", "edit", "detector.new_face_s", "1")
@@ -272,6 +314,8 @@ def test_edit_mends_a_wrong_value_beside_another(home: Path, call: Call) -> None
         (["overwrite", "yes"], 78, "'overwrite' must be true or false"),
         (["model.device", "gpu"], 78, "must be one of cpu, edgetpu"),
         (["model.threads", "1", "2"], 2, "takes one value, not 2"),
+        (["cameras", "0"], 78, "'cameras' must be a table"),
+        (["camera.rotation", "45"], 78, "camera.rotation must be 0, 90, 180 or 270, not 45"),
         (["camera.source", "\udcff"], 78, "not UTF-8"),
         (["camera.width"], 2, "required"),
     ],

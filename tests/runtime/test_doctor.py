@@ -20,7 +20,7 @@ from v4l2_fake import FakeCamera, FakeMachine
 
 from edge_fer.cli import doctor as verb
 from edge_fer.cli import main
-from edge_fer.config import Settings
+from edge_fer.config import CameraSettings, Settings
 from edge_fer.doctor import CHECKS, examine
 from edge_fer.doctor.machine import Machine
 
@@ -78,6 +78,15 @@ def test_two_cameras_want_their_own_names(tmp_path: Path) -> None:
         "yellow",
         "edge-fer config edit camera.source /dev/v4l/by-id/usb-A-video-index0",
     )
+
+
+def test_each_of_several_cameras_is_looked_for(board: Board) -> None:
+    two = [CameraSettings("0"), CameraSettings("/srv/none.mp4")]
+    board.fields["settings"] = Settings(cameras=two)
+    found = [finding for name, finding in examine(board.machine()) if name == "camera"]
+    assert [one.level for one in found] == ["green", "red"]
+    board.fields["settings"] = Settings(cameras=[CameraSettings("0"), CameraSettings("picamera:0")])
+    assert board.findings()["Pi camera"].level == "green"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import threading
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ class FakePicamera2:
     timestamps: bool = True
     given_size: tuple[int, int] | None = None
     stride_for: dict[int, int] = {90: 128, 320: 320}  # noqa: RUF012
+    camera_controls: dict[str, Any] = {"ExposureTime": (1, 66666, 20000)}  # noqa: RUF012
     made: list[FakePicamera2]
 
     @classmethod
@@ -86,6 +88,7 @@ class FakePicamera2:
         self.started = self.closed = False
         self.waiting: Future[None] | None = None
         self.waits = threading.Event()
+        self.controls: dict[str, Any] = {}
         self.made.append(self)
 
     def create_video_configuration(
@@ -107,6 +110,10 @@ class FakePicamera2:
 
     def camera_configuration(self) -> dict[str, Any]:
         return self.config
+
+    def set_controls(self, controls: dict[str, Any]) -> None:
+        assert controls.keys() <= self.camera_controls.keys() | {"AeEnable"}, "the real one raises"
+        self.controls |= controls
 
     def start(self) -> None:
         if self.start_error:
@@ -147,6 +154,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakePicamera2]:
     module.Picamera2 = kind  # type: ignore[attr-defined]
     libcamera = ModuleType("libcamera")
     libcamera.ColorSpace = SimpleNamespace(Sycc=lambda: SYCC)  # type: ignore[attr-defined]
+    modes = SimpleNamespace(Manual=0, Auto=1, Continuous=2)
+    libcamera.controls = SimpleNamespace(AfModeEnum=modes)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "picamera2", module)
     monkeypatch.setitem(sys.modules, "libcamera", libcamera)
     return kind
@@ -194,6 +203,49 @@ def test_asks_for_one_full_range_yuv_stream(fake: type[FakePicamera2]) -> None:
     assert config["lores"] is None
     assert config["colour_space"] is SYCC
     assert config["controls"] == {"FrameRate": 25}
+
+
+@pytest.mark.parametrize(
+    ("known", "settings", "asked"),
+    [
+        (("AfMode", "ExposureTime"), {}, {"AfMode": 2}),
+        (
+            ("AfMode", "ExposureTime"),
+            {"autofocus": False, "exposure_ms": 12.5},
+            {"AfMode": 0, "AeEnable": False, "ExposureTime": 12500},
+        ),
+        (("ExposureTime",), {"autofocus": False}, {}),
+        ((), {"exposure_ms": 5.0}, {}),
+    ],
+)
+def test_asks_for_what_the_camera_can(
+    fake: type[FakePicamera2], known: tuple[str, ...], settings: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    fake.camera_controls = dict.fromkeys(known)
+    PicameraSource(0, dataclasses.replace(PADDED, **settings))
+    assert fake.made[0].controls == asked
+
+
+@pytest.mark.parametrize(("full_size", "asked"), [(False, (960, 540)), (True, (1920, 1080))])
+def test_a_large_picture_is_reduced_by_the_camera(
+    fake: type[FakePicamera2], full_size: bool, asked: tuple[int, int]
+) -> None:
+    fake.stride_for = {960: 960, 1920: 1920}
+    source = PicameraSource(0, CameraSettings(width=1920, height=1080, full_size=full_size))
+    assert fake.made[0].config["main"]["size"] == asked
+    assert next(iter(source)).gray.shape == asked[::-1]
+
+
+def test_what_breaks_on_the_way_counts_as_lost(fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = iter(PicameraSource(0, PADDED))
+    next(frames)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("Camera frontend has timed out!")
+
+    monkeypatch.setattr(fake, "captured_request", broken)
+    with pytest.raises(UnavailableError, match=r"picamera:0 is lost \(Camera frontend has timed out!\)\."):
+        next(frames)
 
 
 def test_takes_the_size_that_the_camera_gives(fake: type[FakePicamera2]) -> None:

@@ -143,7 +143,7 @@ def test_missing_and_odd_paths(tmp_path: Path) -> None:
 
 
 def test_live_sources_are_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_fer.sources.v4l2.v4l2_source", lambda settings: fake_camera(yuyv))
+    monkeypatch.setattr("edge_fer.sources.v4l2.V4l2Camera.__call__", lambda camera: fake_camera(yuyv))
     for name in ("0", "/dev/video0"):
         source = source_of(name)
         assert isinstance(source, LatestFrame)

@@ -6,6 +6,7 @@ import logging
 import os
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from source_parts import (
     FakeCapture,
     H,
     W,
+    live_source,
     mjpg,
     scene,
     source_of,
@@ -25,8 +27,8 @@ from edge_fer.cameras import Camera
 from edge_fer.config import CameraSettings
 from edge_fer.core import Image
 from edge_fer.errors import UnavailableError
-from edge_fer.sources.camera import CameraSource
-from edge_fer.sources.v4l2 import v4l2_source
+from edge_fer.sources.camera import CaptureSource
+from edge_fer.sources.v4l2 import V4l2Camera
 
 
 def test_the_fake_has_the_calls_of_the_real_one() -> None:
@@ -34,11 +36,11 @@ def test_the_fake_has_the_calls_of_the_real_one() -> None:
         assert callable(getattr(cv2.VideoCapture, name))
 
 
-def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H) -> CameraSource:
+def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H, **more: Any) -> CaptureSource:
     """A V4L2 camera whose device node is a file that can be opened."""
     (tmp_path / "video0").touch()
-    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15)
-    return v4l2_source(settings, lambda device, api: capture)
+    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15, **more)
+    return V4l2Camera(settings, lambda device, api: capture)()
 
 
 def test_small_pictures_are_asked_for_uncompressed(tmp_path: Path) -> None:
@@ -71,6 +73,138 @@ def test_a_driver_with_formats_of_its_own_is_left_to_opencv(tmp_path: Path) -> N
     frame = next(iter(v4l2(tmp_path, capture)))
     assert cv2.CAP_PROP_CONVERT_RGB not in capture.properties
     assert np.array_equal(frame.picture(), scene(1))
+
+
+def test_a_camera_of_nv12_gives_gray_as_it_is(tmp_path: Path) -> None:
+    planes = cv2.cvtColor(scene(0), cv2.COLOR_BGR2YUV_I420)
+    capture = FakeCapture(planes, planes, accepts=("NV12", "MJPG"))
+    frame = next(iter(v4l2(tmp_path, capture)))
+    assert capture.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"NV12")
+    assert capture.properties[cv2.CAP_PROP_CONVERT_RGB] == 0
+    assert np.abs(frame.gray.astype(int) - cv2.cvtColor(scene(0), cv2.COLOR_BGR2GRAY)).max() <= 2
+    assert frame.picture().shape == (H, W, 3)
+
+
+def test_a_gray_camera_is_read_as_it_is(tmp_path: Path) -> None:
+    gray = scene(1)[..., 0].copy()
+    capture = FakeCapture(gray, gray, accepts=("GREY",))
+    frame = next(iter(v4l2(tmp_path, capture)))
+    assert capture.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"GREY")
+    assert np.array_equal(frame.gray, gray)
+
+
+def test_the_lens_and_the_exposure_are_left_alone_unless_asked(tmp_path: Path) -> None:
+    asked = {cv2.CAP_PROP_AUTOFOCUS: 0, cv2.CAP_PROP_AUTO_EXPOSURE: 1, cv2.CAP_PROP_EXPOSURE: 125}
+    capture = FakeCapture(yuyv(scene(0)))
+    v4l2(tmp_path, capture)
+    assert not capture.properties.keys() & asked.keys()
+    capture = FakeCapture(yuyv(scene(0)))
+    v4l2(tmp_path, capture, autofocus=False, exposure_ms=12.5)
+    assert capture.properties.items() >= asked.items()
+
+
+def test_a_camera_that_gives_something_else_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    v4l2(tmp_path, FakeCapture(yuyv(scene(0))))
+    assert caplog.messages == []
+    v4l2(tmp_path, FakeCapture(mjpg(scene(0))), 1920, 1080)
+    assert caplog.messages == [
+        f"{tmp_path}/video0 gives 64 x 48 pixels at 15 frames a second; asked for were 1920 x 1080 at 15."
+    ]
+
+
+class Slow(FakeCapture):
+    """Takes no other rate than its own."""
+
+    def set(self, propId: int, value: float) -> bool:
+        return propId != cv2.CAP_PROP_FPS and super().set(propId, value)
+
+
+def test_a_camera_that_is_slower_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    capture = Slow(yuyv(scene(0)))
+    capture.properties[cv2.CAP_PROP_FPS] = 7.5
+    assert v4l2(tmp_path, capture).fps == 7.5
+    assert "at 7.5 frames a second; asked for were 64 x 48 at 15." in caplog.text
+
+
+class Bus:
+    """USB ports as the kernel and udev show them in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dev, self.sysfs, self.links = folder / "dev", folder / "sysfs", folder / "v4l"
+        for made in (self.dev, self.sysfs, self.links / "by-id", self.links / "by-path"):
+            made.mkdir(parents=True)
+        self.opened: list[str] = []
+
+    def plug(self, node: str, name: str, port: int, serial: str) -> None:
+        (self.dev / node).touch()
+        (self.sysfs / node).mkdir()
+        (self.sysfs / node / "name").write_text(name + "\n")
+        for link in (self.links / "by-path" / f"usb-{port}", self.links / "by-id" / f"usb-{name}-{serial}"):
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.dev / node)
+
+    def unplug(self, node: str) -> None:
+        (self.dev / node).unlink()
+        (self.sysfs / node / "name").unlink()
+        (self.sysfs / node).rmdir()
+        for link in self.links.glob("*/*"):
+            if not link.exists():
+                link.unlink()
+
+    def camera(self, node: str) -> V4l2Camera:
+        def video_capture(device: str, api: int) -> FakeCapture:
+            self.opened.append(Path(device).resolve().name)
+            return FakeCapture(yuyv(scene(0)))
+
+        settings = CameraSettings(source=str(self.dev / node), width=W, height=H)
+        return V4l2Camera(settings, video_capture, self.sysfs, self.links)
+
+
+@pytest.mark.parametrize(
+    ("back_as", "port"),
+    [("video0", 1), ("video3", 1), ("video3", 2)],
+    ids=["where it was", "with another number", "at another port"],
+)
+def test_a_camera_that_was_unplugged_is_found_again(tmp_path: Path, back_as: str, port: int) -> None:
+    bus = Bus(tmp_path)
+    bus.plug("video0", "Webcam", 1, "A")
+    bus.plug("video2", "Other", 3, "B")
+    open_camera = bus.camera("video0")
+    open_camera()
+    bus.unplug("video0")
+    with pytest.raises(UnavailableError, match=r"No camera .*video0"):
+        open_camera()
+    bus.plug(back_as, "Webcam", port, "A")
+    open_camera()
+    assert bus.opened == ["video0", back_as]
+    bus.unplug(back_as)
+    bus.plug("video7", "Webcam", 1, "A")  # and once more
+    open_camera()
+    assert bus.opened[-1] == "video7"
+
+
+def test_another_camera_is_not_taken_for_the_one_that_was_lost(tmp_path: Path) -> None:
+    bus = Bus(tmp_path)
+    bus.plug("video0", "Webcam", 1, "A")
+    open_camera = bus.camera("video0")
+    open_camera()
+    bus.unplug("video0")
+    bus.plug("video0", "Other", 1, "B")
+    with pytest.raises(UnavailableError, match=r"video0 is another camera now, Other instead of Webcam\."):
+        open_camera()
+    assert bus.opened == ["video0"]
+
+
+def test_one_of_two_like_cameras_is_found_at_its_port(tmp_path: Path) -> None:
+    bus = Bus(tmp_path)
+    bus.plug("video0", "Webcam", 1, "")
+    bus.plug("video2", "Webcam", 2, "")  # by-id is now this one's
+    open_camera = bus.camera("video0")
+    open_camera()
+    bus.unplug("video0")
+    bus.plug("video4", "Webcam", 1, "")
+    open_camera()
+    assert bus.opened == ["video0", "video4"]
 
 
 def test_a_damaged_jpeg_is_passed_over(tmp_path: Path) -> None:
@@ -144,8 +278,8 @@ def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
             raise capture
         return capture
 
-    with caplog.at_level(logging.INFO, "edge_fer"):
-        source = CameraSource("/dev/video0", open_capture, fps=30.0, sleep=slept.append)
+    with caplog.at_level(logging.WARNING, "edge_fer"):
+        source = live_source(open_capture, sleep=slept.append)
         frames = list(islice(source, 4))
     assert [f.seq for f in frames] == [0, 1, 2, 3]
     assert np.array_equal(frames[3].picture(), scene(4))
@@ -167,7 +301,7 @@ def test_close_ends_the_pauses_of_a_lost_camera() -> None:
         if len(slept) == 3:
             lost.close()
 
-    lost = CameraSource("/dev/video0", lambda: FakeCapture(scene(0), None), fps=30.0, sleep=sleep)
+    lost = live_source(lambda: FakeCapture(scene(0), None), sleep=sleep)
     assert list(lost) == []
     assert len(slept) == 3
 
@@ -183,14 +317,14 @@ def test_close_in_a_read_leaves_the_release_to_the_reader() -> None:
 
     capture = ClosedWhileReading(scene(0), scene(1))
     capture.pictures.put(scene(2))
-    reader = CameraSource("/dev/video0", lambda: capture, fps=30.0)
+    reader = live_source(lambda: capture)
     assert len(list(reader)) <= 2
     assert not capture.opened
 
 
 def test_a_real_capture_serves_as_a_camera(tmp_path: Path) -> None:
     clip = str(write_video(tmp_path / "a.avi", "MJPG", 6))
-    source = CameraSource("clip", lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), fps=30.0, sleep=lambda seconds: None)
+    source = live_source(lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), sleep=lambda seconds: None)  # type: ignore[arg-type, return-value]
     frames = list(islice(source, 12))  # its end is taken for a loss: it is opened again
     source.close()
     assert [f.seq for f in frames] == list(range(12))

@@ -72,7 +72,7 @@ def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
     source.send(frame(1), frame(2), frame(3))
     assert source.asked.acquire(timeout=LONG_S)  # the thread is back: frame 3 has been stored
     assert next(frames).seq == 3
-    assert latest.dropped == 2
+    assert latest.counts["late"] == 2
     latest.close()
 
 
@@ -81,7 +81,7 @@ def test_a_reader_that_keeps_up_gets_every_frame_once() -> None:
     for seq in range(1, 20):
         source.send(frame(seq))
         assert next(frames).seq == seq
-    assert latest.dropped == 0
+    assert latest.counts["late"] == 0
     latest.close()
 
 
