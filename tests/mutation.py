@@ -33,7 +33,7 @@ TARGETS = {
     "edge_fer/doctor/board.py": "runtime/test_doctor_faults",
     "edge_fer/doctor/devices.py": "runtime/test_doctor_faults runtime/test_doctor",
     "edge_fer/doctor/packages.py": "runtime/test_doctor_faults",
-    "edge_fer/doctor/system.py": "runtime/test_doctor_faults",
+    "edge_fer/doctor/system.py": "runtime/test_doctor_faults runtime/test_doctor",
     "edge_fer/detection/schedule.py": "runtime/test_schedule runtime/test_recognizer",
     "edge_fer/detection/tiles.py": "runtime/test_schedule",
     "edge_fer/detection/motion.py": "runtime/test_schedule",

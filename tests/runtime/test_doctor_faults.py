@@ -398,3 +398,35 @@ def test_what_is_good_is_said(check: str, state: Callable[[Board], None], words:
     state(board)
     found = board.findings()[check]
     assert (found.level, words in found.text) == ("green", True), found
+
+
+MEMORY = "MemTotal: 3884316 kB\nMemAvailable: {} kB\nSwapFree: {} kB\n"
+
+
+@pytest.mark.parametrize(
+    ("check", "state", "level"),
+    [
+        ("Python", fields(python=(3, 11)), "green"),
+        ("Python", fields(python=(3, 14)), "green"),
+        ("C library", fields(libc=("glibc", "2.28")), "green"),
+        ("memory", text("proc/meminfo", MEMORY.format(160 * 1024, 0)), "green"),
+        ("memory", text("proc/meminfo", MEMORY.format(159 * 1024, 1024)), "yellow"),
+        ("memory", text("proc/meminfo", MEMORY.format(159 * 1024, 0)), "red"),
+        ("memory", text("proc/meminfo", "MemTotal: 3884316 kB\n"), None),
+        ("memory limit", text("sys/fs/cgroup/system.slice/memory.max", f"{160 << 20}\n"), "yellow"),
+        ("memory limit", text("sys/fs/cgroup/system.slice/memory.max", f"{159 << 20}\n"), "red"),
+        ("disk", fields(free_bytes=lambda folder: 50 << 20), "yellow"),
+        ("disk", fields(free_bytes=lambda folder: 49 << 20), "red"),
+        ("disk", fields(free_bytes=lambda folder: 500 << 20), "green"),
+        ("camera memory", text("proc/meminfo", "CmaTotal: 65536 kB\nCmaFree: 100 kB\n"), "green"),
+        ("camera memory", text("proc/meminfo", "CmaTotal: 65536 kB\n"), None),
+        ("power", text("sys/class/thermal/thermal_zone0/temp", "79900\n"), "green"),
+        ("power", text("sys/class/thermal/thermal_zone0/temp", "80000\n"), "yellow"),
+        ("power", lambda board: (board.root / "sys/devices/platform/soc/soc:firmware/get_throttled").unlink(), None),
+    ],
+)
+def test_where_a_level_begins(check: str, state: Callable[[Board], None], level: str | None, board: Board) -> None:
+    board.write("sys/fs/cgroup/cgroup.controllers", "memory\n" if check != "memory limit" else "cpu\n")
+    state(board)
+    found = board.findings().get(check)
+    assert (found and found.level) == level
