@@ -28,6 +28,12 @@ import pytest
 
 TARGETS = {
     "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_alignment runtime/test_events",
+    "edge_fer/cameras.py": "runtime/test_cameras",
+    "edge_fer/config_file.py": "runtime/test_config_file runtime/test_config",
+    "edge_fer/doctor/board.py": "runtime/test_doctor_faults",
+    "edge_fer/doctor/devices.py": "runtime/test_doctor_faults runtime/test_doctor",
+    "edge_fer/doctor/packages.py": "runtime/test_doctor_faults",
+    "edge_fer/doctor/system.py": "runtime/test_doctor_faults runtime/test_doctor",
     "edge_fer/detection/schedule.py": "runtime/test_schedule runtime/test_recognizer",
     "edge_fer/detection/tiles.py": "runtime/test_schedule",
     "edge_fer/detection/motion.py": "runtime/test_schedule",

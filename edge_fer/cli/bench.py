@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import default_file, default_files, load_settings, update_file
+from edge_fer.config import default_file, default_files, load_settings
+from edge_fer.config_file import update_file
 from edge_fer.errors import UsageError
 
 EXAMPLES = """examples:

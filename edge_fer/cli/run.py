@@ -120,7 +120,7 @@ def run(settings: Settings, config: Path | None = None) -> None:
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
         BrokenPipeError: stdout was closed by its reader.
     """
-    _check_outputs(settings, config)
+    check_outputs(settings, config)
     stopping = Stopping()
 
     from edge_fer.pipeline import Pipeline
@@ -136,8 +136,16 @@ def run(settings: Settings, config: Path | None = None) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _check_outputs(settings: Settings, config: Path | None) -> None:
-    """Refuse outputs that would write into one another, or into what is read."""
+def check_outputs(settings: Settings, config: Path | None) -> None:
+    """Refuse outputs that would write into one another, or into what is read.
+
+    Args:
+        settings: what is read and written.
+        config: the file that they come from.
+
+    Raises:
+        UsageError: names the output.
+    """
     stdout_users = [spec for spec in settings.outputs if spec == "terminal" or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; give one of them a file.")

@@ -1,65 +1,25 @@
-"""V4L2 cameras, such as USB webcams: what is there, and how one is opened."""
+"""V4L2 cameras, such as USB webcams: how one is opened, and found again."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 
+from edge_fer.cameras import SYSFS, list_cameras, read_name, stable_names
 from edge_fer.config import CameraSettings
 from edge_fer.errors import UnavailableError
 from edge_fer.sources.camera import Capture, CaptureSource, Decode, decode_yuv420
 
-SYSFS = Path("/sys/class/video4linux")
 YUYV_PIXELS = 640 * 480
 """Up to this size uncompressed images pass through USB 2 at 30 Hz."""
 _EXPOSURE_BY_HAND = 1  # V4L2_EXPOSURE_MANUAL
 
 log = logging.getLogger("edge_fer")
-
-# Nodes of the Pi's own camera pipeline: picamera2 drives them, nobody can read an image from one alone.
-_PI_PIPELINE = ("bcm2835-", "unicam", "rp1-", "pispbe", "rpivid", "rpi-")
-
-
-def list_cameras(sysfs: Path = SYSFS) -> list[tuple[str, str]]:
-    """Device path and name of every V4L2 camera, by number.
-
-    Args:
-        sysfs: where the kernel lists them.
-    """
-    nodes = sorted(sysfs.glob("video[0-9]*"), key=lambda node: int(node.name.removeprefix("video")))
-    cameras = [(f"/dev/{node.name}", _name(node / "name")) for node in nodes]
-    return [(device, name) for device, name in cameras if not name.startswith(_PI_PIPELINE) and _captures(device)]
-
-
-def _name(file: Path) -> str:
-    """A camera's name, as the camera sent it; the kernel cuts it to 31 bytes, in the middle of a letter too."""
-    try:
-        name = file.read_bytes().decode("utf-8", "replace")
-    except OSError:  # unplugged meanwhile
-        return "?"
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name.strip("\0 \n"))
-
-
-def _captures(device: str) -> bool:
-    """Whether a node delivers images; a webcam has a second one that does not. True where it cannot be asked."""
-    answer = bytearray(104)  # struct v4l2_capability
-    try:
-        node = os.open(device, os.O_RDWR | os.O_NONBLOCK)
-        try:
-            fcntl.ioctl(node, 0x80685600, answer)  # VIDIOC_QUERYCAP
-        finally:
-            os.close(node)
-    except OSError:
-        return True
-    (capabilities,) = struct.unpack_from("<I", answer, 88)
-    return bool(capabilities & 0x1001)  # V4L2_CAP_VIDEO_CAPTURE, single- or multi-planar
 
 
 class V4l2Camera:
@@ -110,14 +70,7 @@ class V4l2Camera:
         return same[0] if same else self.device
 
     def _name_of(self, device: str) -> str:
-        return _name(self._sysfs / Path(device).resolve().name / "name")
-
-
-def stable_names(device: str, links: Path = Path("/dev/v4l")) -> list[str]:
-    """The lasting names of a camera, which it keeps when others come and go: by its port, and by what it says it is."""
-    there = Path(device).resolve()
-    folders = (links / "by-path", links / "by-id")
-    return [str(link) for folder in folders for link in sorted(folder.glob("*")) if link.resolve() == there]
+        return read_name(self._sysfs / Path(device).resolve().name / "name")
 
 
 def _open_v4l2(
@@ -200,5 +153,5 @@ def _found() -> str:
     cameras = list_cameras()
     if not cameras:
         return "No camera was found: plug one in. A Raspberry Pi camera module is --camera picamera:0."
-    there = ", ".join(f"{device} ({name})" for device, name in cameras)
+    there = ", ".join(f"{camera.device} ({camera.name})" for camera in cameras)
     return f"Found: {there}. A Raspberry Pi camera module is --camera picamera:0."

@@ -13,7 +13,8 @@ from edge_fer import config
 from edge_fer import measure as bench
 from edge_fer.board import BoardFiles, describe_machine, read_health
 from edge_fer.cli import main
-from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Settings, update_file
+from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Settings
+from edge_fer.config_file import update_file
 from edge_fer.core import Frame, FrameResult
 from edge_fer.errors import ConfigError, DataError, OutputError
 from edge_fer.recognizer import Recognizer

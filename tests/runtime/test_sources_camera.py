@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from source_parts import (
     yuyv,
 )
 
+from edge_fer.cameras import Camera
 from edge_fer.config import CameraSettings
 from edge_fer.core import Image
 from edge_fer.errors import UnavailableError
 from edge_fer.sources.camera import CaptureSource
-from edge_fer.sources.v4l2 import V4l2Camera, list_cameras
+from edge_fer.sources.v4l2 import V4l2Camera
 
 
 def test_the_fake_has_the_calls_of_the_real_one() -> None:
@@ -247,7 +247,7 @@ def test_why_a_device_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, error: O
 
 def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "edge_fer.sources.v4l2.list_cameras", lambda: [("/dev/video0", "HD Webcam"), ("/dev/video2", "Old")]
+        "edge_fer.sources.v4l2.list_cameras", lambda: [Camera("/dev/video0", "HD Webcam"), Camera("/dev/video2", "Old")]
     )
     with pytest.raises(UnavailableError, match=r"No camera 99 \(/dev/video99\)\. Found: /dev/video0 \(HD Webcam\), /d"):
         source_of("99")
@@ -256,33 +256,6 @@ def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", list)
     with pytest.raises(UnavailableError, match=r"plug one in\. A Raspberry Pi camera module is --camera picamera:0"):
         source_of("99")
-
-
-def test_list_cameras_reads_the_names_and_leaves_out_the_pis_pipeline(tmp_path: Path) -> None:
-    names = {"video911": "HD Webcam\n", "video903": "Old: Webcam\n", "video910": "bcm2835-isp\n", "v4l-subdev0": "imx"}
-    for node, name in names.items():
-        (tmp_path / node).mkdir()
-        (tmp_path / node / "name").write_text(name)
-    assert list_cameras(tmp_path) == [("/dev/video903", "Old: Webcam"), ("/dev/video911", "HD Webcam")]
-    assert list_cameras(tmp_path / "nothing") == []
-
-
-@pytest.mark.parametrize(("capabilities", "listed"), [(0x04200001, True), (0x04201000, True), (0x04A00000, False)])
-def test_list_cameras_leaves_out_the_metadata_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: int, listed: bool
-) -> None:
-    (tmp_path / "video0").mkdir()
-    (tmp_path / "video0" / "name").write_text("HD Webcam\n")
-    monkeypatch.setattr(os, "open", lambda *_: 99)
-    monkeypatch.setattr(os, "close", lambda _: None)
-
-    def query(node: int, request: int, answer: bytearray) -> int:
-        assert request == 0x80685600
-        struct.pack_into("<16s32s32s3I", answer, 0, b"uvcvideo", b"HD Webcam", b"usb", 0, 0x84A00001, capabilities)
-        return 0
-
-    monkeypatch.setattr("fcntl.ioctl", query)
-    assert bool(list_cameras(tmp_path)) is listed
 
 
 def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
