@@ -9,12 +9,14 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import Settings, default_file, load_settings, mistakes
-from edge_fer.doctor import examine
-from edge_fer.doctor.machine import Finding, Machine
 from edge_fer.errors import EdgeFerError, printable
+
+if TYPE_CHECKING:
+    from edge_fer.doctor.machine import Finding
 
 EXAMPLES = """examples:
   edge-fer doctor
@@ -40,6 +42,9 @@ def add_doctor(verbs: Verbs) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
+    from edge_fer.doctor import examine
+    from edge_fer.doctor.machine import Machine
+
     wrong = mistakes(args.config, os.environ)
     settings = Settings() if wrong else load_settings(args.config, os.environ, {})
     findings = []

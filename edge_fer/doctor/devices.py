@@ -13,6 +13,7 @@ from edge_fer.address import printable, split_address
 from edge_fer.cameras import Camera, find_holders, has_pi_pipeline, list_cameras, list_pi_cameras
 from edge_fer.config import ENV_PREFIX
 from edge_fer.doctor.machine import Finding, Machine
+from edge_fer.files import mode_of
 
 CORAL_USB = {("1a6e", "089a"): "before its first use", ("18d1", "9302"): "in use before"}
 """Vendor and product of a Coral USB Accelerator: it takes another number once its firmware is loaded."""
@@ -51,7 +52,11 @@ def check_camera(machine: Machine) -> Iterator[Finding]:
             yield from _network_camera(machine, source, *address)
         elif source.isdecimal() or source.startswith("/dev/"):
             yield from _v4l2_camera(machine, f"/dev/video{source}" if source.isdecimal() else source)
-        elif machine.path(source).exists() or Path(source).expanduser().exists():
+        elif not source:
+            yield Finding(
+                "red", "The name of the camera is empty. The first one is:", "edge-fer config edit camera.source 0"
+            )
+        elif mode_of(os.path.expanduser(source)):  # noqa: PTH111 - pathlib's fails where there is no such user
             yield Finding("green", source)
         else:
             yield Finding("red", f"There is no {printable(source)}. Choose a camera that is there:", "edge-fer cameras")

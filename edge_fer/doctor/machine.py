@@ -61,7 +61,7 @@ def _is_synchronized() -> bool | None:
 def _why_unreachable(host: str, port: int) -> str:
     try:
         socket.create_connection((host, port), timeout=5).close()
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, OverflowError) as error:  # the last for port 99999
         return str(getattr(error, "strerror", None) or error)
     return ""
 

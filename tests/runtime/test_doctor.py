@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from v4l2_fake import FakeCamera, FakeMachine
 
-from edge_fer.cli import doctor as verb
 from edge_fer.cli import main
 from edge_fer.config import CameraSettings, Settings
 from edge_fer.doctor import CHECKS, examine
@@ -111,6 +110,21 @@ def test_a_check_that_fails_is_a_line(board: Board) -> None:
     assert found["clock"].level == "green"
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["", "\0", "~nobody-here/x", "\udcff", "a" * 5000, "\x1b[31m", "rtsp://", "rtsp://:/", "http://[", "rtsp://h:99999/",
+     "/dev/", "/dev/video", "/dev/../etc", "rtsp://" + "a" * 300 + "/", "picamera:x"],
+)  # fmt: skip
+def test_hostile_names_of_cameras(source: str, board: Board, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    board.source(source)
+    board.fields["why_unreachable"] = Machine().why_unreachable if "99999" in source or "aaa" in source else str
+    monkeypatch.setattr("edge_fer.doctor.machine.Machine", lambda *given: board.machine())
+    monkeypatch.setattr("edge_fer.config.default_files", list)
+    done = call(main, "doctor")
+    assert "could not be checked" not in done.out
+    assert all(line.isprintable() for line in done.out.splitlines())
+
+
 # The verb
 
 
@@ -119,7 +133,7 @@ def seeded(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
     def machine(given: Settings, config: Path | None, mistakes: tuple[str, ...]) -> Machine:
         return dataclasses.replace(board.machine(), config=config, mistakes=mistakes)
 
-    monkeypatch.setattr(verb, "Machine", machine)
+    monkeypatch.setattr("edge_fer.doctor.machine.Machine", machine)
     monkeypatch.setattr("edge_fer.config.default_files", list)
     for name in [name for name in os.environ if name.startswith("EDGE_FER_")]:
         monkeypatch.delenv(name)
