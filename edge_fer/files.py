@@ -15,7 +15,6 @@ from typing import Any
 from edge_fer.errors import DataError, InputMissingError, OutputError
 
 _CURES = {
-    errno.EACCES: "Run it with sudo, or choose another place.",
     errno.ENOSPC: "Make room on the disk, or choose another place.",
     errno.EDQUOT: "Make room in your quota, or choose another place.",
     errno.EFBIG: "Choose a place that takes larger files.",

@@ -8,7 +8,8 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from edge_fer.config import (
     value_of,
 )
 from edge_fer.config_file import as_toml, new_file, reference_page, update_file, variable
-from edge_fer.errors import ConfigError, UsageError, printable
+from edge_fer.errors import ConfigError, OutputError, UsageError, printable
 from edge_fer.files import make_folder, write_atomically
 from edge_fer.strict import read_toml
 
@@ -77,8 +78,9 @@ def _init(args: argparse.Namespace) -> None:
         return
     if os.path.lexists(path) and not args.overwrite:
         raise UsageError(f"{path} is there already. --overwrite replaces it; `edge-fer config edit` changes one value.")
-    make_folder(path.parent)
-    write_atomically(path, new_file().encode())
+    with _or_sudo():
+        make_folder(path.parent)
+        write_atomically(path, new_file().encode())
     option = f" --config {path}" if args.config else ""
     print(f"{path} has every setting with its comment. Edit it, then run `edge-fer config check{option}`.")
 
@@ -138,7 +140,8 @@ def _edit(args: argparse.Namespace) -> None:
     value = _value(args.key, args.value)
     path = args.config or default_file() or default_files()[-1]
     before = _value_in(path, args.key)
-    update_file(path, {args.key: value}, new=new_file())
+    with _or_sudo():
+        update_file(path, {args.key: value}, new=new_file())
     print(f"{args.key}: {_shown(before)} -> {_shown(value)} in {path}.")
     if variable(args.key) in os.environ:
         print(f"It has no effect here: the variable {variable(args.key)} beats the file.")
@@ -146,6 +149,17 @@ def _edit(args: argparse.Namespace) -> None:
         print("A service takes it over on SIGHUP, if it reads its configuration again; else restart it.")
     else:
         print("It counts from the next start: `sudo systemctl restart edge-fer`, if the service runs.")
+
+
+@contextmanager
+def _or_sudo() -> Iterator[None]:
+    """The system's own file is root's: whoever may not write it is told so."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            f"{error} Or run it with sudo." if "Permission denied" in str(error) else str(error)
+        ) from None
 
 
 def _value(key: str, texts: Sequence[str]) -> Any:
