@@ -39,7 +39,7 @@ TARGETS = {
     "edge_fer/detection/motion.py": "runtime/test_schedule",
     "edge_fer/detection/template.py": "runtime/test_template runtime/test_schedule",
     "edge_fer/detection/cascade.py": "runtime/test_detectors",
-    "edge_fer/sources/live.py": "runtime/test_sources_live runtime/test_sources_camera",
+    "edge_fer/sources/live.py": "runtime/test_sources_live",
     "edge_fer/sources/v4l2.py": "runtime/test_sources_camera",
     "edge_fer/threads.py": "runtime/test_threads runtime/test_sources_live",
     "edge_fer/tracking.py": "runtime/test_tracking runtime/test_recognizer",
@@ -153,6 +153,7 @@ def run(path: Path, code: Any, tests: list[str], limit_s: int) -> tuple[bool, fl
     hypothesis.settings.register_profile("first", database=None, phases=[hypothesis.Phase.generate])
     hypothesis.settings.load_profile("first")
     options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    options += ["-W", "ignore:Module already imported"]  # hypothesis, above
     with tempfile.TemporaryDirectory() as folder:
         result = pytest.main([*options, f"--basetemp={folder}/t", *tests])
     os._exit(int(result))
