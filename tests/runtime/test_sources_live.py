@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_parts import LONG_S, EndlessCapture, FakeCapture, H, W, live_source, mjpg, scene, yuyv
 
@@ -145,6 +145,7 @@ def test_only_a_time_that_can_be_right_is_taken(told_ms: float, age_s: float) ->
     assert frame.time_s == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=20))
 def test_times_never_go_back(told_s: list[float]) -> None:
     class Told:
@@ -356,3 +357,26 @@ def test_the_same_source_serves_alone_and_among_others() -> None:
 
     assert len(read(Listed("a", 3))) == 3
     assert len(read(LatestFrame(Listed("a", 3), drops=False), Listed("b", 3))) == 6
+
+
+def test_close_while_a_camera_is_opened(caplog: pytest.LogCaptureFixture) -> None:
+    opening, go_on = threading.Event(), threading.Event()
+    capture = FakeCapture(scene(0), scene(1))
+
+    def open_capture() -> FakeCapture:
+        opening.set()
+        go_on.wait(LONG_S)
+        return capture
+
+    latest = newest_of(live_source(open_capture, later=True, sleep=lambda seconds: None))
+    latest.start()
+    assert opening.wait(LONG_S)
+    closer = threading.Thread(target=latest.close, daemon=True)
+    closer.start()
+    while not latest.is_over():
+        closer.join(0.01)
+    go_on.set()
+    closer.join(LONG_S)
+    assert list(latest) == []
+    assert not capture.opened
+    assert caplog.messages == []
