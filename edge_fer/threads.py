@@ -284,8 +284,8 @@ def _taken_in_turn(sources: Sequence[LatestFrame], changed: threading.Condition)
                 if waiting:
                     # A signal handler may call close() between that test and the wait, which then misses its notice.
                     changed.wait(WAKE_S)
-                    for _, source in waiting:
-                        source.watch()
+            for _, source in waiting:
+                source.watch()
         if frame is not None:
             yield waiting[-1][0], frame
     if error is not None:

@@ -16,6 +16,9 @@ from edge_fer.errors import UnavailableError
 FULL_RANGE = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 """For ``cv2.LUT``."""
 
+MOST_LINES = 960
+"""From so many lines on an image is halved: what remains shows faces as small as in the common 640x480."""
+
 _REDUCED_GRAY = {
     1: cv2.IMREAD_GRAYSCALE,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
@@ -131,10 +134,6 @@ class CaptureSource:
         self._closed = True
         if not self._busy:
             self._capture.release()
-
-
-MOST_LINES = 960
-"""From so many lines on an image is halved: what remains shows faces as small as in the common 640x480."""
 
 
 def reduction(width: int, height: int) -> int:

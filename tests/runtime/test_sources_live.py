@@ -77,7 +77,7 @@ def test_a_camera_that_hangs_is_opened_again(caplog: pytest.LogCaptureFixture) -
         "/dev/video0 hangs. It is opened again.",
         "/dev/video0 is back.",
     ]
-    thread = next(one for one in threading.enumerate() if one.name == "capture")
+    thread = latest._threads[0]
     hanging.go_on.set()
     thread.join(LONG_S)
     assert not thread.is_alive()
@@ -335,6 +335,24 @@ def test_one_that_is_lost_leaves_the_others_running() -> None:
             break
     several.close()
     assert not other.opened
+
+
+def test_one_that_hangs_is_noticed_though_the_other_never_rests() -> None:
+    hanging, clock = Hanging(scene(0), scene(1)), Clock()
+    captures: list[FakeCapture] = [hanging, EndlessCapture(np.copy)]
+    live = live_source(lambda: captures.pop(0), clock=clock, sleep=clock.sleep)
+    several = SeveralSources([newest_of(live), Listed("b", 10_000)])
+    places: list[int] = []
+    for place, _ in several:
+        places.append(place)
+        if hanging.hangs.is_set() and not live.counts["hung"]:
+            clock.now_s += 60
+        if live.counts["frames"] > 1:
+            break
+    hanging.go_on.set()
+    several.close()
+    assert live.counts["hung"] == 1
+    assert places.count(1) < 10_000
 
 
 def test_close_wakes_a_reader_of_several() -> None:

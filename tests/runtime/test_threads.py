@@ -108,7 +108,7 @@ def test_close_ends_the_iteration_and_the_thread() -> None:
     latest.close()
     assert list(frames) == []
     assert source.closed >= 1
-    assert "capture" not in {thread.name for thread in threading.enumerate()}
+    assert not any(thread.is_alive() for thread in latest._threads)
 
 
 def test_close_before_the_first_frame() -> None:
