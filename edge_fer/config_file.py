@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from edge_fer.config import ENV_PREFIX, Field, Settings, all_settings, merged, nested
+from edge_fer.config import ENV_PREFIX, Field, Settings, all_settings
 from edge_fer.errors import ConfigError
 from edge_fer.files import make_folder, write_atomically
+from edge_fer.layers import merged, nested
 from edge_fer.strict import from_table, read_text
 
 _HEAD = """\

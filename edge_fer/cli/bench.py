@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import default_file, default_files, load_settings
+from edge_fer.config import default_file, default_files
 from edge_fer.config_file import update_file
 from edge_fer.errors import UsageError
+from edge_fer.layers import load_settings
 
 EXAMPLES = """examples:
   edge-fer bench                              on the faces of the demo

@@ -139,7 +139,7 @@ def _print_advice(usb: Sequence[Any], pi: Sequence[Any], reason: str) -> None:
 
 
 def _snapshot(args: argparse.Namespace) -> None:
-    from edge_fer.config import load_settings
+    from edge_fer.layers import load_settings
     from edge_fer.snapshot import compose, take_snapshot, why_no_face, write_picture
 
     settings = load_settings(None, os.environ, {"camera.source": args.snapshot})

@@ -15,21 +15,11 @@ from typing import Any
 
 from edge_fer import address
 from edge_fer.cli.verbs import Parser, Verbs, add_verb
-from edge_fer.config import (
-    CameraSettings,
-    Settings,
-    all_settings,
-    default_file,
-    default_files,
-    load_settings,
-    mistakes,
-    origins,
-    parsed,
-    value_of,
-)
+from edge_fer.config import CameraSettings, Settings, all_settings, default_file, default_files, value_of
 from edge_fer.config_file import as_toml, new_file, reference_page, update_file, variable
 from edge_fer.errors import ConfigError, OutputError, UsageError, printable
 from edge_fer.files import make_folder, write_atomically
+from edge_fer.layers import load_settings, mistakes, origins, parsed
 from edge_fer.strict import read_toml
 
 EXAMPLES = """examples:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import Settings, default_file, load_settings, mistakes
+from edge_fer.config import Settings, default_file
 from edge_fer.errors import EdgeFerError, printable
+from edge_fer.layers import load_settings, mistakes
 
 if TYPE_CHECKING:
     from edge_fer.doctor.machine import Finding

@@ -13,9 +13,10 @@ from stat import S_ISREG
 from types import FrameType
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import Settings, default_file, load_settings
+from edge_fer.config import Settings, default_file
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
+from edge_fer.layers import load_settings
 
 GRACE_S = 1.2
 """How long the frame in hand may take after a signal."""

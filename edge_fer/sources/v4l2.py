@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from edge_fer.cameras import SYSFS, list_cameras, read_name, stable_names
+from edge_fer.cameras import SYSFS, find_holders, list_cameras, read_name, stable_names
 from edge_fer.config import CameraSettings
 from edge_fer.errors import UnavailableError
 from edge_fer.sources.camera import Capture, CaptureSource, Decode, decode_yuv420
@@ -82,10 +82,7 @@ def _open_v4l2(
         raise UnavailableError(_cure(device, settings.source, error)) from None
     capture = video_capture(device, cv2.CAP_V4L2)
     if not capture.isOpened():
-        raise UnavailableError(
-            f"{device} cannot be used as a camera: another program holds it (`fuser -v {device}` shows which), or it "
-            f"is not one. {_found()}"
-        )
+        raise UnavailableError(f"{device} cannot be used as a camera: it is {_held(device)}, or is none. {_found()}")
     try:
         decode = _ask(capture, settings)
         source = CaptureSource(
@@ -142,11 +139,19 @@ def _cure(device: str, source: str, error: OSError) -> str:
             "a service needs SupplementaryGroups=video."
         )
     if error.errno == errno.EBUSY:
-        return f"{device} is in use by another program: `fuser -v {device}` shows which. Stop it, or take another."
+        return f"{device} is in use, {_held(device)}. Stop that, or take another."
     name = f"camera {source} ({device})" if source.isdecimal() else f"camera {device}"
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return f"No {name}. {_found()}"
     return f"The {name} cannot be opened: {error.strerror}. {_found()}"
+
+
+def _held(device: str) -> str:
+    """Who holds a camera, as far as this user may see."""
+    holders = find_holders().get(str(Path(device).resolve()), ())
+    if not holders:
+        return "held by another program (`sudo edge-fer cameras` shows which)"
+    return f"held by {' and '.join(f'{one.program} (pid {one.pid})' for one in holders)}"
 
 
 def _found() -> str:

@@ -16,8 +16,9 @@ import yaml
 
 from edge_fer import errors
 from edge_fer.cli import build_parser
-from edge_fer.config import Settings, load_settings
+from edge_fer.config import Settings
 from edge_fer.config_file import new_file
+from edge_fer.layers import load_settings
 
 FOLDER = Path(__file__).parents[2] / "firmware_configs"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")

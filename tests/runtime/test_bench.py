@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_fer import config
 from edge_fer import measure as bench
 from edge_fer.board import BoardFiles, describe_machine, read_health
 from edge_fer.cli import main
@@ -17,6 +16,7 @@ from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Set
 from edge_fer.config_file import update_file
 from edge_fer.core import Frame, FrameResult
 from edge_fer.errors import ConfigError, DataError, OutputError
+from edge_fer.layers import load_settings
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources.demo import DemoSource
 
@@ -187,7 +187,7 @@ def test_tune_writes_a_configuration_that_run_reads(
     monkeypatch.setattr(bench, "TUNE_FRAMES", 8)
     assert main(["bench", "--tune"]) == 0
     assert str(user_config) in capsys.readouterr().out.replace("\n", "")
-    settings = config.load_settings(None, {}, {})
+    settings = load_settings(None, {}, {})
     written = tomllib.loads(user_config.read_text())
     assert written == {
         "model": {"threads": settings.model.threads},

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_fer.config import ModelSettings, Settings, default_files, load_settings
+from edge_fer.config import ModelSettings, Settings, default_files
 from edge_fer.config_file import update_file
 from edge_fer.errors import ConfigError
+from edge_fer.layers import load_settings
 
 
 def write(tmp_path: Path, text: str) -> Path:

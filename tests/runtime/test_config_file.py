@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from edge_fer import config_file
 from edge_fer.cli import build_parser, main
-from edge_fer.config import Field, Settings, all_settings, load_settings, mistakes, origins, value_of
+from edge_fer.config import Field, Settings, all_settings, value_of
 from edge_fer.config_file import as_toml, new_file, reference_page, update_file, variable
 from edge_fer.errors import ConfigError
+from edge_fer.layers import load_settings, mistakes, origins
 
 ROOT = Path(__file__).parents[2]
 Call = Callable[..., Any]

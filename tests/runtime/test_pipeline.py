@@ -19,9 +19,10 @@ from source_parts import FakeCapture, live_source
 from edge_fer import sources
 from edge_fer.cli import main
 from edge_fer.cli.run import run
-from edge_fer.config import CameraSettings, Settings, load_settings
+from edge_fer.config import CameraSettings, Settings
 from edge_fer.core import Frame, FrameSource
 from edge_fer.errors import ConfigError, UnavailableError, UsageError
+from edge_fer.layers import load_settings
 from edge_fer.pipeline import Latencies, Pipeline
 from edge_fer.sources.live import newest_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from itertools import islice, pairwise
@@ -23,7 +24,7 @@ from source_parts import (
     yuyv,
 )
 
-from edge_fer.cameras import Camera
+from edge_fer.cameras import Camera, Holder
 from edge_fer.config import CameraSettings
 from edge_fer.core import Image
 from edge_fer.errors import UnavailableError
@@ -223,7 +224,7 @@ def test_a_camera_that_sends_nothing(tmp_path: Path) -> None:
 def test_a_camera_that_opencv_cannot_open(tmp_path: Path) -> None:
     capture = FakeCapture()
     capture.release()
-    with pytest.raises(UnavailableError, match=r"another program holds it .* or it is not one"):
+    with pytest.raises(UnavailableError, match=r"held by another program .* or is none"):
         v4l2(tmp_path, capture)
 
 
@@ -231,7 +232,7 @@ def test_a_camera_that_opencv_cannot_open(tmp_path: Path) -> None:
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied"), r"sudo usermod -aG video \$USER"),
-        (OSError(16, "Device or resource busy"), "in use by another program"),
+        (OSError(16, "Device or resource busy"), "in use, held by another program"),
         (OSError(6, "No such device or address"), r"No camera 9 \(/dev/video9\)"),
         (OSError(5, "Input/output error"), r"camera 9 \(/dev/video9\) cannot be opened: Input/output error"),
     ],
@@ -243,6 +244,21 @@ def test_why_a_device_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, error: O
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(UnavailableError, match=said):
         source_of("9")
+
+
+def test_who_holds_a_busy_camera_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*args: object) -> int:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "open", busy)
+    holders = {"/dev/video9": (Holder(812, "rpicam-vid", ""), Holder(90, "motion", "motion.service"))}
+    for held, said in (
+        (holders, r"rpicam-vid \(pid 812\) and motion \(pid 90\)\. Stop"),
+        ({}, "sudo edge-fer cameras"),
+    ):
+        monkeypatch.setattr("edge_fer.sources.v4l2.find_holders", dict(held).copy)
+        with pytest.raises(UnavailableError, match=rf"/dev/video9 is in use, held by .*{said}"):
+            source_of("9")
 
 
 def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
