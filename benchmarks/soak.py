@@ -33,8 +33,9 @@ from threading import Thread
 import cv2
 import numpy as np
 
-from edge_fer.config import CameraSettings, load_settings
+from edge_fer.config import CameraSettings
 from edge_fer.errors import EdgeFerError, UnavailableError
+from edge_fer.layers import load_settings
 from edge_fer.model.bundle import BUNDLES, Bundle, sealed
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.recognizer import Recognizer

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-
-from edge_fer.model.litert import runtime_name
 from edge_fer.version import __version__
 
 _THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
@@ -33,6 +30,10 @@ BOARD = BoardFiles()
 
 def describe_machine(files: BoardFiles = BOARD) -> dict[str, Any]:
     """Board, processor and versions, for people who compare figures."""
+    import cv2  # here: heat and throttling are asked where no library loads
+
+    from edge_fer.model.litert import runtime_name
+
     processor = [line.partition(":")[2].strip() for line in _read(files.cpuinfo).splitlines() if "model name" in line]
     return {
         "board": _read(files.model).rstrip("\0\n") or platform.machine(),

@@ -1,108 +1,275 @@
-"""Settings: frozen dataclasses, filled from a TOML file, the environment and the command line, all strict."""
+"""Settings: frozen dataclasses whose fields carry what a person should know of them; and where their file lies."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 from edge_fer.errors import ConfigError
-from edge_fer.files import make_folder, write_atomically
-from edge_fer.strict import from_table, read_text, read_toml
 
 ENV_PREFIX = "EDGE_FER_"
-
+MOST_CAMERAS = 16
+MOST_PX = 16_384
+"""Of a side of an image: drivers take more without a word, and crash."""
 
 DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazeface"]
 
 
 @dataclass(frozen=True)
-class CameraSettings:
-    """Where images come from.
+class Setting:
+    """What a person should know of a setting, beside its name, type and default.
+
+    It stands once, at the field of a dataclass below; ranges are checked by it, and ``config_file.py`` makes of it the
+    comments of a new file and the reference page.
 
     Attributes:
-        source: what ``--camera`` takes: 0, /dev/video2, picamera:0, rtsp://..., a video, an image, a folder, -, demo.
-        width: pixels a camera is asked for.
-        height: pixels a camera is asked for.
-        fps: frames per second a camera is asked for.
+        text: what it is for; sentences.
+        unit: of its value; "" where it has none.
+        least: smallest value, for numbers.
+        most: largest value, for numbers.
+        choices: the only values, where a range does not say it; empty where it does.
+        flag: the option of ``edge-fer run`` that beats it; "" where there is none.
+        live: can change while a stream runs, without the camera being opened again.
     """
 
-    source: str = "0"
-    width: int = 640
-    height: int = 480
-    fps: int = 30
+    text: str
+    unit: str = ""
+    least: float | None = None
+    most: float | None = None
+    flag: str = ""
+    live: bool = False
+    choices: tuple[int, ...] = ()
+
+
+def _check(table: Any, section: str) -> None:
+    """Refuse a value that is out of its range.
+
+    Args:
+        table: one of the dataclasses below.
+        section: its name in the file, for the message.
+
+    Raises:
+        ConfigError: names the setting and its range.
+    """
+    for name, hint in typing.get_type_hints(type(table), include_extras=True).items():
+        setting, value = typing.get_args(hint)[1], getattr(table, name)
+        least, most = setting.least, setting.most
+        if setting.choices and value not in setting.choices:
+            *others, last = setting.choices
+            known = f"{', '.join(map(str, others))} or {last}"
+            raise ConfigError(f"{section}.{name} must be {known}, not {value}.")
+        if least is not None and most is not None and not least <= value <= most:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise ConfigError(f"{section}.{name} must be from {least:g} to {most:g}, not {shown}.")
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Where images come from."""
+
+    source: Annotated[
+        str,
+        Setting(
+            '"0" is the first USB camera, "/dev/v4l/by-id/..." a certain one, which keeps that name when another is '
+            'plugged in, "picamera:0" the camera on the ribbon cable, "rtsp://..." or "http://..." one in the network, '
+            '"demo" drawn faces for trying things out; also "pipe:640x480@30", a video, an image or a folder. '
+            "`edge-fer cameras` lists what is there.",
+            flag="--camera",
+        ),
+    ] = "0"
+    name: Annotated[str, Setting('Name of the camera in events; "" is its address.')] = ""
+    width: Annotated[
+        int, Setting("Width of the image a camera is asked for. It may give another.", "px", 1, MOST_PX, "--width")
+    ] = 640
+    height: Annotated[
+        int, Setting("Height of the image a camera is asked for. It may give another.", "px", 1, MOST_PX, "--height")
+    ] = 480
+    fps: Annotated[
+        int, Setting("Frame rate a camera is asked for. It may give another.", "frames per second", 1, 1000, "--fps")
+    ] = 30
+    full_size: Annotated[
+        bool,
+        Setting(
+            "Keep every pixel of a live camera. Else an image of 960 lines or more is halved while it is decoded, "
+            "which costs half the memory, and min_face_px counts the pixels that are left."
+        ),
+    ] = False
+    rotation: Annotated[
+        int,
+        Setting("Degrees clockwise by which a live image is turned.", "degrees", choices=(0, 90, 180, 270)),
+    ] = 0
+    flip: Annotated[
+        typing.Literal["none", "horizontal", "vertical"],
+        Setting('What is exchanged in a live image afterwards: "horizontal" is left and right, as in a mirror.'),
+    ] = "none"
+    autofocus: Annotated[
+        bool, Setting("The camera focuses by itself, if it can; false leaves the lens where it is.")
+    ] = True
+    exposure_ms: Annotated[
+        float, Setting("How long each image is exposed; 0 lets the camera decide.", "ms", 0, 10_000)
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, "camera")
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """How faces are looked for.
+    """How faces are looked for."""
 
-    Attributes:
-        kind: which detector.
-        model: its file: a cascade for haar and lbp, YuNet's .onnx, BlazeFace's .tflite; "" for what OpenCV comes with.
-        min_face_px: smallest face that is looked for, in pixels of the frame.
-        new_face_s: a new face is found within so many seconds; more costs less.
-    """
+    kind: Annotated[
+        DetectorKind,
+        Setting(
+            '"haar" comes with OpenCV. "lbp" needs `sudo apt install opencv-data`. "yunet" and "blazeface" need a '
+            "model file.",
+            flag="--detector",
+            live=True,
+        ),
+    ] = "haar"
+    model: Annotated[
+        str,
+        Setting(
+            "The detector's file: YuNet's .onnx, BlazeFace's .tflite, or another cascade's .xml; \"\" is what comes "
+            "with OpenCV.",
+            flag="--detector-model",
+            live=True,
+        ),
+    ] = ""
+    min_face_px: Annotated[
+        int,
+        Setting(
+            "Width of the smallest face to look for, in pixels of the frame. Larger is faster.",
+            *("px", 1, MOST_PX, "--min-face"),
+            live=True,
+        ),
+    ] = 40
+    new_face_s: Annotated[
+        float, Setting("A new face is found within this time. More costs less.", "s", 0.01, 60, live=True)
+    ] = 0.3
 
-    kind: DetectorKind = "haar"
-    model: str = ""
-    min_face_px: int = 40
-    new_face_s: float = 0.5
+    def __post_init__(self) -> None:
+        _check(self, "detector")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What tells expressions.
+    """What tells expressions."""
 
-    Attributes:
-        path: a bundle's file, or the name of a model of the package; "" for its default.
-        device: "cpu" or "edgetpu".
-        threads: CPU threads of the interpreter.
-    """
+    path: Annotated[
+        str,
+        Setting(
+            'A model of the package ("accurate", "nano") or a bundle\'s file; "" is the package\'s default.',
+            flag="--model",
+            live=True,
+        ),
+    ] = ""
+    device: Annotated[
+        typing.Literal["cpu", "edgetpu"],
+        Setting(
+            'Where the model runs: "cpu", or "edgetpu" for a Coral; without a working one the CPU does the work.',
+            flag="--device",
+            live=True,
+        ),
+    ] = "cpu"
+    threads: Annotated[
+        int,
+        Setting(
+            "CPU threads of the model. One is enough for a small network; the rest of the board stays free.",
+            *("", 1, 64, "--threads"),
+            live=True,
+        ),
+    ] = 1
 
-    path: str = ""
-    device: typing.Literal["cpu", "edgetpu"] = "cpu"
-    threads: int = 1
+    def __post_init__(self) -> None:
+        _check(self, "model")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of ``edge-fer run``.
+    """All of ``edge-fer run``."""
 
-    Attributes:
-        name: of this device in events; "" for the host name.
-        outputs: what ``--output`` takes, any number: terminal, terminal:picture, jsonl:PATH, csv:PATH,
-            video:PATH, pictures:DIR.
-        overwrite: replace what an earlier recording of a camera has left.
-        camera: where images come from.
-        detector: how faces are looked for.
-        model: what tells expressions.
-    """
-
-    name: str = ""
-    outputs: list[str] = field(default_factory=lambda: ["terminal"])
-    overwrite: bool = False
+    name: Annotated[str, Setting('Name of this device in events; "" is the host name.', flag="--name")] = ""
+    outputs: Annotated[
+        list[str],
+        Setting(
+            'Where results go, any number of: "terminal" (in a service: lines in the journal), "jsonl:PATH", '
+            '"csv:PATH", "video:PATH", "pictures:DIR"; at a terminal "terminal:picture" shows what the camera '
+            'sees. All but "terminal" write to the SD card and wear it; "video" '
+            'and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: give a relative '
+            "path.",
+            flag="--output",
+        ),
+    ] = field(default_factory=lambda: ["terminal"])
+    overwrite: Annotated[
+        bool,
+        Setting(
+            'Replace what an earlier recording of a camera has left. Else "jsonl" and "csv" go on in their file, and '
+            '"video" and "pictures" get a number: annotated-2.mp4, annotated/2/.',
+            flag="--overwrite",
+        ),
+    ] = False
     camera: CameraSettings = CameraSettings()
+    cameras: Annotated[
+        list[CameraSettings],
+        Setting(
+            "Several cameras at once, each a table [[cameras]] with the keys of [camera], which then does not count. "
+            f"At most {MOST_CAMERAS}."
+        ),
+    ] = field(default_factory=list)
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
 
     def __post_init__(self) -> None:
-        # Drivers and LiteRT take more without a word, and crash.
-        for name, value, most in (
-            ("camera.width", self.camera.width, 16_384),
-            ("camera.height", self.camera.height, 16_384),
-            ("camera.fps", self.camera.fps, 1000),
-            ("detector.min_face_px", self.detector.min_face_px, 16_384),
-            ("model.threads", self.model.threads, 64),
-        ):
-            if not 1 <= value <= most:
-                raise ConfigError(f"{name} must be from 1 to {most}, not {value}.")
-        if not self.detector.new_face_s > 0:
-            raise ConfigError(f"detector.new_face_s must be more than 0, not {self.detector.new_face_s}.")
+        if len(self.cameras) > MOST_CAMERAS:
+            raise ConfigError(f"{MOST_CAMERAS} cameras at once are the most, not {len(self.cameras)}.")
+
+    @property
+    def all_cameras(self) -> list[CameraSettings]:
+        """What is read: ``cameras``, or where there are none ``camera`` alone."""
+        return self.cameras or [self.camera]
+
+
+class Field(NamedTuple):
+    """One of ``all_settings``.
+
+    Attributes:
+        key: dotted, "camera.width".
+        hint: its type.
+        default: its value where nobody says another.
+        setting: what a person should know of it.
+    """
+
+    key: str
+    hint: Any
+    default: Any
+    setting: Setting
+
+
+@functools.cache
+def all_settings(kind: type[Any] = Settings, prefix: str = "") -> tuple[Field, ...]:
+    """Every setting, in the order of a file: TOML wants tables last."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    values: list[Field] = []
+    tables: list[Field] = []
+    for one in dataclasses.fields(kind):
+        hint = hints[one.name]
+        if dataclasses.is_dataclass(hint):
+            tables += all_settings(hint, f"{prefix}{one.name}.")  # type: ignore[arg-type]
+            continue
+        default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+        (inner, setting) = typing.get_args(hint)
+        values.append(Field(prefix + one.name, inner, default, setting))
+    return (*values, *tables)
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of a dotted key."""
+    return functools.reduce(getattr, key.split("."), settings)
 
 
 def default_files() -> list[Path]:
@@ -115,99 +282,3 @@ def default_files() -> list[Path]:
 def default_file() -> Path | None:
     """The one of ``default_files`` that is read; None where there is none."""
     return next((file for file in default_files() if file.is_file()), None)
-
-
-def load_settings(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
-    """Merge the settings: a flag beats ``EDGE_FER_SECTION__KEY`` beats the file beats the default.
-
-    Args:
-        path: a TOML file; None for the first of ``default_files`` that exists, or none at all.
-        environ: the environment.
-        flags: values of the command line by dotted key, ``{"camera.source": "demo"}``; None where not given.
-
-    Raises:
-        ConfigError: a key, value or file is wrong.
-    """
-    path = path or default_file()
-    table: dict[str, Any] = {}
-    if path is not None:
-        try:
-            table = read_toml(path)
-        except FileNotFoundError as error:
-            raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-        from_table(Settings, table, str(path))
-        _encode_paths(table)
-    for name, text in environ.items():
-        if name.startswith(ENV_PREFIX):
-            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
-            overlay = _nested(keys, _parsed(Settings, keys, text))
-            from_table(Settings, overlay, name)
-            table = _merged(table, overlay)
-    for dotted, value in flags.items():
-        if value is not None:
-            overlay = _nested(dotted.split("."), value)
-            table = _merged(table, overlay)
-    return from_table(Settings, table, "settings")
-
-
-def update_file(path: Path, values: Mapping[str, int]) -> None:
-    """Set keys of a TOML file, and leave all else as it is: comments, order, other keys.
-
-    Args:
-        path: made if it is not there, with its folder. It is replaced whole or not at all.
-        values: by dotted key, ``{"model.threads": 2}``.
-
-    Raises:
-        ConfigError: the file is not valid TOML.
-        OutputError: it cannot be written.
-    """
-    import tomlkit  # only who edits pays for it
-
-    path = path.resolve()  # a link stays a link
-    try:
-        document = tomlkit.parse(read_text(path) if path.exists() else "")
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomlkit.exceptions.TOMLKitError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    for dotted, value in values.items():
-        table, key = dotted.split(".")
-        document.setdefault(table, tomlkit.table())[key] = value
-    make_folder(path.parent)
-    write_atomically(path, tomlkit.dumps(document).encode())
-
-
-def _encode_paths(table: dict[str, Any]) -> None:
-    """Write the paths of a file, UTF-8 whatever the locale, as this Python writes those of the command line."""
-    for section, key in (("camera", "source"), ("detector", "model"), ("model", "path")):
-        if key in table.get(section, ()):
-            table[section][key] = os.fsdecode(table[section][key].encode())
-    if "outputs" in table:
-        table["outputs"] = [os.fsdecode(spec.encode()) for spec in table["outputs"]]
-
-
-def _parsed(kind: Any, keys: list[str], text: str) -> Any:
-    """An environment value in the type of its key: a list is split at blanks; what does not parse stays text."""
-    hint = typing.get_type_hints(kind).get(keys[0]) if isinstance(kind, type) else None
-    if len(keys) > 1 and dataclasses.is_dataclass(hint):
-        return _parsed(hint, keys[1:], text)
-    if typing.get_origin(hint) is list:
-        return text.split()
-    if hint is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    try:
-        return hint(text) if hint in (int, float) else text
-    except ValueError:
-        return text
-
-
-def _nested(keys: list[str], value: Any) -> dict[str, Any]:
-    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return merged

@@ -147,6 +147,8 @@ class Frame:
         still: an image that stands alone, with nothing before or after it.
         truth: the faces that the source itself drew, empty where it does not know.
         color: makes the BGR image, uint8 (height, width, 3). None where there is only gray.
+        captured_s: when a camera took it, on the clock of ``time.monotonic``; where the camera does not tell, when it
+            arrived. None for what is not live.
     """
 
     gray: Image
@@ -156,6 +158,7 @@ class Frame:
     still: bool = False
     truth: tuple[TrueFace, ...] = ()
     color: Callable[[], Image] | None = None
+    captured_s: float | None = None
 
     def picture(self) -> Image:
         """The frame in BGR for people to look at, uint8 (height, width, 3): a new array, free to draw on."""

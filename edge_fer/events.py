@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -39,6 +40,7 @@ class Run:
             and folders of pictures get a number.
         overwrite: it is replaced all the same.
         now: gives the time of day, as ``utc_now`` does.
+        clock: of ``Frame.captured_s``.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Run:
         live: bool = False,
         overwrite: bool = False,
         now: Callable[[], str] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = shown(device) or platform.node()
         self.model = model
@@ -58,6 +61,7 @@ class Run:
         self.fps = fps
         self.keeps_earlier = live and not overwrite
         self._now = now
+        self._clock = clock
         self._open: dict[int, Event] = {}
         # A weak reference: the frame of the last result must not outlive the loop's.
         self._latest: ReferenceType[FrameResult] | None = None
@@ -96,6 +100,9 @@ class Run:
 
     def _event(self, face: Face, result: FrameResult, ts: str) -> Event:
         frame, prediction, quality = result.frame, face.prediction, face.quality
+        latency_ms = dict(result.latency_ms)
+        if frame.captured_s is not None:
+            latency_ms["since_capture"] = max(0.0, (self._clock() - frame.captured_s) * 1000)
         valence, arousal = valence_arousal(prediction)
         return {
             "v": EVENT_VERSION,
@@ -122,7 +129,7 @@ class Run:
                 "blur": round(quality.blur, 1),
                 "brightness": round(quality.brightness, 4),
             },
-            "latency_ms": {stage: round(ms, 1) for stage, ms in result.latency_ms.items()},
+            "latency_ms": {stage: round(ms, 1) for stage, ms in latency_ms.items()},
             "model": {"name": self.model, "sha256": self.model_sha256},
         }
 

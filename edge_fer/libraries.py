@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,9 @@ _PACKAGES = {
 }
 """By module, what pip calls it."""
 
+_WANTED = {"cv2": "'opencv-python-headless>=4.13,<5'"}
+"""What pip is to install, where the newest will not do: OpenCV 5 has no Haar cascades."""
+
 _TRIAL = """
 import sys
 for name in "numpy", "cv2", "ai_edge_litert.interpreter":
@@ -34,28 +38,84 @@ for name in "numpy", "cv2", "ai_edge_litert.interpreter":
 """
 
 
+@dataclass(frozen=True)
+class Child:
+    """What a script did in a process of its own.
+
+    Attributes:
+        code: its exit code; minus the number of the signal that killed it; None where it was not done in time.
+        stdout: what it wrote.
+        stderr: likewise.
+    """
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended well."""
+        return self.code == 0
+
+    @property
+    def signal(self) -> int:
+        """The number of the signal that killed it; 0 for none."""
+        return -self.code if self.code is not None and self.code < 0 else 0
+
+    @property
+    def reason(self) -> str:
+        """Why it did not end well, in the last line that it wrote."""
+        if self.code is None:
+            return "it hangs"
+        if self.signal:
+            import signal
+
+            return f"it dies ({signal.Signals(self.signal).name})"
+        return (self.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
 def cannot_load(module: str, reason: str) -> UnavailableError:
     """The error for people when a library that is installed does not load."""
+    return _unavailable(*_diagnosis(module, reason))
+
+
+def _unavailable(text: str, command: str) -> UnavailableError:
+    return UnavailableError(f"{text}: run `{command}`." if command else f"{text}.")
+
+
+def diagnose(module: str, child: Child) -> tuple[str, str]:
+    """What is wrong with a library that a child process could not load.
+
+    Args:
+        module: the library.
+        child: what became of the process.
+
+    Returns:
+        A sentence without its end, and the command that mends it; "" where only another system does.
+    """
+    return _death(module, child.signal) if child.signal else _diagnosis(module, child.reason)
+
+
+def _diagnosis(module: str, reason: str) -> tuple[str, str]:
     package = _PACKAGES.get(module, module)
-    reason = " ".join(reason.split()).rstrip(".")
+    wanted = _WANTED.get(module, package)
+    reason = " ".join(reason.removeprefix("ImportError: ").removeprefix("ModuleNotFoundError: ").split()).rstrip(".")
     if reason == f"No module named '{module}'":
-        return UnavailableError(f"{package} is not installed: run `pip install {package}`.")
+        return f"{package} is not installed", f"pip install {wanted}"
+    text = f"{package} is installed and does not load: {reason}."
     if "GLIBC" in reason:  # of the C library and of libstdc++
-        cure = "It was built for a newer system: take Raspberry Pi OS Bookworm or Debian 12, or later."
-    elif "baseline" in reason:  # NumPy's word for the instructions that it needs
-        cure = f"It was built for a newer processor: {_build_here(package)}."
-    elif module == "cv2" and "cannot open shared object" in reason:
-        cure = (
-            "This is the OpenCV that has windows: run `pip uninstall opencv-python opencv-contrib-python`, then "
-            f"`pip install --force-reinstall {package}`."
-        )
-    else:
-        cure = f"Install it again: `pip install --force-reinstall {package}`."
-    return UnavailableError(f"{package} is installed and does not load: {reason}. {cure}")
+        return f"{text} It was built for a newer system: take Raspberry Pi OS Bookworm or Debian 12, or later", ""
+    if "baseline" in reason:  # NumPy's word for the instructions that it needs
+        return f"{text} It was built for a newer processor; build it here", _build_here(module)
+    if module == "cv2" and "cannot open shared object" in reason:
+        command = f"pip uninstall -y opencv-python opencv-contrib-python && pip install --force-reinstall {wanted}"
+        return f"{text} This is the OpenCV that has windows; take the other", command
+    return f"{text} Install it again", f"pip install --force-reinstall {wanted}"
 
 
-def _build_here(package: str) -> str:
-    return f"build it here, `pip install --force-reinstall --no-binary {package} {package}`"
+def _build_here(module: str) -> str:
+    package = _PACKAGES[module]
+    return f"pip install --force-reinstall --no-binary {package} {_WANTED.get(module, package)}"
 
 
 def about_import(error: ImportError) -> UnavailableError:
@@ -92,34 +152,55 @@ def try_libraries() -> None:
             mark.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(mark if mark.exists() else mark.parent, os.W_OK):
         return
-    import subprocess
-
-    # Python's own modules come first, whatever lies in the working directory.
-    command = [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", _TRIAL]
-    child = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
+    child = run_python(_TRIAL)
     module = (child.stdout.split() or ["numpy"])[-1]
-    if child.returncode > 0:
-        raise cannot_load(module, (child.stderr.strip().splitlines() or ["no reason given"])[-1])
-    if child.returncode < 0:
-        raise _dies(module, -child.returncode)
+    if not child.ok:
+        raise _unavailable(*diagnose(module, child))
     with suppress(OSError):
         mark.write_text(facts, encoding="utf-8", errors="replace")
 
 
-def _dies(module: str, number: int) -> UnavailableError:
+def run_python(script: str, *arguments: str, timeout_s: float = 120.0) -> Child:
+    """Run a script in a process of its own, with the packages of this one.
+
+    Args:
+        script: Python.
+        arguments: what stands in its ``sys.argv``.
+        timeout_s: it is killed after that; the slowest board takes less to load all libraries.
+    """
+    import subprocess
+
+    # Python's own modules come first, whatever lies in the working directory.
+    command = [sys.executable, "-I" if sys.flags.isolated else "-P", "-c", script, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Child(None, "", "")
+    return Child(done.returncode, done.stdout, done.stderr)
+
+
+def _death(module: str, number: int) -> tuple[str, str]:
+    """``_diagnosis`` where a signal kills the process that loads a library."""
     import signal
 
     package, name = _PACKAGES[module], signal.Signals(number).name
     if number == signal.SIGILL:
-        return UnavailableError(
+        return (
             f"{package} dies when it is loaded ({name}, an illegal instruction): it was built for a newer processor. "
-            f"On an ARM board set OPENBLAS_CORETYPE=ARMV8; else {_build_here(package)}."
+            "On an ARM board set OPENBLAS_CORETYPE=ARMV8; else build it here",
+            _build_here(module),
         )
-    return UnavailableError(
-        f"{package} dies when it is loaded ({name}): it does not fit this system, or is damaged. Install it again: "
-        f"`pip install --force-reinstall {package}`."
+    return (
+        f"{package} dies when it is loaded ({name}): it does not fit this system, or is damaged. Install it again",
+        f"pip install --force-reinstall {_WANTED.get(module, package)}",
     )
 
 

@@ -60,18 +60,21 @@ def measure(
     Returns:
         ``frames``: counted, without the first ``WARM_UP`` if there are more; ``fps``: of the whole loop;
         ``stages_ms``: ``summary`` by stage; ``frame_ms``: of all but ``decode``; ``cpu_ms``: CPU time of a frame on
-        all cores, decoding included.
+        all cores, decoding included; ``latency_ms``: from capture until the events are written, None for what is not
+        live.
 
     Raises:
         DataError: there are no frames.
     """
     stages: dict[str, list[float]] = defaultdict(list)
-    totals, cpus = [], []
+    totals, cpus, latencies = [], [], []
     started, cpu = time.perf_counter(), time.process_time()
     for step in process(frames, recognizer, [sink]):
         for stage, ms in step.stages_ms.items():
             stages[stage].append(ms)
         totals.append(step.frame_ms)
+        if step.latency_ms is not None:
+            latencies.append(step.latency_ms)
         cpu_before, cpu = cpu, time.process_time()
         cpus.append((cpu - cpu_before) * 1000)
         if time.perf_counter() - started > limit_s:
@@ -86,6 +89,7 @@ def measure(
         "stages_ms": {stage: summary(times[skip:]) for stage, times in stages.items()},
         "frame_ms": summary(totals[skip:]),
         "cpu_ms": round(float(np.mean(cpus[skip:])), 3),
+        "latency_ms": summary(latencies[skip:]) if latencies else None,
     }
 
 
@@ -99,12 +103,15 @@ def measure_settings(settings: Settings, frames: int) -> dict[str, Any]:
         EdgeFerError: the source or the model cannot be opened.
     """
     recognizer = build_recognizer(settings)
-    with closing(call_aside(lambda: open_source(settings.camera))) as source, closing(_nowhere(recognizer)) as sink:
+    with (
+        closing(call_aside(lambda: open_source(settings.all_cameras[0]))) as source,
+        closing(_nowhere(recognizer)) as sink,
+    ):
         figures = measure(islice(source, frames), recognizer, sink)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         **describe_machine(),
-        "source": printable(settings.camera.source),  # people are asked to pass this on
+        "source": printable(settings.all_cameras[0].source),  # people are asked to pass this on
         "model": recognizer.bundle.metadata.name,
         "threads": settings.model.threads,
         "min_face_px": settings.detector.min_face_px,
@@ -117,14 +124,14 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Find the threads, the smallest face and the pace of the search that suit this board and source.
 
     Within ``TUNE_S``. First the threads: as many as each make the network faster by a tenth. Then the smallest face
-    with which 95 of 100 frames are done before the next one comes (``settings.camera.fps``). If none is quick enough,
+    with which 95 of 100 frames are done before the next one comes (``fps`` of the camera). If none is quick enough,
     the quickest, with new faces looked for more slowly where that is quicker still.
 
     Returns:
         Every trial (``threads``, ``min_face_px``, ``new_face_s``, and the figures of ``measure``), and the best values
         by dotted key of the configuration.
     """
-    with closing(call_aside(lambda: open_source(settings.camera))) as source:
+    with closing(call_aside(lambda: open_source(settings.all_cameras[0]))) as source:
         # Without their color: a Pi Zero has no room for a hundred images in it.
         frames = [dataclasses.replace(frame, color=None) for frame in islice(source, TUNE_FRAMES)]
     cores = os.cpu_count() or 1
@@ -146,7 +153,7 @@ def tune(settings: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         if network_ms(more) < THREAD_GAIN ** (threads - best["threads"]) * network_ms(best):
             best = more
     sizes = [best, *(trial(best["threads"], min_px) for min_px in TUNE_MIN_FACE_PX[1:])]
-    in_time = [one for one in sizes if _tail_ms(one) <= 1000 / settings.camera.fps]
+    in_time = [one for one in sizes if _tail_ms(one) <= 1000 / settings.all_cameras[0].fps]
     if in_time:
         best = in_time[0]
     else:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from edge_fer.config import Settings
-from edge_fer.core import Frame, Sink
+from edge_fer.address import printable
+from edge_fer.config import CameraSettings, Settings
+from edge_fer.core import Frame, FrameSource, Sink
 from edge_fer.detection import open_detector
+from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.events import Run
 from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
-from edge_fer.threads import call_aside
+from edge_fer.threads import LatestFrame, SeveralSources, call_aside
+
+PER_CAMERA = ("video", "pictures")
+"""Outputs that cannot hold two cameras."""
+
+log = logging.getLogger("edge_fer")
 
 
 class Step(NamedTuple):
@@ -25,25 +37,42 @@ class Step(NamedTuple):
     Attributes:
         stages_ms: ``decode``, which with a camera is mostly waiting, the recognizer's own stages, and ``sinks``.
         frame_ms: all but ``decode``.
+        latency_ms: from when a camera took the frame until all sinks had it; None for what is not live.
     """
 
     stages_ms: Mapping[str, float]
     frame_ms: float
+    latency_ms: float | None
+
+
+class Lane(NamedTuple):
+    """What the frames of one camera go through."""
+
+    recognizer: Recognizer
+    sinks: Sequence[Sink]
 
 
 def process(frames: Iterable[Frame], recognizer: Recognizer, sinks: Sequence[Sink]) -> Iterator[Step]:
     """The loop: one frame, one result, every sink. Who drives it decides after each step whether to go on."""
+    for _, step in _process(_numbered(frames), [Lane(recognizer, sinks)]):
+        yield step
+
+
+def _process(frames: Iterable[tuple[int, Frame]], lanes: Sequence[Lane]) -> Iterator[tuple[int, Step]]:
+    """The loop over the frames of several cameras, each with its place among the lanes."""
     since = time.perf_counter()
-    for frame in frames:
+    for place, frame in frames:
         read = time.perf_counter()
-        result = recognizer.recognize(frame)
+        result = lanes[place].recognizer.recognize(frame)
         recognized = time.perf_counter()
-        for sink in sinks:
+        for sink in lanes[place].sinks:
             sink.write(result)
         written = time.perf_counter()
+        captured_s = frame.captured_s
+        latency_ms = None if captured_s is None else max(0.0, (time.monotonic() - captured_s) * 1000)
         stages_ms = {"decode": (read - since) * 1000, **result.latency_ms, "sinks": (written - recognized) * 1000}
         del frame, result  # their images, before the source makes the next
-        yield Step(stages_ms, (written - read) * 1000)
+        yield place, Step(stages_ms, (written - read) * 1000, latency_ms)
         since = time.perf_counter()
 
 
@@ -64,7 +93,11 @@ def build_recognizer(settings: Settings) -> Recognizer:
 
 
 class Pipeline:
-    """A source, a recognizer and sinks, opened from settings. Iterating runs the loop; a context closes all.
+    """Sources, recognizers and sinks, opened from settings. Iterating runs the loop; a context closes all.
+
+    Each camera has a recognizer of its own; jsonl, csv and terminal take the results of all, a video or a folder of
+    pictures those of one. Where there are several cameras, one that is not there, is lost or breaks leaves the others
+    running.
 
     Args:
         settings: what to open.
@@ -75,38 +108,66 @@ class Pipeline:
 
     def __init__(self, settings: Settings) -> None:
         self._stopped = False
-        self._recognizer = build_recognizer(settings)
+        recognizer = build_recognizer(settings)
+        cameras = _told_apart(settings.all_cameras)
         with ExitStack() as stack:
-            # Aside: this thread goes on hearing signals while a network camera does not answer.
-            self._source = call_aside(lambda: open_source(settings.camera))
-            stack.callback(self._source.close)
-            metadata = self._recognizer.bundle.metadata
-            run = Run(
-                settings.name,
-                metadata.name,
-                metadata.model_sha256,
-                fps=self._source.fps,
-                live=self._source.live,
-                overwrite=settings.overwrite,
-            )
-            self._sinks: list[Sink] = []
-            for spec in settings.outputs:
+            self._sources = _open_sources(cameras, stack)
+            metadata = recognizer.bundle.metadata
+
+            def run_of(sources: Sequence[FrameSource]) -> Run:
+                return Run(
+                    settings.name,
+                    metadata.name,
+                    metadata.model_sha256,
+                    fps=max(source.fps for source in sources),
+                    live=any(source.live for source in sources),
+                    overwrite=settings.overwrite,
+                )
+
+            def opened(spec: str, run: Run) -> Sink:
                 sink = open_sink(spec, run)
                 stack.callback(sink.close)
-                self._sinks.append(sink)
+                return sink
+
+            run = run_of(self._sources)
+            several = len(cameras) > 1
+            own = [spec for spec in settings.outputs if several and spec.partition(":")[0] in PER_CAMERA]
+            # In the order of the settings, since the first one's failure is the one that is told.
+            shared = [opened(spec, run) for spec in settings.outputs if spec not in own]
+            self._lanes = [Lane(recognizer, shared)]
+            self._lanes += [Lane(recognizer.for_another_stream(), shared) for _ in cameras[1:]]
+            if own:
+                names = _file_names(cameras)
+                self._lanes = [
+                    Lane(
+                        lane.recognizer, [*shared, *(opened(_own_output(spec, name), run_of([source])) for spec in own)]
+                    )
+                    for lane, source, name in zip(self._lanes, self._sources, names, strict=True)
+                ]
+            self._latencies = [Latencies() for _ in cameras]
             self._open = stack.pop_all()
 
     def __iter__(self) -> Iterator[Step]:
-        """The steps of the loop, until the source ends or ``stop``."""
-        for step in process(self._source, self._recognizer, self._sinks):
-            yield step
-            if self._stopped:
-                return
+        """The steps of the loop, until the sources end or ``stop``."""
+        if len(self._sources) > 1:
+            frames: Iterable[tuple[int, Frame]] = SeveralSources(self._sources)
+        else:
+            frames = _numbered(self._sources[0])
+        try:
+            for place, step in _process(frames, self._lanes):
+                if step.latency_ms is not None:
+                    self._latencies[place].add(step.latency_ms)
+                yield step
+                if self._stopped:
+                    return
+        finally:
+            self._report()
 
     def stop(self) -> None:
         """End the loop after the frame in hand; may be called by a signal handler or another thread."""
         self._stopped = True
-        self._source.close()
+        for source in self._sources:
+            source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -116,3 +177,108 @@ class Pipeline:
     ) -> None:
         """Close sinks and source. Raises OutputError where a sink cannot finish."""
         self._open.__exit__(kind, error, traceback)
+
+    def _report(self) -> None:
+        """Say what became of the frames of each live camera."""
+        for source, latencies in zip(self._sources, self._latencies, strict=True):
+            if isinstance(source, LatestFrame) and source.live:
+                became = ", ".join(f"{count} {what}" for what, count in sorted(source.counts.items()))
+                log.info("%s: %s; from capture to the last output %s.", source.name, became, latencies)
+
+
+class Latencies:
+    """Times in milliseconds, as a histogram that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[float] = Counter()
+
+    def add(self, ms: float) -> None:
+        """Count one, to two digits."""
+        self._counts[float(f"{ms:.2g}")] += 1
+
+    def percentile(self, percent: float) -> float:
+        """The smallest time that so many percent of all do not pass; 0 where there is none."""
+        wanted, seen = self._counts.total() * percent / 100, 0
+        for ms in sorted(self._counts):
+            seen += self._counts[ms]
+            if seen >= wanted:
+                return ms
+        return 0.0
+
+    def __str__(self) -> str:
+        return f"median {self.percentile(50):g} ms, 95th percentile {self.percentile(95):g} ms"
+
+
+def _numbered(frames: Iterable[Frame]) -> Iterator[tuple[int, Frame]]:
+    """The frames of the only camera."""
+    for frame in frames:
+        yield 0, frame
+        del frame  # its images, before the source makes the next
+
+
+def _told_apart(cameras: Sequence[CameraSettings]) -> list[CameraSettings]:
+    """The cameras, each with a name of its own where there are several: an address shown without its secrets is none.
+
+    Raises:
+        UsageError: two have the same name, or are the same.
+    """
+    if len(cameras) == 1:
+        return list(cameras)
+    given = Counter(camera.source for camera in cameras)
+    if twice := [source for source, count in given.items() if count > 1]:
+        raise UsageError(f"Camera {printable(twice[0])} is given twice. It can be read once.")
+    named = []
+    taken = Counter(camera.name for camera in cameras if camera.name)
+    if twice := [name for name, count in taken.items() if count > 1]:
+        raise UsageError(f"Two cameras are called {twice[0]}. Give each a name of its own.")
+    for camera in cameras:
+        name = camera.name or printable(camera.source.strip())
+        count = 1
+        while not camera.name and taken[name if count == 1 else f"{name} #{count}"]:
+            count += 1
+        name = name if count == 1 else f"{name} #{count}"
+        taken[name] += 1
+        named.append(dataclasses.replace(camera, name=name))
+    return named
+
+
+def _file_names(cameras: Sequence[CameraSettings]) -> list[str]:
+    """What the files of each camera are told apart by: its name in letters that any file system takes."""
+    names: list[str] = []
+    for number, camera in enumerate(cameras, 1):
+        name = re.sub(r"[^\w.-]+", "-", camera.name).strip("-.")[-64:] or "camera"
+        names.append(f"{name}-{number}" if name in names else name)
+    return names
+
+
+def _own_output(spec: str, name: str) -> str:
+    """An output for one camera: video:a.mp4 becomes video:a-NAME.mp4, pictures:a becomes pictures:a/NAME."""
+    kind, _, path = spec.partition(":")
+    if not path or kind != "video":
+        return f"{kind}:{Path(path) / name}" if path else spec
+    return f"{kind}:{Path(path).with_stem(f'{Path(path).stem}-{name}')}"
+
+
+def _open_sources(cameras: Sequence[CameraSettings], stack: ExitStack) -> list[FrameSource]:
+    """All sources. Of several cameras, those that are not there now are waited for in the background.
+
+    Raises:
+        UnavailableError: none is there.
+        EdgeFerError: a source is wrong.
+    """
+    opened: dict[int, FrameSource] = {}
+    missing: dict[int, UnavailableError] = {}
+    for place, camera in enumerate(cameras):
+        try:
+            # Aside: this thread goes on hearing signals while a network camera does not answer.
+            opened[place] = call_aside(lambda camera=camera: open_source(camera))  # type: ignore[misc]
+            stack.callback(opened[place].close)
+        except UnavailableError as error:
+            missing[place] = error
+    if not opened:
+        raise missing[0]
+    for place, reason in missing.items():
+        log.warning("%s It is tried again until it is there.", reason)
+        opened[place] = open_source(cameras[place], later=True)
+        stack.callback(opened[place].close)
+    return [opened[place] for place in range(len(cameras))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -43,15 +44,26 @@ class Recognizer:
         classifier: tells their expressions; its bundle says how faces are cut out and answers smoothed.
         min_face_px: smallest face to look for, in pixels of the frame.
         new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.
+        numbers: of the tracks; None for a count of its own, from 1.
     """
 
     def __init__(
-        self, detector: FaceDetector, classifier: TfliteClassifier, *, min_face_px: int = 40, new_face_s: float = 0.5
+        self,
+        detector: FaceDetector,
+        classifier: TfliteClassifier,
+        *,
+        min_face_px: int = 40,
+        new_face_s: float = 0.3,
+        numbers: Iterator[int] | None = None,
     ) -> None:
+        self._detector = detector
         self._classifier = classifier
+        self._min_face_px = min_face_px
+        self._new_face_s = new_face_s
+        self._numbers = numbers or itertools.count(1)
         self._preprocessor = Preprocessor(classifier.bundle.metadata.preprocess, classifier.size_hw)
         self._search = FaceSearch(detector, min_face_px, new_face_s)
-        self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing))
+        self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing), self._numbers)
         self._stream: tuple[str, tuple[int, ...]] | None = None
         self._thread = OneThread("A Recognizer")
 
@@ -62,7 +74,7 @@ class Recognizer:
         *,
         detector: DetectorKind | FaceDetector = "haar",
         min_face_px: int = 40,
-        new_face_s: float = 0.5,
+        new_face_s: float = 0.3,
         device: Literal["cpu", "edgetpu"] = "cpu",
         threads: int = 1,
     ) -> Recognizer:
@@ -84,6 +96,19 @@ class Recognizer:
             detector = open_detector(DetectorSettings(kind=detector))
         classifier = TfliteClassifier(Bundle.load(model), threads, device)
         return cls(detector, classifier, min_face_px=min_face_px, new_face_s=new_face_s)
+
+    def for_another_stream(self) -> Recognizer:
+        """One that follows a second camera beside this one's, in the same thread.
+
+        It uses the same detector and model, which know nothing of streams, and no track has the number of another.
+        """
+        return Recognizer(
+            self._detector,
+            self._classifier,
+            min_face_px=self._min_face_px,
+            new_face_s=self._new_face_s,
+            numbers=self._numbers,
+        )
 
     @property
     def bundle(self) -> Bundle:

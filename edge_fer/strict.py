@@ -6,6 +6,8 @@ import codecs
 import dataclasses
 import difflib
 import enum
+import errno
+import os
 import reprlib
 import tomllib
 import typing
@@ -28,6 +30,9 @@ _IN_WORDS: dict[Any, str] = {
     Mapping: "a table",
 }
 
+MOST_BYTES = 16 << 20
+"""Of a file of text: a hundred times the largest."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _LONGEST = 100
 """What is shown of a value that is wrong, in letters."""
@@ -41,7 +46,10 @@ def read_text(path: Path) -> str:
         OSError: it cannot be read.
         UnicodeDecodeError: it is not text.
     """
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)  # /dev/zero has no end
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return content.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\r\n", "\n")
 
@@ -59,7 +67,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # the parser's own errors, numbers of 4301 digits, a thousand brackets
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 

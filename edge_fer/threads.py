@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from edge_fer.core import Frame, FrameSource
@@ -14,6 +16,12 @@ T = TypeVar("T")
 
 JOIN_S = 1.0
 """How long ``close`` waits for a thread that is inside a driver."""
+WAKE_S = 0.2
+"""How long a thread waits before it looks around."""
+MOST_HANGING = 8
+"""So many threads may hang in a driver before no other is sent after them."""
+
+log = logging.getLogger("edge_fer")
 
 
 class _Aside(Generic[T]):
@@ -103,24 +111,38 @@ class LatestFrame:
     Args:
         source: the live source. It is read in the thread, and closed with this object.
         drops: False for a source that waits, as a pipe does: it is read in the thread alone, and no frame is lost.
+        name: of the camera, for messages.
+        counts: where frames that a newer one replaced before they were read are counted, as ``late``.
+        give_up_if_stalled: whether the source hangs. If it says so, the thread is left to itself, and another one
+            iterates the source anew.
 
     Attributes:
-        dropped: frames that a newer one replaced before they were read.
+        name: of the camera, for messages.
+        counts: see above.
     """
 
-    def __init__(self, source: FrameSource, drops: bool = True) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        drops: bool = True,
+        *,
+        name: str = "camera",
+        counts: Counter[str] | None = None,
+        give_up_if_stalled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.name = name
         self.fps = source.fps
         self.live = drops
-        self.dropped = 0
+        self.counts: Counter[str] = Counter() if counts is None else counts
         self._source = source
+        self._give_up_if_stalled = give_up_if_stalled
         # Its lock is reentrant: a signal handler may call close() while the same thread holds it in __iter__.
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._error: Exception | None = None
         self._ended = False
         self._closed = False
-        # A daemon: a driver that never comes back from a read must not keep the process alive.
-        self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
+        self._threads: list[threading.Thread] = []  # that are alive; the last one counts
         self._waited = False
 
     def __iter__(self) -> Iterator[Frame]:
@@ -129,41 +151,75 @@ class LatestFrame:
         Raises:
             Exception: what the source raised in the thread, after its last frame was read.
         """
-        if self._thread.ident is None:
-            self._thread.start()
-        while (frame := self._next()) is not None:
+        for _, frame in _taken_in_turn([self], self._changed):
             yield frame
+            del frame  # its images, before the camera makes the next
 
-    def _next(self) -> Frame | None:
-        with self._changed:
-            while self._newest is None and not self._ended and not self._closed:
-                # A signal handler may call close() between the test above and the wait, which then misses its notice.
-                self._changed.wait(0.2)
-            if self._closed:
-                return None
-            frame, self._newest = self._newest, None
+    # The rest is for _taken_in_turn, which holds the condition meanwhile.
+
+    def wake_by(self, changed: threading.Condition) -> None:
+        """Share a condition with other sources, before any has started."""
+        self._changed = changed
+
+    def start(self) -> None:
+        """Begin to read, unless that has begun already."""
+        if not self._threads and not self._closed:
+            self._start_thread()
+
+    def take(self) -> Frame | None:
+        """The newest frame, once; None where there is no newer one.
+
+        Raises:
+            Exception: what the source raised in the thread, once.
+        """
+        if self._closed:
+            return None
+        frame, self._newest = self._newest, None
+        if frame is not None:
             self._changed.notify_all()
-            if frame is None and self._error is not None:
-                raise self._error
-            return frame
+        elif self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return frame
+
+    def is_over(self) -> bool:
+        """Whether nothing comes any more: it ended and the last frame is taken, or it was closed."""
+        return self._closed or (self._ended and self._newest is None and self._error is None)
+
+    def watch(self) -> None:
+        """Leave a thread that hangs to itself and start another."""
+        self._threads = [*filter(threading.Thread.is_alive, self._threads[:-1]), *self._threads[-1:]]
+        if not self._ended and len(self._threads) <= MOST_HANGING and self._give_up_if_stalled():
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        # A daemon: a driver that never comes back from a read must not keep the process alive.
+        thread = threading.Thread(target=self._capture, name="capture", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _is_latest(self) -> bool:
+        return self._threads[-1] is threading.current_thread()
 
     def _capture(self) -> None:
+        error: Exception | None = None
         try:
             for frame in self._source:
                 with self._changed:
                     while self._newest is not None and not self.live and not self._closed:
-                        self._changed.wait(0.2)
-                    if self._closed:
+                        self._changed.wait(WAKE_S)
+                    if self._closed or not self._is_latest():
                         break
                     if self._newest is not None:
-                        self.dropped += 1
+                        self.counts["late"] += 1
                     self._newest = frame
                     self._changed.notify_all()
-        except Exception as error:  # whatever it is, it belongs to the reader
-            self._error = error
+        except Exception as raised:  # whatever it is, it belongs to the reader
+            error = raised
         finally:
             with self._changed:
-                self._ended = True
+                if self._is_latest():
+                    self._ended, self._error = True, error
                 self._changed.notify_all()
 
     def close(self) -> None:
@@ -172,9 +228,68 @@ class LatestFrame:
             self._closed = True
             self._changed.notify_all()
         self._source.close()
-        if self._thread.is_alive() and not self._waited:
+        if self._threads and not self._waited:
             self._waited = True
-            self._thread.join(JOIN_S)
+            self._threads[-1].join(JOIN_S)
+
+
+class SeveralSources:
+    """Several sources at once, each read in a thread of its own.
+
+    The frames come as they are there, and the sources take turns, so that a quick one keeps none from being heard. One
+    that ends or breaks leaves the others running.
+
+    Args:
+        sources: those that do not drop frames wait until their turn comes.
+    """
+
+    def __init__(self, sources: Sequence[FrameSource]) -> None:
+        self._sources = [one if isinstance(one, LatestFrame) else LatestFrame(one, drops=False) for one in sources]
+        self._changed = threading.Condition()
+        for source in self._sources:
+            source.wake_by(self._changed)
+
+    def __iter__(self) -> Iterator[tuple[int, Frame]]:
+        """Frames, each with the place of its source. What a source raises is raised when all others have ended."""
+        return _taken_in_turn(self._sources, self._changed)
+
+    def close(self) -> None:
+        """Close all."""
+        for source in self._sources:
+            source.close()
+
+
+def _taken_in_turn(sources: Sequence[LatestFrame], changed: threading.Condition) -> Iterator[tuple[int, Frame]]:
+    """The newest frames of sources that share a condition, each with the place of its source, until all are over."""
+    with changed:
+        for source in sources:
+            source.start()
+    waiting = list(enumerate(sources))
+    error: Exception | None = None
+    while waiting:
+        frame: Frame | None = None
+        with changed:
+            for turn, one in enumerate(waiting):
+                try:
+                    frame = one[1].take()
+                except Exception as raised:  # it belongs to the reader, but not before the others are over
+                    if len(sources) > 1:
+                        log.warning("%s", raised)
+                    error = error or raised
+                if frame is not None:
+                    waiting.append(waiting.pop(turn))  # it comes last the next time
+                    break
+            else:
+                waiting = [one for one in waiting if not one[1].is_over()]
+                if waiting:
+                    # A signal handler may call close() between that test and the wait, which then misses its notice.
+                    changed.wait(WAKE_S)
+            for _, source in waiting:
+                source.watch()
+        if frame is not None:
+            yield waiting[-1][0], frame
+    if error is not None:
+        raise error
 
 
 class OneThread:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_fer.core import Detection, Face, FaceBox, Image, Prediction
@@ -100,12 +101,13 @@ class Tracker:
 
     Args:
         new_filter: makes the expression filter of a new track.
+        numbers: of the tracks; another tracker may take of them too.
     """
 
-    def __init__(self, new_filter: Callable[[], ExpressionFilter]) -> None:
+    def __init__(self, new_filter: Callable[[], ExpressionFilter], numbers: Iterator[int] | None = None) -> None:
         self._new_filter = new_filter
         self._tracks: list[Track] = []
-        self._next_number = 1
+        self._numbers = numbers or itertools.count(1)
 
     def known(self) -> list[KnownFace]:
         """The faces to look for in the next frame, longest known first."""
@@ -144,8 +146,7 @@ class Tracker:
         return ended
 
     def _new_track(self, detection: Detection, time_s: float) -> Track:
-        track = Track(KnownFace(self._next_number, detection.box), self._new_filter(), detection, time_s)
-        self._next_number += 1
+        track = Track(KnownFace(next(self._numbers), detection.box), self._new_filter(), detection, time_s)
         self._tracks.append(track)
         return track
 

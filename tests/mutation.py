@@ -28,11 +28,20 @@ import pytest
 
 TARGETS = {
     "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_alignment runtime/test_events",
+    "edge_fer/cameras.py": "runtime/test_cameras",
+    "edge_fer/config_file.py": "runtime/test_config_file runtime/test_config",
+    "edge_fer/doctor/board.py": "runtime/test_doctor_faults",
+    "edge_fer/doctor/devices.py": "runtime/test_doctor_faults runtime/test_doctor",
+    "edge_fer/doctor/packages.py": "runtime/test_doctor_faults",
+    "edge_fer/doctor/system.py": "runtime/test_doctor_faults runtime/test_doctor",
     "edge_fer/detection/schedule.py": "runtime/test_schedule runtime/test_recognizer",
     "edge_fer/detection/tiles.py": "runtime/test_schedule",
     "edge_fer/detection/motion.py": "runtime/test_schedule",
     "edge_fer/detection/template.py": "runtime/test_template runtime/test_schedule",
     "edge_fer/detection/cascade.py": "runtime/test_detectors",
+    "edge_fer/sources/live.py": "runtime/test_sources_live",
+    "edge_fer/sources/v4l2.py": "runtime/test_sources_camera",
+    "edge_fer/threads.py": "runtime/test_threads runtime/test_sources_live",
     "edge_fer/tracking.py": "runtime/test_tracking runtime/test_recognizer",
     "edge_fer/preprocess/__init__.py": "runtime/test_preprocess runtime/test_alignment datasets/test_fer2013",
     "edge_fer/preprocess/face_tensor.py": "runtime/test_preprocess runtime/test_alignment",
@@ -144,6 +153,7 @@ def run(path: Path, code: Any, tests: list[str], limit_s: int) -> tuple[bool, fl
     hypothesis.settings.register_profile("first", database=None, phases=[hypothesis.Phase.generate])
     hypothesis.settings.load_profile("first")
     options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    options += ["-W", "ignore:Module already imported"]  # hypothesis, above
     with tempfile.TemporaryDirectory() as folder:
         result = pytest.main([*options, f"--basetemp={folder}/t", *tests])
     os._exit(int(result))

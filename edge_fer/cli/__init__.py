@@ -15,6 +15,8 @@ from io import TextIOWrapper
 from edge_fer.address import printable
 from edge_fer.cli.bench import add_bench
 from edge_fer.cli.cameras import add_cameras
+from edge_fer.cli.config import add_config
+from edge_fer.cli.doctor import add_doctor
 from edge_fer.cli.models import add_models
 from edge_fer.cli.run import add_run
 from edge_fer.cli.verbs import Parser
@@ -34,7 +36,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"edge-fer {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_run, add_models, add_cameras, add_bench):
+    for add in (add_run, add_models, add_cameras, add_config, add_doctor, add_bench):
         add(verbs)
     return parser
 
@@ -61,7 +63,8 @@ def _act(arguments: list[str] | None) -> int:
         if unknown:
             raise UsageError(_about_unknown(parser, args.verb, unknown[0]))
         act: Callable[[argparse.Namespace], None] = args.act
-        try_libraries()
+        if getattr(args, "tries_libraries", True):
+            try_libraries()
         act(args)
         sys.stdout.flush()
     except EdgeFerError as error:

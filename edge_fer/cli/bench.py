@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import default_file, default_files, load_settings, update_file
+from edge_fer.config import default_file, default_files
+from edge_fer.config_file import update_file
 from edge_fer.errors import UsageError
+from edge_fer.layers import load_settings
 
 EXAMPLES = """examples:
   edge-fer bench                              on the faces of the demo
@@ -67,6 +69,8 @@ def _print_figures(figures: Mapping[str, Any]) -> None:
 
     table = Table("stage", *(f"{name} ms" for name in ("mean", "p50", "p95", "p99")))
     rows = {**figures["stages_ms"], "frame, without decode": figures["frame_ms"]}
+    if figures["latency_ms"]:
+        rows["from capture to events"] = figures["latency_ms"]
     for stage, row in rows.items():
         table.add_row(stage, *(f"{value:.2f}" for value in row.values()))
     console = Console()

@@ -9,14 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import Settings, default_file, load_settings
+from edge_fer.config import Settings, default_file
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
+from edge_fer.layers import load_settings
 
 GRACE_S = 1.2
 """How long the frame in hand may take after a signal."""
@@ -26,6 +28,7 @@ EXAMPLES = """examples:
   edge-fer run --camera 0                            a USB webcam, live in the terminal
   edge-fer run --camera 0 --output terminal:picture  with the picture, over SSH too
   edge-fer run --camera picamera:0                   a Raspberry Pi camera module
+  edge-fer run --camera 0 --camera rtsp://10.0.0.7/live --output jsonl:faces.jsonl
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
   rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
@@ -48,8 +51,9 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument(
         "--camera",
         metavar="SOURCE",
+        action="append",
         help="0, /dev/video2, picamera:0, rtsp://..., http://..., a video, an image, a folder, - for a video from "
-        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo (default: 0)",
+        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo; may be given often (default: 0)",
     )
     run.add_argument(
         "--output",
@@ -93,7 +97,8 @@ def _run(args: argparse.Namespace) -> None:
         "name": args.name,
         "outputs": args.output,
         "overwrite": args.overwrite,
-        "camera.source": args.camera,
+        "camera.source": args.camera[0] if args.camera else None,
+        "cameras": [] if args.camera else None,
         "camera.width": args.width,
         "camera.height": args.height,
         "camera.fps": args.fps,
@@ -104,7 +109,13 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
     }
-    run(load_settings(args.config, os.environ, flags), args.config or default_file(), fast=args.fast)
+    settings = load_settings(args.config, os.environ, flags)
+    cameras = settings.cameras
+    if len(args.camera or ()) > 1:
+        cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
+    asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
+    settings = replace(settings, cameras=[replace(one, **asked) for one in cameras])
+    run(settings, args.config or default_file(), fast=args.fast)
 
 
 def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -> None:
@@ -119,7 +130,7 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
         BrokenPipeError: stdout was closed by its reader.
     """
-    _check_outputs(settings, config)
+    check_outputs(settings, config)
     stopping = Stopping()
 
     from edge_fer.pipeline import Pipeline
@@ -142,7 +153,7 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
 def _frame_s(settings: Settings, fast: bool) -> float:
     """How long a frame of the demo lasts where somebody looks on; 0 for no longer than it takes."""
     is_seen = sys.stdout.isatty() and any(map(_is_terminal, settings.outputs))
-    if settings.camera.source != "demo" or fast or not is_seen:
+    if any(camera.source != "demo" for camera in settings.all_cameras) or fast or not is_seen:
         return 0.0
     from edge_fer.sources.demo import DemoSource
 
@@ -153,28 +164,36 @@ def _is_terminal(spec: str) -> bool:
     return spec.partition(":")[0] == "terminal"
 
 
-def _check_outputs(settings: Settings, config: Path | None) -> None:
-    """Refuse outputs that would write into one another, or into what is read."""
+def check_outputs(settings: Settings, config: Path | None) -> None:
+    """Refuse outputs that would write into one another, or into what is read.
+
+    Args:
+        settings: what is read and written.
+        config: the file that they come from.
+
+    Raises:
+        UsageError: names the output.
+    """
     stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
-    source = resolved(settings.camera.source)
-    read = {"file that is read": source, "configuration": config, "model": settings.model.path or None}
-    read |= {"detector's model": settings.detector.model or None}
+    sources = [resolved(camera.source) for camera in settings.all_cameras]
+    read: list[tuple[str, Path | str | None]] = [("file that is read", source) for source in sources]
+    read += [("configuration", config), ("model", settings.model.path), ("detector's model", settings.detector.model)]
     written: dict[Path, str] = {}
     for spec in settings.outputs:
         kind, _, name = spec.partition(":")
         if kind == "terminal" or name in ("", "-"):
             continue
         path = resolved(name)
-        for what, file in read.items():
+        for what, file in read:
             if file and S_ISREG(mode_of(file)) and _is_same(path, resolved(file)):
                 raise UsageError(f"{spec} would replace the {what}; give it another name.")
         if Path(__file__).parents[1] in path.parents:
             raise UsageError(f"{spec} would write among the files of edge-fer itself; give it another place.")
-        if kind == "pictures" and _holds_source(path, source):
+        if kind == "pictures" and any(_holds_source(path, source) for source in sources):
             raise UsageError(f"{spec}: {name} holds the pictures that are read. Choose another folder for output.")
-        if S_ISREG(mode_of(path)) and any(_is_same(path, file) for file in _pictures_in(source)):
+        if S_ISREG(mode_of(path)) and any(_is_same(path, file) for source in sources for file in _pictures_in(source)):
             raise UsageError(f"{spec} would replace a picture that is read; give it another name.")
         same = next((other for there, other in written.items() if _is_same(path, there)), None)
         if same is not None:

@@ -35,27 +35,7 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
         OutputError: the place cannot be written.
     """
     run = run or Run()
-    kind, _, path = spec.partition(":")
-    if kind not in EXAMPLES:
-        near = difflib.get_close_matches(kind, EXAMPLES, n=1)
-        known = "" if near else ", ".join(EXAMPLES.values())
-        raise UsageError(
-            f"Unknown output '{printable(spec)}'. "
-            + (f"Did you mean {EXAMPLES[near[0]]}?" if near else f"Known: {known}.")
-        )
-    if kind == "terminal":
-        if path not in ("", "text", "picture", "blocks"):
-            raise UsageError(
-                f"The terminal does not show '{printable(path)}'. Write terminal, terminal:text, terminal:picture or "
-                "terminal:blocks."
-            )
-        from edge_fer.sinks.terminal import TerminalSink
-
-        return TerminalSink(path)
-    if not path:
-        raise UsageError(f"Output '{spec}' needs a path: write {EXAMPLES[kind]}.")
-    if "\0" in path:
-        raise UsageError(f"Output {spec!r} has a zero byte in its path.")
+    kind, path = check_spec(spec)
     # The shell does not see a ~ here: it does not begin a word. pathlib's fails where there is no such user.
     path = os.path.expanduser(path)  # noqa: PTH111
     match kind:
@@ -71,7 +51,37 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
             from edge_fer.sinks.video import VideoSink
 
             return VideoSink(Path(path), run)
-        case _:
+        case "pictures":
             from edge_fer.sinks.pictures import PicturesSink
 
             return PicturesSink(Path(path), run)
+        case _:
+            from edge_fer.sinks.terminal import TerminalSink
+
+            return TerminalSink(path)
+
+
+def check_spec(spec: str) -> tuple[str, str]:
+    """Kind and path of an output, without opening it.
+
+    Raises:
+        UsageError: there is no such output, or it lacks a path.
+    """
+    kind, _, path = spec.partition(":")
+    if kind not in EXAMPLES:
+        near = difflib.get_close_matches(kind, EXAMPLES, n=1)
+        known = "" if near else ", ".join(EXAMPLES.values())
+        raise UsageError(
+            f"Unknown output '{printable(spec)}'. "
+            + (f"Did you mean {EXAMPLES[near[0]]}?" if near else f"Known: {known}.")
+        )
+    if kind == "terminal" and path not in ("", "text", "picture", "blocks"):
+        raise UsageError(
+            f"The terminal does not show '{printable(path)}'. Write terminal, terminal:text, terminal:picture or "
+            "terminal:blocks."
+        )
+    if kind != "terminal" and not path:
+        raise UsageError(f"Output '{spec}' needs a path: write {EXAMPLES[kind]}.")
+    if "\0" in path:
+        raise UsageError(f"Output {spec!r} has a zero byte in its path.")
+    return kind, path

@@ -43,6 +43,9 @@ class TerminalSink:
         self._summary.add(result, now)
         if self._view is None:
             self._view = self._view_of(result.frame)
+        if self._summary.interleaved and not isinstance(self._view, _PlainView):
+            self._view.stop()  # a live view shows one camera
+            self._view = _PlainView()
         self._failed = True
         self._view.show(result, now)
         self._failed = False
@@ -68,7 +71,11 @@ class TerminalSink:
 
 
 class Summary:
-    """Counts what a run has shown, in memory that does not grow with its length."""
+    """Counts what a run has shown, in memory that does not grow with its length.
+
+    Attributes:
+        interleaved: the frames of several cameras come in turn.
+    """
 
     def __init__(self) -> None:
         self._frames = 0
@@ -76,7 +83,9 @@ class Summary:
         self._is_still = False
         self._first_s = self._last_s = 0.0
         self._stream_s = 0.0
-        self._end: tuple[str, float] | None = None
+        self._ends_s: dict[str, float] = {}
+        self._stream = ""
+        self.interleaved = False
         self._expressions: Counter[Expression] = Counter()
         self._latencies: dict[str, Counter[float]] = {}
         self._true = self._found = self._right = 0
@@ -89,9 +98,10 @@ class Summary:
         self._last_s = now_s
         self._frames += 1
         self._is_still = frame.still
-        if self._end is not None and self._end[0] == frame.stream:
-            self._stream_s += max(0.0, frame.time_s - self._end[1])
-        self._end = (frame.stream, frame.time_s)
+        if not frame.still:
+            self.interleaved |= frame.stream != self._stream and frame.stream in self._ends_s
+            self._stream_s += max(0.0, frame.time_s - self._ends_s.get(frame.stream, frame.time_s))
+            self._stream, self._ends_s[frame.stream] = frame.stream, frame.time_s
         self._faces += sum(face.phase == "start" for face in result.faces)
         self._expressions.update(face.expression for face in result.faces)
         for stage, ms in result.latency_ms.items():
@@ -144,10 +154,15 @@ class _PlainView:
     def __init__(self) -> None:
         self._out = LineFile("-")
         self._shown: dict[int, Expression] = {}
+        self._streams: set[str] = set()
 
     def show(self, result: FrameResult, now_s: float) -> None:
         frame, lines = result.frame, []
         place = shown(Path(frame.stream).name) if frame.still else f"{frame.time_s:.1f} s"
+        if not frame.still:
+            self._streams.add(frame.stream)
+            if len(self._streams) > 1:
+                place = f"{shown(frame.stream)}  {place}"
         for face in result.ended:
             if self._shown.pop(face.track, None):
                 lines.append(f"{place}  face {face.track}  left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from pathlib import Path
@@ -17,7 +18,7 @@ from edge_fer.files import native_name
 from edge_fer.sources.header import jpeg_follows, read_header
 
 
-def open_source(settings: CameraSettings) -> FrameSource:
+def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource:
     """Open what ``--camera`` names.
 
     ``0`` or ``/dev/...`` is a V4L2 camera, ``picamera:0`` a Pi camera module, ``rtsp://...`` or ``http://...`` a
@@ -26,6 +27,10 @@ def open_source(settings: CameraSettings) -> FrameSource:
     content. ``./demo`` is a file of that name.
 
     Cameras and network streams drop frames when the reader is slow. The others never do.
+
+    Args:
+        settings: the name, and what a camera is asked for.
+        later: a camera or a network stream is not opened now, but when it is iterated, as soon as it is there.
 
     Raises:
         UnavailableError: the camera is not there, is held by another program, or sends nothing.
@@ -48,7 +53,7 @@ def open_source(settings: CameraSettings) -> FrameSource:
 
         return DemoSource()
     if name.partition(":")[0] == "picamera":
-        return _open_picamera(name, settings)
+        return _open_picamera(name, settings, later)
     if name.startswith("pipe:"):
         from edge_fer.sources.pipe import raw_source
 
@@ -59,25 +64,27 @@ def open_source(settings: CameraSettings) -> FrameSource:
     if scheme and scheme != "file":
         from edge_fer.sources.network import network_source
 
-        return network_source(settings)
+        return network_source(settings, later=later)
     if scheme:  # three slashes and a path; between two of them the name of this machine
         name = unquote(rest.removeprefix("localhost"))
     elif name.isdecimal() or _is_device(name):
-        from edge_fer.sources.v4l2 import v4l2_source
-        from edge_fer.threads import LatestFrame
+        from edge_fer.sources.live import LiveSource, newest_of
+        from edge_fer.sources.v4l2 import V4l2Camera
 
-        return LatestFrame(v4l2_source(settings))
+        camera = V4l2Camera(settings)
+        return newest_of(LiveSource(camera.device, camera, settings, later=later))
     return _open_path(Path(os.path.expanduser(name)))  # noqa: PTH111 - pathlib's fails where there is no such user
 
 
-def _open_picamera(name: str, settings: CameraSettings) -> FrameSource:
+def _open_picamera(name: str, settings: CameraSettings, later: bool) -> FrameSource:
+    from edge_fer.sources.live import LiveSource, newest_of
     from edge_fer.sources.picamera import PicameraSource
-    from edge_fer.threads import LatestFrame
 
     number = name.removeprefix("picamera").removeprefix(":") or "0"
     if not number.isdecimal():
         raise UsageError(f"{name} is not a Pi camera. Write picamera:0 for the first one, picamera:1 for the next.")
-    return LatestFrame(PicameraSource(int(number), settings))
+    open_camera = functools.partial(PicameraSource, int(number), settings)
+    return newest_of(LiveSource(f"picamera:{int(number)}", open_camera, settings, later=later))
 
 
 def _open_stdin(settings: CameraSettings) -> FrameSource:

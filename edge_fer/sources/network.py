@@ -13,12 +13,15 @@ from edge_fer.address import printable, split_address, usable
 from edge_fer.config import CameraSettings
 from edge_fer.core import FrameSource
 from edge_fer.errors import UnavailableError, UsageError
-from edge_fer.sources.camera import CameraSource, Capture
+from edge_fer.sources.camera import Capture, CaptureSource
+from edge_fer.sources.live import LiveSource, newest_of
 from edge_fer.sources.video import VideoCapture, VideoSource, ffmpeg_options
-from edge_fer.threads import LatestFrame
 
 NETWORK_TIMEOUT_MS = 10_000
+STALL_S = 2 * NETWORK_TIMEOUT_MS / 1000 + 5
+"""FFmpeg gives up sooner, if it does: opening and the first frame take the timeout each."""
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtmpt", "srt", "udp", "tcp", "rtp")
+_JPEG = cv2.VideoWriter.fourcc(*"MJPG")
 ALIKE = 300
 """So many frames that do not differ in one pixel come from no camera."""
 
@@ -29,10 +32,18 @@ def network_source(
     settings: CameraSettings,
     video_capture: Callable[[str, int, list[int]], VideoCapture] = cv2.VideoCapture,
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    later: bool = False,
 ) -> FrameSource:
     """What comes from an address: a live stream, a video that ends, or an image that is asked for at the asked rate.
 
     The name of it, in frames and messages, leaves out what may be secret.
+
+    Args:
+        settings: the address, the rate of an image, and what else live images take.
+        video_capture: as ``cv2.VideoCapture``.
+        sleep: waits for some seconds.
+        later: do not connect now; what is there is taken for a live stream or an image, as soon as it is.
 
     Raises:
         UsageError: nobody reads such addresses.
@@ -48,6 +59,7 @@ def network_source(
     timeouts = [
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, NETWORK_TIMEOUT_MS),
+        *(cv2.CAP_PROP_N_THREADS, 1),  # each thread of the decoder keeps a frame of its own
     ]
 
     def open_capture() -> VideoCapture:
@@ -63,18 +75,30 @@ def network_source(
             )
         return capture
 
+    def open_live() -> Capture:
+        capture = opened.pop() if opened else open_capture()
+        if capture.get(cv2.CAP_PROP_FOURCC) == _JPEG:
+            capture.set(
+                cv2.CAP_PROP_FORMAT, -1
+            )  # as they come: gray and small is decoded sooner than whole and colored
+        return capture
+
     fps = float(settings.fps)
-    first = open_capture()
-    if scheme in ("http", "https"):
-        if first.get(cv2.CAP_PROP_FRAME_COUNT) > 1:
-            return VideoSource(stream, first)
-        if first.read()[0] and not first.read()[0]:  # one image, and the connection ends
-            first.release()
-            return LatestFrame(CameraSource(stream, lambda: _Snapshots(open_capture, fps, sleep), fps, sleep))
-    opened: list[Capture] = [first]
-    return LatestFrame(
-        CameraSource(stream, lambda: _Watched(opened.pop() if opened else open_capture(), stream), fps, sleep)
-    )
+    opened = [] if later else [open_capture()]
+
+    if scheme in ("http", "https") and opened and opened[0].get(cv2.CAP_PROP_FRAME_COUNT) > 1:
+        return VideoSource(settings.name or stream, opened[0])
+
+    def open_camera() -> CaptureSource:
+        capture = open_live()
+        if scheme in ("http", "https") and capture.read()[0] and not capture.read()[0]:
+            capture.release()  # one image, and the connection ends
+            capture = _Snapshots(open_live, fps, sleep)
+        else:
+            capture = _Watched(capture, stream)
+        return CaptureSource(stream, capture, fps, full_size=settings.full_size)
+
+    return newest_of(LiveSource(stream, open_camera, settings, later=later, stall_s=STALL_S, sleep=sleep))
 
 
 class _Snapshots:
@@ -125,7 +149,7 @@ class _Watched:
     def read(self) -> tuple[bool, Any]:
         read, image = self._capture.read()
         if read and self._alike < ALIKE:
-            sample = image[::8, ::8].tobytes()
+            sample = image[:, ::8].tobytes() if image.shape[0] == 1 else image[::8, ::8].tobytes()
             self._alike = self._alike + 1 if sample == self._last else 0
             self._last = sample
             if self._alike == ALIKE:

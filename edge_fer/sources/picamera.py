@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -13,10 +14,13 @@ import numpy as np
 from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, Image
 from edge_fer.errors import UnavailableError
+from edge_fer.sources.camera import reduction
 
 STALL_S = 5.0
 """Without a frame for this long the camera counts as lost. libcamera reports a dead ribbon cable, but delivers nothing
 and would let us wait for ever."""
+
+log = logging.getLogger("edge_fer")
 
 
 class PicameraSource:
@@ -38,7 +42,7 @@ class PicameraSource:
 
     def __init__(self, number: int, settings: CameraSettings) -> None:
         try:
-            from libcamera import ColorSpace
+            from libcamera import ColorSpace, controls
             from picamera2 import Picamera2
         except ImportError:
             raise UnavailableError(
@@ -58,6 +62,9 @@ class PicameraSource:
                 f"There is no picamera:{number}. Found: {there or 'none; check both ends of the ribbon cable'}."
             )
 
+        # The image processor scales for nothing, and sees the whole scene whatever the size.
+        factor = 1 if settings.full_size else reduction(settings.width, settings.height)
+        asked_wh = (settings.width // factor, settings.height // factor)
         self.fps = float(settings.fps)
         self._stream = f"picamera:{number}"
         self._closed = False
@@ -66,13 +73,14 @@ class PicameraSource:
             self._camera = Picamera2(number)
             self._camera.configure(
                 self._camera.create_video_configuration(
-                    main={"format": "YUV420", "size": (settings.width, settings.height)},
+                    main={"format": "YUV420", "size": asked_wh},
                     # Full range, 0-255. The default for video is 16-235: a grayer gray than models are trained on.
                     colour_space=ColorSpace.Sycc(),
                     buffer_count=4,
                     controls={"FrameRate": settings.fps},
                 )
             )
+            self._camera.set_controls(_controls(controls, settings, self._camera.camera_controls))
             self._camera.start()
         except (RuntimeError, OSError) as error:
             if self._camera is not None:
@@ -82,6 +90,8 @@ class PicameraSource:
                 "`sudo fuser -v /dev/media*` shows which."
             ) from None
         self._size_wh: tuple[int, int] = self._camera.camera_configuration()["main"]["size"]
+        if self._size_wh != asked_wh:
+            log.warning("%s gives %d x %d pixels; asked for were %d x %d.", self._stream, *self._size_wh, *asked_wh)
 
     def __iter__(self) -> Iterator[Frame]:
         """Frames as the camera delivers them, until ``close``. ``Frame.time_s`` is the sensor's own time."""
@@ -100,6 +110,8 @@ class PicameraSource:
                     raise UnavailableError(
                         f"{self._stream} has sent nothing for {STALL_S:g} seconds. Check its ribbon cable."
                     ) from None
+                if isinstance(error, RuntimeError | OSError):
+                    raise UnavailableError(f"{self._stream} is lost ({str(error).rstrip('.')}).") from None
                 raise
             first_ns = time_ns if first_ns is None else first_ns
             yield Frame(
@@ -108,6 +120,7 @@ class PicameraSource:
                 time_s=(time_ns - first_ns) / 1e9,
                 stream=self._stream,
                 color=functools.partial(_color, yuv, width, height),
+                captured_s=time_ns / 1e9,
             )
             seq += 1
 
@@ -118,6 +131,23 @@ class PicameraSource:
             # First: a thread that waits for the next frame would wait for ever, and a stalled camera never stop.
             self._camera.cancel_all_and_flush()
             self._camera.close()
+
+
+def _controls(controls: Any, settings: CameraSettings, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a camera is to do, of what it can.
+
+    Args:
+        controls: libcamera's module of that name.
+        settings: what is wanted.
+        known: what this camera has: the lens of many does not move.
+    """
+    wanted: dict[str, Any] = {}
+    if "AfMode" in known:
+        modes = controls.AfModeEnum
+        wanted["AfMode"] = modes.Continuous if settings.autofocus else modes.Manual
+    if settings.exposure_ms and "ExposureTime" in known:
+        wanted |= {"AeEnable": False, "ExposureTime": round(settings.exposure_ms * 1000)}
+    return wanted
 
 
 def _color(yuv: Image, width: int, height: int) -> Image:

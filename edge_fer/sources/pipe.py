@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import logging
 import os
 import re
@@ -11,9 +10,9 @@ import select
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, Image
 from edge_fer.errors import DataError, InputMissingError, UsageError
-from edge_fer.sources.camera import FULL_RANGE
+from edge_fer.sources.camera import decode_yuv420, reduction
 from edge_fer.sources.video import VideoSource, open_capture
 
 _RAW = re.compile(r"pipe:(\d{1,5})x(\d{1,5})@(\d{1,4}(?:\.\d+)?)(?::(.+))?", re.DOTALL)
@@ -42,12 +41,16 @@ class RawSource:
         file: a file descriptor, which is closed with this object.
         size_wh: pixels of a frame, even numbers.
         fps: frames per second.
+        full_size: keep the size of the frames; else large ones are reduced, see ``camera.reduction``.
     """
 
     live = False
 
-    def __init__(self, stream: str, file: int, size_wh: tuple[int, int], fps: float) -> None:
+    def __init__(
+        self, stream: str, file: int, size_wh: tuple[int, int], fps: float, *, full_size: bool = False
+    ) -> None:
         self.fps = fps
+        self._reduction = 1 if full_size else reduction(*size_wh)
         self._stream = stream
         self._file = file
         self._size_wh = size_wh
@@ -65,9 +68,10 @@ class RawSource:
             if got < yuv.size:
                 self._report(seq, got, yuv.size)
                 return
-            gray = cv2.LUT(yuv[:height], FULL_RANGE).astype(np.uint8, copy=False)
-            color: Any = functools.partial(cv2.cvtColor, yuv, cv2.COLOR_YUV2BGR_I420)
-            yield Frame(gray, seq, seq / self.fps, self._stream, color=color)
+            captured_s = time.monotonic()
+            gray, color = decode_yuv420(yuv, self._reduction, cv2.COLOR_YUV2BGR_I420)
+            yield Frame(gray, seq, seq / self.fps, self._stream, color=color, captured_s=captured_s)
+            del yuv, gray, color  # before the next is made
             seq += 1
 
     def close(self) -> None:
@@ -116,7 +120,7 @@ def raw_source(settings: CameraSettings) -> RawSource:
         )
     if not found[4]:
         _check_stdin()
-        return RawSource("stdin", 0, (width, height), fps)
+        return RawSource(settings.name or "stdin", 0, (width, height), fps, full_size=settings.full_size)
     path = Path(os.path.expanduser(found[4]))  # noqa: PTH111 - pathlib's fails where there is no such user
     try:
         # Without O_NONBLOCK a named pipe is open only when its writer comes.
@@ -126,7 +130,7 @@ def raw_source(settings: CameraSettings) -> RawSource:
     if stat.S_ISDIR(os.fstat(file).st_mode):
         os.close(file)
         raise InputMissingError(f"{path} is a folder, not a pipe.")
-    return RawSource(str(path), file, (width, height), fps)
+    return RawSource(settings.name or str(path), file, (width, height), fps, full_size=settings.full_size)
 
 
 def stdin_source(settings: CameraSettings) -> VideoSource:

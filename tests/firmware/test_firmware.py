@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import tomllib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,9 @@ import yaml
 
 from edge_fer import errors
 from edge_fer.cli import build_parser
-from edge_fer.config import Settings, load_settings
+from edge_fer.config import Settings
+from edge_fer.config_file import new_file
+from edge_fer.layers import load_settings
 
 FOLDER = Path(__file__).parents[2] / "firmware_configs"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -48,12 +48,9 @@ def test_example_configuration_is_valid_and_states_the_defaults() -> None:
     assert load_settings(FOLDER / "edge-fer.toml", {}, {}) == Settings()
 
 
-def test_example_configuration_has_every_key() -> None:
-    def keys(table: dict[str, Any]) -> dict[str, Any]:
-        return {key: keys(value) if isinstance(value, dict) else None for key, value in table.items()}
-
-    with (FOLDER / "edge-fer.toml").open("rb") as file:
-        assert keys(tomllib.load(file)) == keys(dataclasses.asdict(Settings()))
+def test_example_configuration_is_what_init_writes() -> None:
+    text = (FOLDER / "edge-fer.toml").read_text(encoding="utf-8")
+    assert text == new_file(), "run `edge-fer config init --overwrite --config firmware_configs/edge-fer.toml`"
 
 
 # The unit

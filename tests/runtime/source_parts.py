@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import itertools
 import os
 import queue
 import struct
+import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +20,11 @@ import numpy as np
 from edge_fer.config import CameraSettings
 from edge_fer.core import FrameSource, Image
 from edge_fer.sources import open_source
-from edge_fer.sources.camera import CameraSource
+from edge_fer.sources.camera import CaptureSource
+from edge_fer.sources.live import LiveSource
 
 W, H = 64, 48
+MJPEG_FPS = 30
 # 4.11, of 32-bit boards: it takes no bytes for a name and no options for FFmpeg, and converts interlaced frames.
 OLD_OPENCV = tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 13)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg asks only once, which may be for a file to write
@@ -98,9 +104,21 @@ class EndlessCapture(FakeCapture):
         return self.opened, self.encode(scene(next(self.number) % 30))
 
 
-def fake_camera(encode: Callable[[Image], Image]) -> CameraSource:
+def fake_camera(encode: Callable[[Image], Image]) -> LiveSource:
     capture = EndlessCapture(encode)
-    return CameraSource("/dev/video0", lambda: capture, fps=30.0)
+    return live_source(lambda: capture)
+
+
+def live_source(open_capture: Callable[[], FakeCapture], **settings: Any) -> LiveSource:
+    """A camera whose captures the test opens; the pauses between are those of ``LiveSource``, without jitter."""
+    options = {name: settings.pop(name) for name in ("sleep", "clock", "stall_s", "later") if name in settings}
+    return LiveSource(
+        "/dev/video0",
+        lambda: CaptureSource("/dev/video0", open_capture(), 30.0),
+        CameraSettings(**settings),
+        jitter=lambda: 0.5,
+        **options,
+    )
 
 
 def png(width: int, height: int, depth: int, kind: int, row: bytes, **chunks: bytes) -> bytes:
@@ -122,3 +140,41 @@ RED_BLUE = bytes([255, 0, 0, 0, 0, 255])
 def exif(orientation: int) -> bytes:
     """EXIF data of one entry; orientation 6 is a photo to be turned right."""
     return b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + bytes(7)
+
+
+class Mjpeg:
+    """A camera with HTTP: JPEG after JPEG, as MIME parts, at its own pace."""
+
+    def __init__(self, port: int, user: str = "") -> None:
+        pictures = [cv2.imencode(".jpg", cv2.resize(scene(n), (320, 240)))[1].tobytes() for n in range(30)]
+        ended = self.ended = threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                if user and self.headers.get("Authorization") != user:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                with suppress(OSError):
+                    for count in range(100_000):
+                        picture = pictures[count % len(pictures)]
+                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                        self.wfile.write(head.encode() + picture + b"\r\n")
+                        if ended.wait(1 / MJPEG_FPS):
+                            return
+
+        http.server.ThreadingHTTPServer.daemon_threads = True
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def kill(self) -> None:
+        self.ended.set()
+        self.server.shutdown()
+        self.server.server_close()

@@ -206,17 +206,6 @@ def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out) == model
 
 
-def test_cameras_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", lambda: [("/dev/video0", "HD Webcam")])
-    assert main(["cameras"]) == 0
-    assert capsys.readouterr().out == "/dev/video0  HD Webcam\n"
-    assert main(["cameras", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [{"device": "/dev/video0", "name": "HD Webcam"}]
-    monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", lambda: [])
-    assert main(["cameras"]) == 0
-    assert "picamera:0" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_cleanly_and_files_are_playable(tmp_path: Path, number: int) -> None:
     command = [*EDGE_FER, "run", "--camera", "demo", "--output", "jsonl:-", "--output", f"video:{tmp_path}/v.mp4"]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_fer.config import ModelSettings, Settings, default_files, load_settings, update_file
+from edge_fer.config import ModelSettings, Settings, default_files
+from edge_fer.config_file import update_file
 from edge_fer.errors import ConfigError
+from edge_fer.layers import load_settings
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -69,7 +71,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("nmae = 'x'", "Did you mean 'name'"),
         ("[camera]\nsuorce = '0'", "Did you mean 'camera.source'"),
-        ("[camera]\nzzz = 1", "Known here: source, width, height, fps"),
+        ("[camera]\nzzz = 1", "Known here: source, name, width, height"),
         ("[camera]\nwidth = 'wide'", "'camera.width' must be a whole number, not 'wide'"),
         ("[camera]\nwidth = true", "'camera.width' must be a whole number, not True"),
         ("camera = 3", "'camera' must be a table"),
@@ -80,7 +82,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[model]\nthreads = 99999", "model.threads must be from 1 to 64, not 99999"),
         ("[camera]\nwidth = 100000", "camera.width must be from 1 to 16384"),
         ("[detector]\nnew_face_s = 'soon'", "'detector.new_face_s' must be a number, not 'soon'"),
-        ("[detector]\nnew_face_s = 0", "detector.new_face_s must be more than 0"),
+        ("[detector]\nnew_face_s = 0", "detector.new_face_s must be from 0.01 to 60, not 0"),
         ("name = ", "not valid TOML"),
     ],
 )

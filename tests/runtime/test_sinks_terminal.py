@@ -33,6 +33,43 @@ def test_plain_lines_tell_what_changes(capsys: pytest.CaptureFixture[str]) -> No
     ]
 
 
+def test_plain_lines_of_several_cameras(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = open_sink("terminal", a_run())
+    sink.write(a_result(0, a_face(1), stream="door"))
+    sink.write(a_result(0, a_face(2), stream="garden"))
+    sink.write(a_result(10, a_face(1, Expression.FEAR), stream="door"))
+    sink.write(a_result(20, a_face(2), stream="garden"))
+    sink.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "0.0 s  face 1  happiness 79 %",
+        "garden  0.0 s  face 2  happiness 79 %",
+        "door  1.0 s  face 1  fear 79 %",
+    ]
+    assert lines[3].startswith("4 frames (3.0 s)")
+
+
+def test_a_live_view_gives_way_to_lines_where_cameras_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    class View:
+        shown = stopped = 0
+
+        def show(self, *_: object) -> None:
+            self.shown += 1
+
+        def stop(self) -> None:
+            self.stopped += 1
+
+    sink, view = TerminalSink(), View()
+    sink._view = view  # type: ignore[assignment]
+    for seq, stream in enumerate(["door", "garden", "door", "garden"]):
+        sink.write(a_result(seq, a_face(1 + seq % 2), stream=stream))
+    assert (view.shown, view.stopped) == (2, 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "0.2 s  face 1  happiness 79 %",
+        "garden  0.3 s  face 2  happiness 79 %",
+    ]
+
+
 def test_plain_lines_of_still_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     sink = open_sink("terminal", a_run())
     sink.write(a_result(0, a_face(1, phase="start"), a_face(2, phase="start"), stream="photos/one.jpg", still=True))

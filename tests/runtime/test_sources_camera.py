@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import struct
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from source_parts import (
     FakeCapture,
     H,
     W,
+    live_source,
     mjpg,
     scene,
     source_of,
@@ -22,11 +24,12 @@ from source_parts import (
     yuyv,
 )
 
+from edge_fer.cameras import Camera, Holder
 from edge_fer.config import CameraSettings
 from edge_fer.core import Image
 from edge_fer.errors import UnavailableError
-from edge_fer.sources.camera import CameraSource
-from edge_fer.sources.v4l2 import list_cameras, v4l2_source
+from edge_fer.sources.camera import CaptureSource
+from edge_fer.sources.v4l2 import V4l2Camera
 
 
 def test_the_fake_has_the_calls_of_the_real_one() -> None:
@@ -34,11 +37,11 @@ def test_the_fake_has_the_calls_of_the_real_one() -> None:
         assert callable(getattr(cv2.VideoCapture, name))
 
 
-def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H) -> CameraSource:
+def v4l2(tmp_path: Path, capture: FakeCapture, width: int = W, height: int = H, **more: Any) -> CaptureSource:
     """A V4L2 camera whose device node is a file that can be opened."""
     (tmp_path / "video0").touch()
-    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15)
-    return v4l2_source(settings, lambda device, api: capture)
+    settings = CameraSettings(source=str(tmp_path / "video0"), width=width, height=height, fps=15, **more)
+    return V4l2Camera(settings, lambda device, api: capture)()
 
 
 def test_small_pictures_are_asked_for_uncompressed(tmp_path: Path) -> None:
@@ -73,6 +76,138 @@ def test_a_driver_with_formats_of_its_own_is_left_to_opencv(tmp_path: Path) -> N
     assert np.array_equal(frame.picture(), scene(1))
 
 
+def test_a_camera_of_nv12_gives_gray_as_it_is(tmp_path: Path) -> None:
+    planes = cv2.cvtColor(scene(0), cv2.COLOR_BGR2YUV_I420)
+    capture = FakeCapture(planes, planes, accepts=("NV12", "MJPG"))
+    frame = next(iter(v4l2(tmp_path, capture)))
+    assert capture.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"NV12")
+    assert capture.properties[cv2.CAP_PROP_CONVERT_RGB] == 0
+    assert np.abs(frame.gray.astype(int) - cv2.cvtColor(scene(0), cv2.COLOR_BGR2GRAY)).max() <= 2
+    assert frame.picture().shape == (H, W, 3)
+
+
+def test_a_gray_camera_is_read_as_it_is(tmp_path: Path) -> None:
+    gray = scene(1)[..., 0].copy()
+    capture = FakeCapture(gray, gray, accepts=("GREY",))
+    frame = next(iter(v4l2(tmp_path, capture)))
+    assert capture.properties[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"GREY")
+    assert np.array_equal(frame.gray, gray)
+
+
+def test_the_lens_and_the_exposure_are_left_alone_unless_asked(tmp_path: Path) -> None:
+    asked = {cv2.CAP_PROP_AUTOFOCUS: 0, cv2.CAP_PROP_AUTO_EXPOSURE: 1, cv2.CAP_PROP_EXPOSURE: 125}
+    capture = FakeCapture(yuyv(scene(0)))
+    v4l2(tmp_path, capture)
+    assert not capture.properties.keys() & asked.keys()
+    capture = FakeCapture(yuyv(scene(0)))
+    v4l2(tmp_path, capture, autofocus=False, exposure_ms=12.5)
+    assert capture.properties.items() >= asked.items()
+
+
+def test_a_camera_that_gives_something_else_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    v4l2(tmp_path, FakeCapture(yuyv(scene(0))))
+    assert caplog.messages == []
+    v4l2(tmp_path, FakeCapture(mjpg(scene(0))), 1920, 1080)
+    assert caplog.messages == [
+        f"{tmp_path}/video0 gives 64 x 48 pixels at 15 frames a second; asked for were 1920 x 1080 at 15."
+    ]
+
+
+class Slow(FakeCapture):
+    """Takes no other rate than its own."""
+
+    def set(self, propId: int, value: float) -> bool:
+        return propId != cv2.CAP_PROP_FPS and super().set(propId, value)
+
+
+def test_a_camera_that_is_slower_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    capture = Slow(yuyv(scene(0)))
+    capture.properties[cv2.CAP_PROP_FPS] = 7.5
+    assert v4l2(tmp_path, capture).fps == 7.5
+    assert "at 7.5 frames a second; asked for were 64 x 48 at 15." in caplog.text
+
+
+class Bus:
+    """USB ports as the kernel and udev show them in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dev, self.sysfs, self.links = folder / "dev", folder / "sysfs", folder / "v4l"
+        for made in (self.dev, self.sysfs, self.links / "by-id", self.links / "by-path"):
+            made.mkdir(parents=True)
+        self.opened: list[str] = []
+
+    def plug(self, node: str, name: str, port: int, serial: str) -> None:
+        (self.dev / node).touch()
+        (self.sysfs / node).mkdir()
+        (self.sysfs / node / "name").write_text(name + "\n")
+        for link in (self.links / "by-path" / f"usb-{port}", self.links / "by-id" / f"usb-{name}-{serial}"):
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.dev / node)
+
+    def unplug(self, node: str) -> None:
+        (self.dev / node).unlink()
+        (self.sysfs / node / "name").unlink()
+        (self.sysfs / node).rmdir()
+        for link in self.links.glob("*/*"):
+            if not link.exists():
+                link.unlink()
+
+    def camera(self, node: str) -> V4l2Camera:
+        def video_capture(device: str, api: int) -> FakeCapture:
+            self.opened.append(Path(device).resolve().name)
+            return FakeCapture(yuyv(scene(0)))
+
+        settings = CameraSettings(source=str(self.dev / node), width=W, height=H)
+        return V4l2Camera(settings, video_capture, self.sysfs, self.links)
+
+
+@pytest.mark.parametrize(
+    ("back_as", "port"),
+    [("video0", 1), ("video3", 1), ("video3", 2)],
+    ids=["where it was", "with another number", "at another port"],
+)
+def test_a_camera_that_was_unplugged_is_found_again(tmp_path: Path, back_as: str, port: int) -> None:
+    bus = Bus(tmp_path)
+    bus.plug("video0", "Webcam", 1, "A")
+    bus.plug("video2", "Other", 3, "B")
+    open_camera = bus.camera("video0")
+    open_camera()
+    bus.unplug("video0")
+    with pytest.raises(UnavailableError, match=r"No camera .*video0"):
+        open_camera()
+    bus.plug(back_as, "Webcam", port, "A")
+    open_camera()
+    assert bus.opened == ["video0", back_as]
+    bus.unplug(back_as)
+    bus.plug("video7", "Webcam", 1, "A")  # and once more
+    open_camera()
+    assert bus.opened[-1] == "video7"
+
+
+def test_another_camera_is_not_taken_for_the_one_that_was_lost(tmp_path: Path) -> None:
+    bus = Bus(tmp_path)
+    bus.plug("video0", "Webcam", 1, "A")
+    open_camera = bus.camera("video0")
+    open_camera()
+    bus.unplug("video0")
+    bus.plug("video0", "Other", 1, "B")
+    with pytest.raises(UnavailableError, match=r"video0 is another camera now, Other instead of Webcam\."):
+        open_camera()
+    assert bus.opened == ["video0"]
+
+
+def test_one_of_two_like_cameras_is_found_at_its_port(tmp_path: Path) -> None:
+    bus = Bus(tmp_path)
+    bus.plug("video0", "Webcam", 1, "")
+    bus.plug("video2", "Webcam", 2, "")  # by-id is now this one's
+    open_camera = bus.camera("video0")
+    open_camera()
+    bus.unplug("video0")
+    bus.plug("video4", "Webcam", 1, "")
+    open_camera()
+    assert bus.opened == ["video0", "video4"]
+
+
 def test_a_damaged_jpeg_is_passed_over(tmp_path: Path) -> None:
     broken = np.frombuffer(b"\xff\xd8 broken", np.uint8).reshape(1, -1)
     capture = FakeCapture(mjpg(scene(0)), mjpg(scene(1)), broken, mjpg(scene(3)))
@@ -89,7 +224,7 @@ def test_a_camera_that_sends_nothing(tmp_path: Path) -> None:
 def test_a_camera_that_opencv_cannot_open(tmp_path: Path) -> None:
     capture = FakeCapture()
     capture.release()
-    with pytest.raises(UnavailableError, match=r"another program holds it .* or it is not one"):
+    with pytest.raises(UnavailableError, match=r"held by another program .* or is none"):
         v4l2(tmp_path, capture)
 
 
@@ -97,7 +232,7 @@ def test_a_camera_that_opencv_cannot_open(tmp_path: Path) -> None:
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied"), r"sudo usermod -aG video \$USER"),
-        (OSError(16, "Device or resource busy"), "in use by another program"),
+        (OSError(16, "Device or resource busy"), "in use, held by another program"),
         (OSError(6, "No such device or address"), r"No camera 9 \(/dev/video9\)"),
         (OSError(5, "Input/output error"), r"camera 9 \(/dev/video9\) cannot be opened: Input/output error"),
     ],
@@ -111,9 +246,24 @@ def test_why_a_device_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, error: O
         source_of("9")
 
 
+def test_who_holds_a_busy_camera_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*args: object) -> int:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "open", busy)
+    holders = {"/dev/video9": (Holder(812, "rpicam-vid", ""), Holder(90, "motion", "motion.service"))}
+    for held, said in (
+        (holders, r"rpicam-vid \(pid 812\) and motion \(pid 90\)\. Stop"),
+        ({}, "sudo edge-fer cameras"),
+    ):
+        monkeypatch.setattr("edge_fer.sources.v4l2.find_holders", dict(held).copy)
+        with pytest.raises(UnavailableError, match=rf"/dev/video9 is in use, held by .*{said}"):
+            source_of("9")
+
+
 def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "edge_fer.sources.v4l2.list_cameras", lambda: [("/dev/video0", "HD Webcam"), ("/dev/video2", "Old")]
+        "edge_fer.sources.v4l2.list_cameras", lambda: [Camera("/dev/video0", "HD Webcam"), Camera("/dev/video2", "Old")]
     )
     with pytest.raises(UnavailableError, match=r"No camera 99 \(/dev/video99\)\. Found: /dev/video0 \(HD Webcam\), /d"):
         source_of("99")
@@ -122,33 +272,6 @@ def test_a_missing_camera_names_those_that_are_there(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("edge_fer.sources.v4l2.list_cameras", list)
     with pytest.raises(UnavailableError, match=r"plug one in\. A Raspberry Pi camera module is --camera picamera:0"):
         source_of("99")
-
-
-def test_list_cameras_reads_the_names_and_leaves_out_the_pis_pipeline(tmp_path: Path) -> None:
-    names = {"video911": "HD Webcam\n", "video903": "Old: Webcam\n", "video910": "bcm2835-isp\n", "v4l-subdev0": "imx"}
-    for node, name in names.items():
-        (tmp_path / node).mkdir()
-        (tmp_path / node / "name").write_text(name)
-    assert list_cameras(tmp_path) == [("/dev/video903", "Old: Webcam"), ("/dev/video911", "HD Webcam")]
-    assert list_cameras(tmp_path / "nothing") == []
-
-
-@pytest.mark.parametrize(("capabilities", "listed"), [(0x04200001, True), (0x04201000, True), (0x04A00000, False)])
-def test_list_cameras_leaves_out_the_metadata_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capabilities: int, listed: bool
-) -> None:
-    (tmp_path / "video0").mkdir()
-    (tmp_path / "video0" / "name").write_text("HD Webcam\n")
-    monkeypatch.setattr(os, "open", lambda *_: 99)
-    monkeypatch.setattr(os, "close", lambda _: None)
-
-    def query(node: int, request: int, answer: bytearray) -> int:
-        assert request == 0x80685600
-        struct.pack_into("<16s32s32s3I", answer, 0, b"uvcvideo", b"HD Webcam", b"usb", 0, 0x84A00001, capabilities)
-        return 0
-
-    monkeypatch.setattr("fcntl.ioctl", query)
-    assert bool(list_cameras(tmp_path)) is listed
 
 
 def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -171,8 +294,8 @@ def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
             raise capture
         return capture
 
-    with caplog.at_level(logging.INFO, "edge_fer"):
-        source = CameraSource("/dev/video0", open_capture, fps=30.0, sleep=slept.append)
+    with caplog.at_level(logging.WARNING, "edge_fer"):
+        source = live_source(open_capture, sleep=slept.append)
         frames = list(islice(source, 4))
     assert [f.seq for f in frames] == [0, 1, 2, 3]
     assert np.array_equal(frames[3].picture(), scene(4))
@@ -194,7 +317,7 @@ def test_close_ends_the_pauses_of_a_lost_camera() -> None:
         if len(slept) == 3:
             lost.close()
 
-    lost = CameraSource("/dev/video0", lambda: FakeCapture(scene(0), None), fps=30.0, sleep=sleep)
+    lost = live_source(lambda: FakeCapture(scene(0), None), sleep=sleep)
     assert list(lost) == []
     assert len(slept) == 3
 
@@ -210,14 +333,14 @@ def test_close_in_a_read_leaves_the_release_to_the_reader() -> None:
 
     capture = ClosedWhileReading(scene(0), scene(1))
     capture.pictures.put(scene(2))
-    reader = CameraSource("/dev/video0", lambda: capture, fps=30.0)
+    reader = live_source(lambda: capture)
     assert len(list(reader)) <= 2
     assert not capture.opened
 
 
 def test_a_real_capture_serves_as_a_camera(tmp_path: Path) -> None:
     clip = str(write_video(tmp_path / "a.avi", "MJPG", 6))
-    source = CameraSource("clip", lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), fps=30.0, sleep=lambda seconds: None)
+    source = live_source(lambda: cv2.VideoCapture(clip, cv2.CAP_FFMPEG), sleep=lambda seconds: None)  # type: ignore[arg-type, return-value]
     frames = list(islice(source, 12))  # its end is taken for a loss: it is opened again
     source.close()
     assert [f.seq for f in frames] == list(range(12))

@@ -1,0 +1,229 @@
+"""Cameras over days: opened again when they are lost, turned upright, with times that can be relied on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+from edge_fer.config import CameraSettings
+from edge_fer.core import Frame, FrameSource, Image
+from edge_fer.errors import UnavailableError
+from edge_fer.threads import LatestFrame
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+STALL_S = 15.0
+"""A camera that shows no sign of life for so long hangs: drivers and networks give up sooner."""
+OLDEST_S = 2.0
+"""A camera that says a frame is older has another clock."""
+
+log = logging.getLogger("edge_fer")
+
+
+class LiveSource:
+    """A camera that is opened again when it is lost; implements ``core.FrameSource``.
+
+    It is tried again after pauses of 0.5, 1, 2, ... at most 30 seconds, each longer or shorter by up to a quarter, so
+    that cameras that were lost together do not come back together. ``seq`` and ``time_s`` go on. The log says once that
+    it is lost and once that it is back.
+
+    Iterating anew goes on with the stream; from then on an earlier iteration, which may hang in a driver, gives nothing
+    more.
+
+    Args:
+        stream: its name, for frames and messages.
+        open_camera: opens it: a source that ends, or raises UnavailableError, when the camera is lost.
+        settings: nominal rate, and how the camera is mounted.
+        later: do not open it now, but when it is iterated, as soon as it is there.
+        stall_s: see ``STALL_S``.
+        sleep: waits for some seconds.
+        clock: as ``time.monotonic``.
+        jitter: a number from 0 to 1, each time another.
+
+    Attributes:
+        stream: its name: that of the settings, or else the one given.
+        counts: frames by what became of them, ``frames`` delivered and ``damaged``, and how often the camera was
+            ``lost`` and how often it ``hung``.
+
+    Raises:
+        UnavailableError: it cannot be opened, or sends no picture.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        stream: str,
+        open_camera: Callable[[], FrameSource],
+        settings: CameraSettings,
+        *,
+        later: bool = False,
+        stall_s: float = STALL_S,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.fps = float(settings.fps)
+        self.counts: Counter[str] = Counter(frames=0, damaged=0, lost=0, hung=0)
+        self.stream = settings.name or stream
+        self._open_camera = open_camera
+        self._mounting = (settings.rotation, settings.flip)
+        self._stall_s = stall_s
+        self._sleep = sleep
+        self._clock = clock
+        self._jitter = jitter
+        self._closed = False
+        self._turn = 0  # of the iteration that counts
+        self._seq = 0
+        self._start_s: float | None = None
+        self._last_s = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._alive_s = self._back_s = clock()
+        self._camera: FrameSource | None = None
+        self._hanging: FrameSource | None = None
+        self._reason = ""
+        if not later:
+            self._camera = open_camera()
+            self.fps = self._camera.fps
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames as the camera delivers them, until ``close``."""
+        self._turn += 1
+        turn, camera = self._turn, self._camera
+        self._alive_s = self._clock()
+        hanging, self._hanging = self._hanging, None
+        if hanging is not None:
+            hanging.close()  # here, where it may take its time
+        try:
+            while camera is not None or (camera := self._again(turn)) is not None:
+                yield from self._frames(camera, turn)
+                camera.close()
+                if self._is_over(turn):
+                    return
+                camera = self._camera = None
+                self.counts["lost"] += 1
+                log.warning("%s is lost. It is tried again until it is back.", self.stream)
+        finally:
+            if camera is not None and self._is_over(turn):
+                camera.close()
+
+    def close(self) -> None:
+        """End the iteration and give the camera free."""
+        self._closed = True
+        if (camera := self._camera) is not None:
+            camera.close()
+
+    def give_up_if_stalled(self) -> bool:
+        """Whether it hangs. If so, whoever iterates it counts no more: iterate it anew, in another thread."""
+        if self._closed or self._clock() - self._alive_s <= self._stall_s:
+            return False
+        self._turn += 1
+        self.counts["hung"] += 1
+        self._alive_s = self._clock()
+        log.warning("%s hangs. It is opened again.", self.stream)
+        self._hanging, self._camera = self._camera or self._hanging, None
+        return True
+
+    def _is_over(self, turn: int) -> bool:
+        return self._closed or turn != self._turn
+
+    def _frames(self, camera: FrameSource, turn: int) -> Iterator[Frame]:
+        """The frames of an open camera, in the stream's own count and time."""
+        first_seq, last = self._seq, -1
+        try:
+            for frame in camera:
+                if self._is_over(turn):
+                    return
+                arrived_s = self._alive_s = self._clock()
+                told_s = frame.captured_s
+                # Not after it arrived, not long before, and never back.
+                plausible = told_s is not None and arrived_s - OLDEST_S <= told_s <= arrived_s
+                self._last_s = max(self._last_s, told_s if plausible and told_s is not None else arrived_s)
+                self._start_s = self._last_s if self._start_s is None else self._start_s
+                self.counts["frames"] += 1
+                self.counts["damaged"] += frame.seq - last - 1
+                last, self._seq = frame.seq, first_seq + frame.seq + 1
+                yield self._mounted(
+                    dataclasses.replace(
+                        frame,
+                        seq=first_seq + frame.seq,
+                        time_s=self._last_s - self._start_s,
+                        stream=self.stream,
+                        captured_s=self._last_s,
+                    )
+                )
+                del frame  # its images, before the camera makes the next
+        except UnavailableError as error:
+            if not self._is_over(turn):
+                self._say(error)
+
+    def _say(self, reason: UnavailableError) -> None:
+        """Tell those who asked for more, once, why it is not there."""
+        if str(reason) != self._reason:
+            self._reason = str(reason)
+            log.info("%s", reason)
+
+    def _mounted(self, frame: Frame) -> Frame:
+        """The frame as it would be from a camera that is mounted upright."""
+        if self._mounting == (0, "none"):
+            return frame
+        turn = functools.partial(upright, rotation=self._mounting[0], flip=self._mounting[1])
+        make = frame.color
+        return dataclasses.replace(frame, gray=turn(frame.gray), color=None if make is None else lambda: turn(make()))
+
+    def _again(self, turn: int) -> FrameSource | None:
+        """The camera, as soon as it can be opened again; None when this iteration is over."""
+        if self._clock() - self._back_s > LONGEST_PAUSE_S:  # else it comes and goes
+            self._pause_s = FIRST_PAUSE_S
+        while not self._is_over(turn):
+            for _ in range(round(self._pause_s * (0.75 + 0.5 * self._jitter()) / 0.1)):
+                if self._is_over(turn):
+                    return None
+                self._alive_s = self._clock()
+                self._sleep(0.1)  # in slices, so that close() need not wait for the end of it
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._alive_s = self._clock()
+            try:
+                camera = self._open_camera()
+            except UnavailableError as error:
+                self._say(error)
+                continue
+            if self._is_over(turn):  # in close() the other way round
+                camera.close()
+                return None
+            self._camera = camera
+            if self._closed:
+                camera.close()
+                return None
+            self._alive_s = self._back_s = self._clock()
+            log.warning("%s is %s.", self.stream, "there" if self._start_s is None else "back")
+            return camera
+        return None
+
+
+def newest_of(camera: LiveSource) -> LatestFrame:
+    """The newest frame of a camera, which is read in a thread of its own and watched."""
+    return LatestFrame(camera, name=camera.stream, counts=camera.counts, give_up_if_stalled=camera.give_up_if_stalled)
+
+
+def upright(image: Image, rotation: int, flip: str) -> Image:
+    """An image of a camera that is not mounted upright, or looks into a mirror, as people want to see it.
+
+    Args:
+        image: uint8 (height, width) or (height, width, 3).
+        rotation: degrees clockwise by which the image is turned: 0, 90, 180 or 270.
+        flip: "none", "horizontal" (left and right are exchanged) or "vertical"; after the rotation.
+    """
+    codes = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+    if rotation in codes:
+        image = cv2.rotate(image, codes[rotation]).astype(np.uint8, copy=False)
+    if flip != "none":
+        image = cv2.flip(image, 1 if flip == "horizontal" else 0).astype(np.uint8, copy=False)
+    return image
