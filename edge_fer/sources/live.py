@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, FrameSource, Image
-from edge_fer.errors import UnavailableError
+from edge_fer.errors import UnavailableError, printable
 from edge_fer.threads import LatestFrame
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -72,7 +72,7 @@ class LiveSource:
     ) -> None:
         self.fps = float(settings.fps)
         self.counts: Counter[str] = Counter(frames=0, damaged=0, lost=0, hung=0)
-        self.stream = settings.name or stream
+        self.stream = printable(settings.name or stream)
         self._open_camera = open_camera
         self._mounting = (settings.rotation, settings.flip)
         self._stall_s = stall_s

@@ -244,6 +244,12 @@ def test_a_camera_that_is_not_mounted_upright(rotation: int, flip: str, encode: 
     assert np.abs(frame.gray.astype(int) - cv2.cvtColor(turned.copy(), cv2.COLOR_BGR2GRAY)).max() <= 2
 
 
+def test_a_name_from_the_configuration_cannot_write_on_the_terminal() -> None:
+    live = live_source(lambda: FakeCapture(scene(0), scene(1)), name="\x1b[31mdoor\n\u202eü")
+    assert live.stream == "\\x1b[31mdoor\\n\\u202eü"
+    assert next(iter(live)).stream == live.stream
+
+
 def test_upright_takes_gray_and_color() -> None:
     assert upright(scene(0)[..., 0], 90, "none").shape == (W, H)
     assert upright(scene(0), 270, "vertical").shape == (W, H, 3)
