@@ -104,14 +104,15 @@ class LiveSource:
         try:
             while camera is not None or (camera := self._again(turn)) is not None:
                 yield from self._frames(camera, turn)
-                camera.close()
                 if self._is_over(turn):
                     return
+                camera.close()
                 camera = self._camera = None
                 self.counts["lost"] += 1
                 log.warning("%s is lost. It is tried again until it is back.", self.stream)
         finally:
-            if camera is not None and self._is_over(turn):
+            # Given up, or closed; but not where a newer iteration goes on with it.
+            if camera is not None and (self._closed or camera is not self._camera):
                 camera.close()
 
     def close(self) -> None:

@@ -404,3 +404,20 @@ def test_close_while_a_camera_is_opened(caplog: pytest.LogCaptureFixture) -> Non
     assert list(latest) == []
     assert not capture.opened
     assert caplog.messages == []
+
+
+def test_it_has_the_rate_that_the_camera_tells() -> None:
+    capture = EndlessCapture(np.copy)
+    capture.properties[cv2.CAP_PROP_FPS] = 7.5
+    assert live_source(lambda: capture, fps=30).fps == 7.5
+
+
+def test_only_the_newest_iteration_gets_frames() -> None:
+    capture = EndlessCapture(np.copy)
+    live = live_source(lambda: capture)
+    first, second = iter(live), iter(live)
+    assert [next(first).seq, next(first).seq] == [0, 1]
+    assert next(second).seq == 2
+    assert list(first) == []
+    assert capture.opened, "the second goes on with it"
+    next(second)
