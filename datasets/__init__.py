@@ -10,7 +10,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from datasets import ck48
 from datasets.cache import cached
 from datasets.core import Dataset, Labels, truth_for
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
@@ -19,7 +18,7 @@ from edge_fer.errors import InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 
-__all__ = ["SIDE", "Dataset", "Labels", "load", "load_test", "truth_for"]
+__all__ = ["SIDE", "Dataset", "Labels", "has_splits", "load", "load_test", "truth_for"]
 
 
 def load(
@@ -58,6 +57,11 @@ def load(
     return splits
 
 
+def has_splits(folder: Path) -> bool:
+    """Whether the data set in a folder says what is for training and what for a test."""
+    return any((folder / name).is_file() for name in CSV_NAMES) or (folder.is_dir() and is_split(folder))
+
+
 def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] = (SIDE, SIDE)) -> Dataset:
     """Read what a model is tested on: a split of a data set that has some, else all of class folders.
 
@@ -71,8 +75,8 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
         InputMissingError: nothing readable is there, or no such split.
         DataError: a file is there but its content is wrong.
     """
-    if folder.is_dir() and not any((folder / name).is_file() for name in CSV_NAMES) and not is_split(folder):
-        return ck48.with_subjects(*load_classes(folder, size_hw))
+    if folder.is_dir() and not has_splits(folder):
+        return load_classes(folder, size_hw)
     splits = load(folder, size_hw=size_hw)
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")

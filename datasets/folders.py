@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets import ck48
 from datasets.core import Dataset, Labels
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError, InputMissingError
@@ -57,7 +58,7 @@ def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     if "Training" not in read:
         raise InputMissingError(f"{folder} has neither fer2013.csv, nor icml_face_data.csv, nor a folder 'train'.")
     classes = _classes({expression for _, expressions, _ in read.values() for expression in expressions})
-    splits = {split: _dataset(images, expressions, classes) for split, (images, expressions, _) in read.items()}
+    splits = {split: _dataset(*one, classes) for split, one in read.items()}
     if "PublicTest" not in splits:
         # Without a validation folder a tenth of train serves, chosen by content so that copies of one image
         # fall on the same side and the choice is the same in every run.
@@ -77,31 +78,31 @@ def _folders(folder: Path) -> dict[str, Path]:
     return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
-def load_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[Dataset, list[Path]]:
+def load_classes(folder: Path, size_hw: tuple[int, int]) -> Dataset:
     """Read one folder of class folders, all of it, as one tests on a data set that has no splits.
 
     Args:
         folder: holds ``angry``, ``happy`` and the like.
         size_hw: what images are brought to.
 
-    Returns:
-        The samples, and the file of each.
-
     Raises:
         InputMissingError: there is no class in it.
         DataError: a class is no expression, or an image cannot be read.
     """
     images, expressions, files = _read_classes(folder, size_hw)
-    return _dataset(images, expressions, _classes(set(expressions))), files
+    return _dataset(images, expressions, files, _classes(set(expressions)))
 
 
 def _classes(present: Collection[E]) -> tuple[E, ...]:
     return tuple(expression for expression in E if expression in present)
 
 
-def _dataset(images: NDArray[np.uint8], expressions: Sequence[E], classes: tuple[E, ...]) -> Dataset:
+def _dataset(
+    images: NDArray[np.uint8], expressions: Sequence[E], files: Sequence[Path], classes: tuple[E, ...]
+) -> Dataset:
     truth = np.array([classes.index(one) for one in expressions], np.int64)
-    return Dataset(images, {TASK: Labels.single(classes, truth)}, np.zeros(len(images), np.bool_))
+    data = Dataset(images, {TASK: Labels.single(classes, truth)}, np.zeros(len(images), np.bool_))
+    return ck48.with_subjects(data, files)
 
 
 def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], list[E], list[Path]]:

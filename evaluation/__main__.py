@@ -4,6 +4,7 @@ python -m evaluation --model edge_fer/bundles/accurate.tflite --data ~/fer2013
 python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
 python -m evaluation protocols --help   what a device would report on other data sets: the cross-database table
 python -m evaluation ceiling --help     how often people would agree with the labels
+python -m evaluation folds --help       folds without leaks, and a check of a data set's own splits
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
-from evaluation import ceiling, corruptions, metrics, protocols
+from evaluation import ceiling, corruptions, folds, metrics, protocols
 from evaluation.model_card import model_card
 
 
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
                 protocols.command(rest)
             case ["ceiling", *rest]:
                 ceiling.command(rest)
+            case ["folds", *rest]:
+                folds.command(rest)
             case rest:
                 _command(rest)
     except EdgeFerError as error:
