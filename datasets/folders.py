@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import ck48
+from datasets.ck48 import with_subjects
 from datasets.core import Dataset, Labels
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError, InputMissingError
@@ -102,7 +102,7 @@ def _dataset(
 ) -> Dataset:
     truth = np.array([classes.index(one) for one in expressions], np.int64)
     data = Dataset(images, {TASK: Labels.single(classes, truth)}, np.zeros(len(images), np.bool_))
-    return ck48.with_subjects(data, files)
+    return with_subjects(data, files)
 
 
 def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], list[E], list[Path]]:
