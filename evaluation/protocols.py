@@ -37,7 +37,8 @@ from evaluation.intervals import DRAWS, SEED, Interval, bootstrap
 from evaluation.metrics import metrics_of
 
 FEW = 30
-"""Images of a class below which its recall is hardly known, and a note says so."""
+"""A note is made of a class with fewer images, as its recall is hardly known, and of fewer people, as a bootstrap's
+intervals are then too narrow (Cameron, Gelbach & Miller, Rev. Econ. Stat. 90, 2008)."""
 
 
 def row_of(data: Dataset, task: str, reports: Reports) -> dict[str, Any]:
@@ -76,11 +77,13 @@ def row_of(data: Dataset, task: str, reports: Reports) -> dict[str, Any]:
         "accuracy_certain": round(float((truth == reported)[certain].mean()), 4) if certain.any() else None,
         "ece": round(expected_calibration_error(reports.probabilities[known], truth), 4),
         "subjects": None if subjects is None else len(np.unique(subjects)),
-        "notes": list(_notes(labeling, labels, truth)),
+        "notes": list(_notes(labeling, labels, truth, subjects)),
     }
 
 
-def _notes(labeling: Labels, labels: Sequence[Expression], truth: NDArray[np.int64]) -> Iterator[str]:
+def _notes(
+    labeling: Labels, labels: Sequence[Expression], truth: NDArray[np.int64], subjects: NDArray[np.str_] | None
+) -> Iterator[str]:
     """What the images cannot tell of the model, and which of them were left out."""
     theirs = np.bincount(labeling.truth[labeling.truth >= 0], minlength=len(labeling.expressions)).tolist()
     unknown = [
@@ -101,6 +104,9 @@ def _notes(labeling: Labels, labels: Sequence[Expression], truth: NDArray[np.int
         yield "With one class alone nobody sees how often other expressions are taken for it."
     if few := [f"{one} ({count})" for one, count in counts.items() if 0 < count < FEW]:
         yield f"Fewer than {FEW} images, so that the recall is hardly known: {', '.join(few)}."
+    if (drawn := len(truth if subjects is None else np.unique(subjects))) < FEW:
+        units = "images" if subjects is None else "people"
+        yield f"The intervals are too narrow, as they rest on {drawn} {units} alone."
 
 
 def command(arguments: list[str]) -> None:
@@ -146,7 +152,7 @@ def command(arguments: list[str]) -> None:
         console.print(f"{labels}: {in_words(ceiling)}")
     console.print(
         f"In brackets: 95 % intervals, bootstrap of {DRAWS:,} draws, seed {SEED}. People are drawn where the data set "
-        "names them, else images."
+        "names them, else images. If certain: accuracy where the device does not call its answer uncertain."
     )
     if args.json:
         results = {"rows": rows, "people": {labels: vars(ceiling) for labels, ceiling in people.items()}}
@@ -170,16 +176,16 @@ def _seen(bundle: Bundle, data: Dataset) -> str | None:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("labels", "model", title="What the device reports, in per cent", box=SIMPLE)
-    for name in ("N", "accuracy", "mean recall", "ECE", "uncertain", "right of the others"):
+    """A row a bundle and labeling. "if certain": accuracy where the device does not call its answer uncertain."""
+    table = Table("labels", "model", title="What the device reports, in per cent", box=SIMPLE, pad_edge=False)
+    for name in ("N, people", "accuracy", "mean recall", "ECE", "uncertain", "if certain"):
         table.add_column(name, justify="right")
     for row in rows:
-        people = "" if row["subjects"] is None else f" ({row['subjects']} people)"
         certain = row["accuracy_certain"]
         table.add_row(
-            f"{row['data']}, {row['task']}{people}",
+            f"{row['data']}, {row['task']}",
             row["model"],
-            f"{row['n']:,}",
+            f"{row['n']:,}" if row["subjects"] is None else f"{row['n']:,}, {row['subjects']}",
             *(_with_interval(row[name], row["intervals"][name]) for name in ("accuracy", "mean_recall")),
             f"{100 * row['ece']:.1f}",
             _with_interval(row["uncertain"], row["intervals"]["uncertain"]),
@@ -201,7 +207,8 @@ def _print_confusion(row: dict[str, Any], console: Console) -> None:
         table.add_column(label[:4], justify="right")
     table.add_column("recall", justify="right")
     for (label, recall), counts in zip(row["recall"].items(), row["confusion"], strict=True):
-        table.add_row(label, *map(str, counts), "-" if recall is None else f"{recall:.1%}")
+        if recall is not None:
+            table.add_row(label, *map(str, counts), f"{recall:.1%}")
     console.print(table)
     notes = list(row["notes"])
     if row["seen"]:

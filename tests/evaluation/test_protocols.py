@@ -84,6 +84,14 @@ def test_what_cannot_be_measured_is_said(labels: list[E | None], said: str, not_
     assert not_said not in text
 
 
+def test_few_people_are_said_and_many_are_not() -> None:
+    labels, subjects = [E.ANGER] * 40, [f"S{number:03d}" for number in range(40)]
+    assert "too narrow" not in notes(only(*labels, subjects=subjects), *labels)
+    assert "rest on 29 people alone" in notes(only(*labels, subjects=["S028"] * 11 + subjects[:29]), *labels)
+    assert "too narrow" not in notes(only(*labels), *labels)
+    assert "rest on 2 images alone" in notes(only(*labels[:2]), *labels[:2])
+
+
 def test_no_label_in_common_is_refused() -> None:
     with pytest.raises(DataError, match=r"No image has a label of t \(fear, contempt\) that the model reports"):
         row_of(only(E.FEAR, E.CONTEMPT, expressions=(E.FEAR, E.CONTEMPT)), "t", reports(E.ANGER, E.ANGER))
@@ -164,7 +172,7 @@ def test_the_command_on_several_data_sets(data: Path, tmp_path: Path, call: Call
     assert list(results["people"]) == [f"{data.name}, ferplus"]
     assert "a fresh panel of 10 people would choose the label" in done.out
     assert "No images of neutral" in done.out
-    assert "(2 people)" in done.out
+    assert "rest on 2 people alone" in done.out
     assert all(row["seen"] is None for row in results["rows"])
 
 
