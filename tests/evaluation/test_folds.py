@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets import Dataset, Labels
@@ -36,6 +36,7 @@ def faces(subjects: list[int] | None, count: int = 0, sequences: list[str] | Non
     return Dataset(noise(count), {"t": labels}, np.zeros(count, np.bool_), who, what)
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 12), min_size=4, max_size=40), st.sampled_from([2, 3, 8, 10]))
 def test_no_fold_leaks_and_every_image_is_tested_once(subjects: list[int], k: int) -> None:
     data = faces(subjects)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.intervals import bootstrap
@@ -28,6 +28,7 @@ def test_images_of_one_person_do_not_count_as_many() -> None:
     assert intervals["accuracy"] == pytest.approx(wilson(0.75, 40), abs=0.03)
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans(), st.sampled_from("abc")), min_size=1),
 )
