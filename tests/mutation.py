@@ -150,6 +150,7 @@ def run(path: Path, code: Any, tests: list[str], limit_s: int) -> tuple[bool, fl
     hypothesis.settings.register_profile("first", database=None, phases=[hypothesis.Phase.generate])
     hypothesis.settings.load_profile("first")
     options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # Hypothesis is there before pytest
     with tempfile.TemporaryDirectory() as folder:
         result = pytest.main([*options, f"--basetemp={folder}/t", *tests])
     os._exit(int(result))
