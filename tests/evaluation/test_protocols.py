@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,22 +108,21 @@ def test_each_labeling_is_measured_by_its_own_labels() -> None:
     assert row_of(data, "fer2013", told)["recall"][E.HAPPINESS] is None
 
 
-class Spy:
+class Spy(TfliteClassifier):
     """A classifier that remembers what it was shown, and always says the same."""
 
     def __init__(self, probabilities: Mapping[E, float]) -> None:
-        self.bundle = load_bundle(DEFAULT_MODEL)
-        self.size_hw = (48, 48)
+        super().__init__(load_bundle(DEFAULT_MODEL))
         self.shown: list[Image] = []
         self._says = Prediction(dict(probabilities))
 
-    def classify(self, tensors: list[Image]) -> list[Prediction]:
+    def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
         self.shown += tensors
         return [self._says] * len(tensors)
 
 
 def test_the_device_is_shown_each_image_whole_and_by_itself() -> None:
-    spy: Any = Spy({E.ANGER: 0.2, E.NEUTRAL: 0.5, E.FEAR: 0.3})
+    spy = Spy({E.ANGER: 0.2, E.NEUTRAL: 0.5, E.FEAR: 0.3})
     told = reports_of(spy, FACES)
     assert np.array_equal(np.stack(spy.shown), FACES)
     assert told.labels == (E.ANGER, E.NEUTRAL, E.FEAR)
