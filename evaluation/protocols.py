@@ -22,6 +22,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sklearn.metrics import recall_score
 
 import datasets
 from datasets import Dataset, Labels, truth_for
@@ -33,7 +34,7 @@ from edge_fer.model.spec import Head
 from evaluation.calibration import expected_calibration_error
 from evaluation.ceiling import human_ceiling, in_words
 from evaluation.device import Reports, reports_of
-from evaluation.intervals import DRAWS, SEED, Interval, bootstrap
+from evaluation.intervals import DRAWS, SEED, Interval, bootstrap, paired_bootstrap
 from evaluation.metrics import metrics_of
 
 FEW = 30
@@ -59,7 +60,7 @@ def row_of(data: Dataset, task: str, reports: Reports) -> dict[str, Any]:
         DataError: no image has a label that the model reports.
     """
     labeling, labels = data.labels[task], reports.labels
-    truth = truth_for(data.replace(labels={task: labeling}), Head(task, labels))
+    truth = _truth(data, task, labels)
     known = truth >= 0
     if not known.any():
         theirs = ", ".join(labeling.expressions)
@@ -79,6 +80,39 @@ def row_of(data: Dataset, task: str, reports: Reports) -> dict[str, Any]:
         "subjects": None if subjects is None else len(np.unique(subjects)),
         "notes": list(_notes(labeling, labels, truth, subjects)),
     }
+
+
+def difference_of(data: Dataset, task: str, first: Reports, second: Reports) -> dict[str, Any]:
+    """How far one bundle lies above another, on the images whose label both report.
+
+    Args:
+        data: n images.
+        task: name of the labeling.
+        first: of the n images, by the one bundle.
+        second: by the other.
+
+    Returns:
+        JSON-able: ``n``, ``accuracy`` and ``mean_recall`` of the second less that of the first, -1 to 1, and their
+        ``intervals``.
+    """
+    labels = tuple(one for one in Expression if one in first.labels or one in second.labels)
+    truths = [_truth(data, task, one.labels) for one in (first, second)]
+    known = (truths[0] >= 0) & (truths[1] >= 0)
+    truth = _truth(data, task, labels)[known]
+    ours, theirs = (np.array([labels.index(one.labels[place]) for place in one.reported]) for one in (first, second))
+    ours, theirs = ours[known], theirs[known]
+    less, more = (recall_score(truth, one, labels=np.unique(truth), average="macro") for one in (ours, theirs))
+    subjects = None if data.subjects is None else data.subjects[known]
+    return {
+        "n": int(known.sum()),
+        "accuracy": round(float((theirs == truth).mean() - (ours == truth).mean()), 4),
+        "mean_recall": round(float(more - less), 4),
+        "intervals": paired_bootstrap(truth, ours, theirs, len(labels), subjects),
+    }
+
+
+def _truth(data: Dataset, task: str, labels: tuple[Expression, ...]) -> NDArray[np.int64]:
+    return truth_for(data.replace(labels={task: data.labels[task]}), Head(task, labels))
 
 
 def _notes(
@@ -130,24 +164,37 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
     args = parser.parse_args(arguments)
     classifiers = [TfliteClassifier(Bundle.load(model)) for model in args.model]
+    names = [one.bundle.metadata.name for one in classifiers]
+    if len(set(names)) < len(names):
+        names = args.model  # two versions of one model
     console, progress = Console(width=None if sys.stdout.isatty() else 120, highlight=False), Console(stderr=True)
     rows: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
     people = {}
     for folder in args.data:
-        name = folder.resolve().name
+        place = folder.resolve().name
         progress.print(f"Reading {folder} ...", highlight=False)
         by_size = {one.size_hw: datasets.load_test(folder, args.split, one.size_hw) for one in classifiers}
         reports = [reports_of(one, _tracked(by_size[one.size_hw], one.bundle, progress)) for one in classifiers]
         for task, labeling in by_size[classifiers[0].size_hw].labels.items():
-            for classifier, report in zip(classifiers, reports, strict=True):
+            for name, classifier, report in zip(names, classifiers, reports, strict=True):
                 data = by_size[classifier.size_hw]
-                about = {"data": name, "task": task, "model": classifier.bundle.metadata.name}
+                about = {"data": place, "task": task, "model": name}
                 rows.append({**about, **row_of(data, task, report), "seen": _seen(classifier.bundle, data)})
+                if report is not reports[0]:
+                    difference = difference_of(data, task, reports[0], report)
+                    differences.append({**about, "against": names[0], **difference})
             if labeling.is_soft:
-                people[f"{name}, {task}"] = human_ceiling(labeling)
+                people[f"{place}, {task}"] = human_ceiling(labeling)
     for row in rows:
         _print_confusion(row, console)
     console.print(_table(rows))
+    for one in differences:
+        console.print(
+            f"{one['data']}, {one['task']}: {one['model']} against {one['against']}, N = {one['n']:,}: accuracy "
+            f"{_with_interval(one['accuracy'], one['intervals']['accuracy'], '+')}, mean recall "
+            f"{_with_interval(one['mean_recall'], one['intervals']['mean_recall'], '+')}."
+        )
     for labels, ceiling in people.items():
         console.print(f"{labels}: {in_words(ceiling)}")
     console.print(
@@ -155,7 +202,11 @@ def command(arguments: list[str]) -> None:
         "names them, else images. If certain: accuracy where the device does not call its answer uncertain."
     )
     if args.json:
-        results = {"rows": rows, "people": {labels: vars(ceiling) for labels, ceiling in people.items()}}
+        results = {
+            "rows": rows,
+            "differences": differences,
+            "people": {labels: vars(ceiling) for labels, ceiling in people.items()},
+        }
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
@@ -194,8 +245,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _with_interval(value: float, interval: Interval) -> str:
-    return f"{100 * value:.1f} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
+    middle, low, high = (f"{100 * figure:{sign}.1f}" for figure in (value, *interval))
+    return f"{middle} ({low}{' to ' if sign else '-'}{high})"
 
 
 def _print_confusion(row: dict[str, Any], console: Console) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.intervals import bootstrap
+from evaluation.intervals import bootstrap, paired_bootstrap
 from evaluation.model_card import wilson
 
 
@@ -39,6 +39,20 @@ def test_limits_are_in_order_and_repeat(rows: list[tuple[int, int, bool, str]]) 
         intervals = bootstrap(truth, reported, uncertain, 3, groups)
         assert intervals == bootstrap(truth, reported, uncertain, 3, groups)
         assert all(0 <= low <= high <= 1 for low, high in intervals.values())
+
+
+def test_two_models_are_drawn_together() -> None:
+    """Of 400 images both miss the same 100, and one of them 20 more: only these 20 are uncertain."""
+    truth, first, second = np.zeros(400, np.int64), np.zeros(400, np.int64), np.zeros(400, np.int64)
+    first[:100], second[:120] = 1, 1
+    intervals = paired_bootstrap(truth, first, second, 2)
+    half = 1.96 * (0.05 * 0.95 / 400) ** 0.5
+    assert intervals["accuracy"] == pytest.approx((-0.05 - half, -0.05 + half), abs=0.004)
+    assert paired_bootstrap(truth, second, first, 2)["accuracy"] == tuple(-one for one in intervals["accuracy"][::-1])
+    assert paired_bootstrap(truth, first, first, 2) == {"accuracy": (0.0, 0.0), "mean_recall": (0.0, 0.0)}
+    people = np.char.mod("S%03d", np.arange(400) // 20)
+    low, high = paired_bootstrap(truth, first, second, 2, people)["accuracy"]
+    assert high - low > 3 * half  # one person alone makes the difference
 
 
 def test_what_never_varies_has_no_width() -> None:

@@ -22,7 +22,7 @@ from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from evaluation.__main__ import main
 from evaluation.device import Reports, WholeImage, reports_of
-from evaluation.protocols import row_of
+from evaluation.protocols import difference_of, row_of
 
 THREE = (E.NEUTRAL, E.HAPPINESS, E.ANGER)
 
@@ -108,6 +108,19 @@ def test_each_labeling_is_measured_by_its_own_labels() -> None:
     assert row_of(data, "fer2013", told)["recall"][E.HAPPINESS] is None
 
 
+def test_two_models_are_compared_on_what_both_report() -> None:
+    data = only(E.NEUTRAL, E.HAPPINESS, E.HAPPINESS, E.ANGER, E.FEAR, None)
+    first = reports(E.NEUTRAL, E.ANGER, E.HAPPINESS, E.ANGER, E.ANGER, E.ANGER)
+    told = (E.FEAR, E.HAPPINESS, E.HAPPINESS, E.ANGER, E.FEAR, E.FEAR)
+    second = reports(*told, labels=(E.ANGER, E.FEAR, E.HAPPINESS, E.NEUTRAL))
+    difference = difference_of(data, "t", first, second)
+    assert (difference["n"], difference["accuracy"]) == (4, 0.0)
+    assert difference["mean_recall"] == round(2 / 3 - 2.5 / 3, 4)
+    for low, high in difference["intervals"].values():
+        assert low < 0 < high
+    assert difference_of(data, "t", first, first)["intervals"]["accuracy"] == (0.0, 0.0)
+
+
 class Spy(TfliteClassifier):
     """A classifier that remembers what it was shown, and always says the same."""
 
@@ -168,6 +181,12 @@ def test_the_command_on_several_data_sets(data: Path, tmp_path: Path, call: Call
         ("posed", "expression", "accurate", 3, 2),
         ("posed", "expression", "nano", 3, 2),
     ]
+    assert [(one["task"], one["model"], one["against"]) for one in results["differences"]] == [
+        ("ferplus", "nano", "accurate"),
+        ("fer2013", "nano", "accurate"),
+        ("expression", "nano", "accurate"),
+    ]
+    assert f"{data.name}, ferplus: nano against accurate, N = 42: accuracy" in " ".join(done.out.split())
     assert list(results["people"]) == [f"{data.name}, ferplus"]
     assert "a fresh panel of 10 people would choose the label" in done.out
     assert "No images of neutral" in done.out
@@ -184,6 +203,9 @@ def test_a_bundle_that_was_chosen_on_the_images_says_so(tmp_path: Path, call: Ca
     done = call(main, "protocols", "--data", folder, "--model", own)
     assert done.code == 0, done.err
     assert "The bundle was chosen on these very images." in done.out
+    # Two bundles of one name are told apart by how they were asked for.
+    done = call(main, "protocols", "--data", folder, "--model", "accurate", own, "--json", tmp_path / "t.json")
+    assert [row["model"] for row in json.loads((tmp_path / "t.json").read_text())["rows"]] == ["accurate", str(own)]
 
 
 @pytest.mark.parametrize(
