@@ -103,7 +103,7 @@ def human_ceiling(labels: Labels) -> Ceiling:
         labels: with the votes that they come from.
 
     Raises:
-        DataError: there are no votes, or no label.
+        DataError: there are no votes, or those of one rater alone, or no label.
     """
     if labels.votes is None:
         raise DataError("There is one label for each image and no votes: what people would reach cannot be estimated.")
@@ -113,6 +113,8 @@ def human_ceiling(labels: Labels) -> Ceiling:
         raise DataError("No image has a label: there is nothing that people could agree with.")
     truth = labels.truth[known]
     raters = round(float(votes[known].sum(axis=1).mean()))
+    if raters < 2:
+        raise DataError("Each image was shown to one rater: nothing tells how far people agree.")
     mixture = VoteMixture.fit(votes)
     likely = mixture.posterior(votes[known])
     agrees = (likely @ mixture.panels(raters, classes))[np.arange(len(truth)), truth]
@@ -123,21 +125,14 @@ def human_ceiling(labels: Labels) -> Ceiling:
 
 
 def _check(votes: Votes, classes: int) -> tuple[float, float]:
-    """Agreement of half of the votes with the other half: predicted from the one half, and observed.
-
-    Of the images for which one class has most votes in the first half.
-    """
+    """How often half of the votes for an image chooses what the other half does: predicted by the one, observed."""
     generator = np.random.default_rng(SEED)
     half = np.stack([generator.multivariate_hypergeometric(row, row.sum() // 2) for row in votes])
-    most = _most(half[:, :classes])
-    clear = most.max(axis=1) == 1
-    if not clear.any():
-        return 0.0, 0.0
-    rows, choice = np.arange(clear.sum()), most[clear].argmax(axis=1)
-    mixture = VoteMixture.fit(half)
+    mixture, chosen = VoteMixture.fit(half), _most(half[:, :classes])
     raters = round(float((votes - half).sum(axis=1).mean()))
-    predicted = (mixture.posterior(half[clear]) @ mixture.panels(raters, classes))[rows, choice]
-    return float(predicted.mean()), float(_most((votes - half)[clear, :classes])[rows, choice].mean())
+    predicted = mixture.posterior(half) @ mixture.panels(raters, classes)
+    observed = _most((votes - half)[:, :classes])
+    return float((chosen * predicted).sum(axis=1).mean()), float((chosen * observed).sum(axis=1).mean())
 
 
 def _most(votes: Votes) -> NDArray[np.float64]:

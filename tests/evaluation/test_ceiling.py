@@ -12,6 +12,7 @@ from faces_csv import write_csvs
 from labeled import labeled
 from scipy.special import logsumexp
 
+from datasets import Labels
 from datasets.fer2013 import ferplus_labels
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
@@ -75,13 +76,14 @@ def test_people_who_all_agree_are_always_right() -> None:
     assert ceiling.observed == 1.0
 
 
-def test_half_of_the_votes_may_never_tell() -> None:
-    """Two raters who never agree: a half of one vote is clear, and the other half says otherwise."""
-    split = np.zeros((5, 10), np.float32)
-    split[:, 0], split[:, 1] = 2, 2
+def test_halves_that_disagree_are_seen_as_such() -> None:
+    """Two raters who never agree on any image but one, where there are four."""
+    split = np.zeros((200, 10), np.float32)
+    split[:, :2] = 1
     split[0] = [4, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     ceiling = human_ceiling(ferplus_labels(split))
     assert (ceiling.n, ceiling.raters) == (1, 4)
+    assert ceiling.observed == pytest.approx(1 / 200)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,10 @@ def test_half_of_the_votes_may_never_tell() -> None:
     [
         (labeled([E.ANGER]).labels["fer2013"], "no votes"),
         (labeled([E.ANGER], [None]).labels["ferplus"], "No image has a label"),
+        (
+            Labels((E.ANGER,), np.zeros(1, np.int64), np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)),
+            "one rater",
+        ),
     ],
 )
 def test_without_votes_or_labels_there_is_no_estimate(labels: Any, message: str) -> None:
