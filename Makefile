@@ -10,6 +10,7 @@
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
 # make sbom         dist/sbom.json: what the runtime is made of
 # make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
+# make board-cost   what a frame costs on a Cortex-A53, in instructions: an emulated board
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
@@ -60,7 +61,7 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: coverage lock sbom release-check
+.PHONY: coverage lock sbom release-check board-cost
 
 coverage: $(VENV)/train
 	$(BIN)/coverage erase
@@ -83,6 +84,9 @@ sbom: $(TOOLS)/made
 
 release-check: $(TOOLS)/made
 	.ci/release-check $(TOOLS)
+
+board-cost: $(VENV)/runtime
+	$(BIN)/python benchmarks/board_cost.py
 
 # Cut off, it goes on where it was. `make teachers` makes the cached logits anew.
 model: $(VENV)/train
