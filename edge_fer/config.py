@@ -18,6 +18,9 @@ ENV_PREFIX = "EDGE_FER_"
 
 
 DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazeface"]
+DecisionKind: typing.TypeAlias = typing.Literal["balanced", "as-trained"]
+"""What a model's answer supposes: that all expressions are alike frequent, by the bundle's own rule
+(``model.decision.Rule``); or the class mix of its training data, by its first head alone."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class ModelSettings:
         path: a bundle's file, or the name of a model of the package; "" for its default.
         device: "cpu" or "edgetpu".
         threads: CPU threads of the interpreter.
+        decision: "balanced", which supposes that all expressions are alike frequent, or "as-trained".
     """
 
     path: str = ""
     device: typing.Literal["cpu", "edgetpu"] = "cpu"
     threads: int = 1
+    decision: DecisionKind = "balanced"
 
 
 @dataclass(frozen=True)

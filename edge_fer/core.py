@@ -189,11 +189,17 @@ class Quality:
         size_px: shorter side of the face's box.
         blur: variance of the Laplacian of the face as the model sees it; low is blurred.
         brightness: mean gray of the face, 0-1.
+        noise: sigma of the noise, as a fraction of the sigma of the face's gray levels.
+        eyes: contrast of the band in which the eyes are, as a fraction of the face's; low where they are covered.
+        mouth: likewise.
     """
 
     size_px: int
     blur: float
     brightness: float
+    noise: float = 0.0
+    eyes: float = 1.0
+    mouth: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +216,8 @@ class Face:
         raw: those of this frame alone.
         stable_ms: for how long ``expression`` has been the same, in milliseconds of stream time.
         quality: how well the face can be seen.
-        uncertain: why not to rely on the answer: "small", "dark", "blurred" or "ambiguous"; None if there is no doubt.
+        uncertain: why not to rely on the answer: "small", "dark", "blurred", "noisy", "occluded" or "ambiguous"; None
+            if there is no doubt.
     """
 
     track: int

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
 
+from edge_fer.config import DecisionKind
 from edge_fer.core import Face, FaceBox, FrameResult, Image
 from edge_fer.files import shown
 from edge_fer.temporal.affect import intensity, valence_arousal
@@ -34,6 +35,7 @@ class Run:
         device: name of the board; "" for the host name.
         model: name of the model.
         model_sha256: of its FlatBuffer, in hex.
+        decision: the rule by which its answers are made of its logits.
         fps: nominal frames per second of the source.
         live: the source is a camera, not a file. What an earlier run wrote is kept: text files are continued, videos
             and folders of pictures get a number.
@@ -47,6 +49,7 @@ class Run:
         model: str = "",
         model_sha256: str = "",
         *,
+        decision: DecisionKind = "balanced",
         fps: float = 30.0,
         live: bool = False,
         overwrite: bool = False,
@@ -55,6 +58,7 @@ class Run:
         self.device = shown(device) or platform.node()
         self.model = model
         self.model_sha256 = model_sha256
+        self.decision = decision
         self.fps = fps
         self.keeps_earlier = live and not overwrite
         self._now = now
@@ -121,9 +125,12 @@ class Run:
                 "size_px": quality.size_px,
                 "blur": round(quality.blur, 1),
                 "brightness": round(quality.brightness, 4),
+                "noise": round(quality.noise, 3),
+                "eyes": round(quality.eyes, 3),
+                "mouth": round(quality.mouth, 3),
             },
             "latency_ms": {stage: round(ms, 1) for stage, ms in result.latency_ms.items()},
-            "model": {"name": self.model, "sha256": self.model_sha256},
+            "model": {"name": self.model, "sha256": self.model_sha256, "decision": self.decision},
         }
 
 

@@ -60,6 +60,7 @@ def build_recognizer(settings: Settings) -> Recognizer:
         new_face_s=settings.detector.new_face_s,
         device=settings.model.device,
         threads=settings.model.threads,
+        decision=settings.model.decision,
     )
 
 
@@ -85,6 +86,7 @@ class Pipeline:
                 settings.name,
                 metadata.name,
                 metadata.model_sha256,
+                decision=self._recognizer.decision,
                 fps=self._source.fps,
                 live=self._source.live,
                 overwrite=settings.overwrite,

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.config import CameraSettings, DetectorKind, DetectorSettings
+from edge_fer.config import CameraSettings, DecisionKind, DetectorKind, DetectorSettings
 from edge_fer.core import Detection, Face, FaceDetector, Frame, FrameResult, Image
 from edge_fer.detection import open_detector
 from edge_fer.detection.schedule import FaceSearch
@@ -22,7 +22,8 @@ from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
 from edge_fer.preprocess.quality import measure_quality
 from edge_fer.sources import open_source
-from edge_fer.temporal.smoothing import ExpressionFilter, uncertainty
+from edge_fer.temporal.doubt import uncertainty
+from edge_fer.temporal.smoothing import ExpressionFilter
 from edge_fer.threads import OneThread
 from edge_fer.tracking import Track, Tracker
 
@@ -52,6 +53,10 @@ class Recognizer:
         self._preprocessor = Preprocessor(classifier.bundle.metadata.preprocess, classifier.size_hw)
         self._search = FaceSearch(detector, min_face_px, new_face_s)
         self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing))
+        metadata = classifier.bundle.metadata
+        self._doubt = metadata.doubt if classifier.decision == "balanced" else None  # it was fitted to that rule
+        labels = metadata.decision.labels if metadata.decision else ()
+        self._offsets = dict(zip(labels, self._doubt.offsets, strict=True)) if self._doubt else {}
         self._stream: tuple[str, tuple[int, ...]] | None = None
         self._thread = OneThread("A Recognizer")
 
@@ -65,6 +70,7 @@ class Recognizer:
         new_face_s: float = 0.5,
         device: Literal["cpu", "edgetpu"] = "cpu",
         threads: int = 1,
+        decision: DecisionKind = "balanced",
     ) -> Recognizer:
         """A recognizer with a model and a detector; by default those in the package.
 
@@ -76,19 +82,26 @@ class Recognizer:
             new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.
             device: where the model runs; "edgetpu" is a Coral.
             threads: CPU threads of the model.
+            decision: "balanced", which supposes that all expressions are alike frequent, or "as-trained", which
+                supposes the class mix of the training data.
 
         Raises:
             EdgeFerError: the model, the detector, the runtime or OpenCV is not as it should be.
         """
         if isinstance(detector, str):
             detector = open_detector(DetectorSettings(kind=detector))
-        classifier = TfliteClassifier(Bundle.load(model), threads, device)
+        classifier = TfliteClassifier(Bundle.load(model), threads, device, decision)
         return cls(detector, classifier, min_face_px=min_face_px, new_face_s=new_face_s)
 
     @property
     def bundle(self) -> Bundle:
         """The model in use."""
         return self._classifier.bundle
+
+    @property
+    def decision(self) -> DecisionKind:
+        """The rule that answers: "as-trained" too where the model has no other."""
+        return self._classifier.decision
 
     def stream(self, camera: str) -> Iterator[FrameResult]:
         """The results of a camera, file or folder, frame by frame, until it ends.
@@ -171,7 +184,13 @@ class Recognizer:
             raw=track.raw,
             stable_ms=track.expression.stable_ms,
             quality=quality,
-            uncertain=uncertainty(prediction.probabilities[expression], quality, smoothing),
+            uncertain=uncertainty(
+                prediction.probabilities[expression],
+                quality,
+                smoothing,
+                self._doubt,
+                self._offsets.get(expression, 0.0),
+            ),
         )
         clock.stop("track")
         return track.face
