@@ -111,7 +111,10 @@ def fit_doubt(answers: Mapping[str, Answers], labels: int) -> Doubt:
     doubt = _with_weights(offsets, slope, at, weights, clean)
     for one in answers.values():
         while _kept(doubt, one).mean() < ANSWERED_CORRUPTED + _SPARE and weights.max() > _LEAST_WEIGHT:
-            weights[(_passed(one.quality, at) * weights).mean(axis=0).argmax()] /= _STEP
+            told = (_passed(one.quality, at) * weights).mean(axis=0)
+            if not told.any():  # it is in doubt by its confidence
+                break
+            weights[told.argmax()] /= _STEP
             doubt = _with_weights(offsets, slope, at, weights, clean)
     settled: set[str] = {CLEAN}
     while True:
@@ -120,8 +123,7 @@ def fit_doubt(answers: Mapping[str, Answers], labels: int) -> Doubt:
         if errors.get(worst, 0.0) <= MOST_ERROR * _error(clean.wrong):
             return doubt
         heavier = np.maximum(weights, _LEAST_WEIGHT)
-        told = (_passed(answers[worst].quality, at) * heavier).mean(axis=0)
-        heavier[told.argmax()] *= _STEP
+        heavier[(_passed(answers[worst].quality, at) * heavier).mean(axis=0).argmax()] *= _STEP
         stricter = _with_weights(offsets, slope, at, heavier, clean)
         fewest = min(float(_kept(stricter, one).mean()) for one in answers.values())
         if fewest < ANSWERED_CORRUPTED + _SPARE or heavier.max() > _MOST_WEIGHT:
