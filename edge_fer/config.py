@@ -66,12 +66,14 @@ class ModelSettings:
         device: "cpu" or "edgetpu".
         threads: CPU threads of the interpreter.
         decision: "balanced", which supposes that all expressions are alike frequent, or "as-trained".
+        tta: test-time augmentation: the mean of a face and its mirror image is the answer; the network runs twice.
     """
 
     path: str = ""
     device: typing.Literal["cpu", "edgetpu"] = "cpu"
     threads: int = 1
     decision: DecisionKind = "balanced"
+    tta: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ EVENT_VERSION = 1
 """Grows when a field goes away or changes its meaning."""
 
 
+_MOST_TURN = 10.0
+"""A profile's eyes may be one point, and JSON has no infinity."""
+
+
 def utc_now() -> str:
     """The time of day in UTC, ISO 8601 with milliseconds and Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -128,6 +132,7 @@ class Run:
                 "noise": round(quality.noise, 3),
                 "eyes": round(quality.eyes, 3),
                 "mouth": round(quality.mouth, 3),
+                "turn": None if quality.turn is None else round(min(quality.turn, _MOST_TURN), 3),
             },
             "latency_ms": {stage: round(ms, 1) for stage, ms in result.latency_ms.items()},
             "model": {"name": self.model, "sha256": self.model_sha256, "decision": self.decision},

@@ -61,6 +61,7 @@ def build_recognizer(settings: Settings) -> Recognizer:
         device=settings.model.device,
         threads=settings.model.threads,
         decision=settings.model.decision,
+        tta=settings.model.tta,
     )
 
 

@@ -71,6 +71,7 @@ class Recognizer:
         device: Literal["cpu", "edgetpu"] = "cpu",
         threads: int = 1,
         decision: DecisionKind = "balanced",
+        tta: bool = False,
     ) -> Recognizer:
         """A recognizer with a model and a detector; by default those in the package.
 
@@ -84,13 +85,14 @@ class Recognizer:
             threads: CPU threads of the model.
             decision: "balanced", which supposes that all expressions are alike frequent, or "as-trained", which
                 supposes the class mix of the training data.
+            tta: average the logits of a face and of its mirror image; the network runs twice.
 
         Raises:
             EdgeFerError: the model, the detector, the runtime or OpenCV is not as it should be.
         """
         if isinstance(detector, str):
             detector = open_detector(DetectorSettings(kind=detector))
-        classifier = TfliteClassifier(Bundle.load(model), threads, device, decision)
+        classifier = TfliteClassifier(Bundle.load(model), threads, device, decision, tta=tta)
         return cls(detector, classifier, min_face_px=min_face_px, new_face_s=new_face_s)
 
     @property
@@ -165,7 +167,7 @@ class Recognizer:
         if not 0 <= frame.time_s - track.tilted_s < pace_s:
             track.tilt_deg, track.tilted_s = self._preprocessor.tilt_deg(frame.gray, where), frame.time_s
         tensor = self._preprocessor(frame.gray, where, track.tilt_deg)
-        quality = measure_quality(tensor, min(track.box.w, track.box.h))
+        quality = measure_quality(tensor, min(track.box.w, track.box.h), found.landmarks)
         clock.stop("preprocess")
         if track.raw is None or _is_new(track, tensor, frame.time_s, pace_s):
             (track.raw,) = self._classifier.classify([tensor])

@@ -173,20 +173,31 @@ def balanced_calibration_error(probabilities: NDArray[np.float32], truth: NDArra
     return float(np.abs(np.bincount(places, off, minlength=bins)).sum())
 
 
-def measured(probabilities: NDArray[np.float32], truth: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Any]:
+def measured(
+    probabilities: NDArray[np.float32], truth: NDArray[np.int64], labels: Sequence[str], few: Sequence[str] = ()
+) -> dict[str, Any]:
     """N, accuracy, mean recall, recall and class-balanced ECE of a rule.
 
     Args:
         probabilities: float32 (n, labels).
         truth: int64 (n,), places among the labels; -1 for an expression that is not reported, which is then wrong.
-        labels: names of the reported expressions.
+        labels: names of the expressions.
+        few: those of them whose recall does not count in the mean.
+
+    Returns:
+        Fractions 0-1 beside ``n`` and ``faces``; ``mean_recall_95`` is half the 95 % interval of the mean recall, by
+        the binomial variance of each class.
     """
     hits, known = probabilities.argmax(axis=1) == truth, truth >= 0
-    recalls = [float(hits[truth == place].mean()) for place in range(len(labels))]
+    recalls = [float(hits[truth == place].mean()) if (truth == place).any() else 0.0 for place in range(len(labels))]
+    counts = [max(1, int((truth == place).sum())) for place in range(len(labels))]
+    counted = [place for place, label in enumerate(labels) if label not in few and (truth == place).any()]
+    variance = sum(recalls[place] * (1 - recalls[place]) / counts[place] for place in counted)
     return {
         "n": len(truth),
         "accuracy": round(float(hits.mean()), 4),
-        "mean_recall": round(float(np.mean(recalls)), 4),
+        "mean_recall": round(float(np.mean([recalls[place] for place in counted])), 4),
+        "mean_recall_95": round(1.96 * variance**0.5 / len(counted), 4),
         "recall": {str(label): round(recall, 4) for label, recall in zip(labels, recalls, strict=True)},
         "faces": {str(label): int((truth == place).sum()) for place, label in enumerate(labels)},
         "balanced_ece": round(balanced_calibration_error(probabilities[known], truth[known]), 4),

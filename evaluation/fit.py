@@ -175,7 +175,8 @@ def lines(found: Fitted, head: Head) -> list[str]:
     said = [
         f"Rule: tau {rule.tau:g}, weights of the heads {weights}, temperature {rule.temperature:g}.",
         f"Cross-fitted in {facts['folds']} folds: accuracy {facts['accuracy']:.2%}, mean recall "
-        f"{facts['mean_recall']:.2%}, class-balanced ECE {facts['balanced_ece']:.3f}, N = {facts['n']:,}.",
+        f"{facts['mean_recall']:.2%} +- {facts['mean_recall_95']:.2%}, "
+        f"class-balanced ECE {facts['balanced_ece']:.3f}, N = {facts['n']:,}.",
         "Recall: " + ", ".join(f"{name} {one:.0%} of {facts['faces'][name]}" for name, one in facts["recall"].items()),
     ]
     if left_out:

@@ -65,6 +65,12 @@ def add_run(verbs: Verbs) -> None:
         help="what the answer supposes: all expressions alike frequent, or the class mix of the training data "
         "(default: balanced)",
     )
+    run.add_argument(
+        "--tta",
+        action="store_const",
+        const=True,
+        help="answer by the mean of a face and its mirror image: a little steadier, and the network runs twice",
+    )
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model (default: 1)")
     run.add_argument(
         "--detector", choices=["haar", "lbp", "yunet", "blazeface"], help="what finds the faces (default: haar)"
@@ -103,6 +109,7 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
         "model.decision": args.decision,
+        "model.tta": args.tta,
     }
     run(load_settings(args.config, os.environ, flags), args.config or default_file())
 

@@ -29,6 +29,7 @@ class TfliteClassifier:
         device: "cpu", or "edgetpu" for a Coral. Without a working Edge TPU the CPU does the work, and the log says so.
         decision: "balanced" for the bundle's own rule, or "as-trained" for its first head. A bundle that has no rule is
             used as trained, and the log says so.
+        tta: test-time augmentation: the logits of a face and of its mirror image are averaged, at twice the cost.
 
     Attributes:
         bundle: as given.
@@ -42,9 +43,16 @@ class TfliteClassifier:
     """
 
     def __init__(
-        self, bundle: Bundle, threads: int = 1, device: str = "cpu", decision: DecisionKind = "balanced"
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        device: str = "cpu",
+        decision: DecisionKind = "balanced",
+        *,
+        tta: bool = False,
     ) -> None:
         self.bundle = bundle
+        self._tta = tta
         rule = bundle.metadata.decision
         if rule is None and decision == "balanced":
             decision = "as-trained"
@@ -86,7 +94,10 @@ class TfliteClassifier:
 
     def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
         """See ``core.Classifier``: uint8 (height, width, 1) each, as ``preprocess.Preprocessor`` gives them."""
-        return [self.prediction(self.logits(tensor)) for tensor in tensors]
+        if self._tta:
+            pairs = [np.stack([self.logits(one), self.logits(one[:, ::-1])]) for one in tensors]
+            return [self.prediction(pair.mean(axis=0, dtype=np.float32)) for pair in pairs]
+        return [self.prediction(self.logits(one)) for one in tensors]
 
     def prediction(self, logits: NDArray[np.float32]) -> Prediction:
         """What the decision rule makes of the logits of a face, float32 (n,)."""

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from edge_fer.core import Image, Quality
+from edge_fer.core import Image, Landmarks, Quality
 
 _SECOND_DIFFERENCE = np.array([1, -2, 1], np.float32)
 """Along both axes it passes noise, and hardly any of an image's own structure (Immerkaer, Comput. Vis. Image Underst.
@@ -20,12 +20,13 @@ _EYES, _MOUTH = slice(3, 8), slice(10, 16)
 """Where they are among the rows of a face that is framed from the brows to the chin."""
 
 
-def measure_quality(tensor: Image, size_px: float) -> Quality:
-    """Size, blur, brightness, noise, and the contrast of eyes and mouth.
+def measure_quality(tensor: Image, size_px: float, landmarks: Landmarks | None = None) -> Quality:
+    """Size, blur, brightness, noise, the contrast of eyes and mouth, and how far the face is turned away.
 
     Args:
         tensor: the crop, uint8 (height, width, 1), as the model sees it.
         size_px: shorter side of the face's box.
+        landmarks: of the face, where its detector gives them.
     """
     # In 16 bits, where both are exact: these filters of 8 bits stay within +-1020 and +-4080. OpenCV's sums are quicker
     # than NumPy's.
@@ -42,7 +43,19 @@ def measure_quality(tensor: Image, size_px: float) -> Quality:
         noise=noise / (float(deviation[0, 0]) + 1),
         eyes=_deviation(small[_EYES]) / whole,
         mouth=_deviation(small[_MOUTH]) / whole,
+        turn=turn_of(landmarks) if landmarks else None,
     )
+
+
+def turn_of(landmarks: Landmarks) -> float:
+    """``core.Quality.turn``; infinite where both eyes are one point, as in a profile."""
+    (x, y), (other_x, other_y) = landmarks.right_eye, landmarks.left_eye
+    across_x, across_y = other_x - x, other_y - y
+    squared = across_x**2 + across_y**2
+    if squared < 1:  # a pixel
+        return math.inf
+    off_x, off_y = landmarks.nose[0] - (x + other_x) / 2, landmarks.nose[1] - (y + other_y) / 2
+    return abs(off_x * across_x + off_y * across_y) / squared
 
 
 def _deviation(image: cv2.typing.MatLike) -> float:

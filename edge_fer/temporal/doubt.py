@@ -128,8 +128,8 @@ def uncertainty(
 ) -> str | None:
     """Why an answer is uncertain, in a word; None if it is not.
 
-    What is too small, too dark or too blurred is so whatever the model says. The rest is for ``doubt``, or in bundles
-    that have none for the confidence alone.
+    What is too small, dark, blurred or turned away is so whatever the model says. The rest is for ``doubt``, or in
+    bundles that have none for the confidence alone.
 
     Args:
         confidence: of the answer, 0-1.
@@ -144,6 +144,8 @@ def uncertainty(
         return "dark"
     if quality.blur < smoothing.min_blur:
         return "blurred"
+    if quality.turn is not None and quality.turn > smoothing.max_turn:
+        return "turned"
     if doubt is None:
         return "ambiguous" if confidence < smoothing.min_confidence else None
     return doubt.reason(quality) if doubt.risk(offset, confidence, quality) > doubt.max_risk else None

@@ -22,7 +22,8 @@ class Smoothing:
         min_confidence: below it the answer of a bundle that has no ``Doubt`` is marked uncertain.
         min_size_px: so is that of a smaller face, in every bundle,
         min_blur: of one with a smaller variance of the Laplacian,
-        min_brightness: and of a darker one, 0-1.
+        min_brightness: of a darker one, 0-1,
+        max_turn: and of one that is turned further away, see ``core.Quality.turn``.
     """
 
     time_constant_s: float = 0.17
@@ -32,6 +33,7 @@ class Smoothing:
     min_size_px: float = 24.0
     min_blur: float = 5.0
     min_brightness: float = 0.08
+    max_turn: float = 0.35
 
 
 class ExpressionFilter:

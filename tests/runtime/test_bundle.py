@@ -191,6 +191,7 @@ def test_metadata_without_smoothing_has_the_usual(bundle_with: Callable[..., Pat
     smoothing = load_bundle(bundle_with(metadata=change(smoothing={}))).metadata.smoothing
     assert smoothing == Smoothing(
         time_constant_s=0.17,
+        max_turn=0.35,
         hysteresis=0.2,
         dwell_s=0.1,
         min_confidence=0.4,

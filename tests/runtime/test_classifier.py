@@ -93,6 +93,16 @@ def test_a_bundle_without_priors_is_used_as_trained_and_says_so_once(
     assert caplog.messages == []
 
 
+def test_tta_gives_a_face_and_its_mirror_image_one_answer() -> None:
+    bundle = load_bundle("nano")
+    twice, once = TfliteClassifier(bundle, tta=True), TfliteClassifier(bundle)
+    tensor = bundle.selftest.inputs[0]
+    face, mirrored = twice.classify([tensor, np.ascontiguousarray(tensor[:, ::-1])])
+    assert face.probabilities == pytest.approx(mirrored.probabilities, abs=1e-6)
+    mean = (once.logits(tensor) + once.logits(tensor[:, ::-1])) / 2
+    assert face.probabilities == pytest.approx(once.prediction(mean).probabilities, abs=1e-6)
+
+
 def test_a_failing_self_test_is_refused(bundle_with: Callable[..., Path]) -> None:
     path = bundle_with(outputs=lambda outputs: outputs[:, ::-1])
     with pytest.raises(BundleError, match="fails its self-test"):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.core import Image, Quality
-from edge_fer.preprocess.quality import measure_quality
+from edge_fer.core import Image, Landmarks, Quality
+from edge_fer.preprocess.quality import measure_quality, turn_of
 from edge_fer.sources.demo import average_faces
 from edge_fer.temporal.doubt import Doubt, Limit, uncertainty
 from edge_fer.temporal.smoothing import Smoothing
@@ -64,7 +64,8 @@ def test_each_measure_sees_what_it_is_for(face: Image) -> None:
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_a_flat_image_has_finite_measures(side: int, level: int) -> None:
     quality = measure_quality(np.full((side, side, 1), level, np.uint8), 20)
-    assert quality == Quality(20, 0.0, level / 255, 0.0, 0.0, 0.0)
+    assert quality == Quality(20, 0.0, quality.brightness, 0.0, 0.0, 0.0)
+    assert quality.brightness == pytest.approx(level / 255)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,8 @@ def test_a_flat_image_has_finite_measures(side: int, level: int) -> None:
         (0.999, replace(GOOD, size_px=10), "small"),
         (0.999, replace(GOOD, brightness=0.01), "dark"),
         (0.999, replace(GOOD, blur=1.0), "blurred"),
+        (0.999, replace(GOOD, turn=0.36), "turned"),
+        (0.999, replace(GOOD, turn=0.35), None),
     ],
 )
 def test_a_marked_answer_has_its_reason(confidence: float, quality: Quality, why: str | None) -> None:
@@ -105,3 +108,22 @@ def test_the_risk_is_a_probability_by_its_formula() -> None:
 def test_more_confidence_is_never_more_risk(low: float, high: float, quality: Quality) -> None:
     low, high = sorted((low, high))
     assert 0 <= DOUBT.risk(0.0, high, quality) <= DOUBT.risk(0.0, low, quality) <= 1
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60])
+@pytest.mark.parametrize("tilt", [0, 20])
+def test_the_turn_of_a_head_is_seen_in_its_landmarks(degrees: int, tilt: int) -> None:
+    # A head of 63 mm from eye to eye, whose nose stands out by 28 mm, turned and then tilted.
+    yaw, roll = math.radians(degrees), math.radians(tilt)
+    points = [(-31.5, 0.0, 0.0), (31.5, 0.0, 0.0), (0.0, 35.0, 28.0)]
+    flat = [(x * math.cos(yaw) + z * math.sin(yaw), y) for x, y, z in points]
+    right, left, nose = (
+        (x * math.cos(roll) - y * math.sin(roll), x * math.sin(roll) + y * math.cos(roll)) for x, y in flat
+    )
+    turn = turn_of(Landmarks(right, left, nose, ((0.0, 70.0),)))
+    assert turn == pytest.approx(28 / 63 * math.tan(yaw), abs=1e-6)
+    assert (turn > Smoothing().max_turn) == (degrees > 38)
+
+
+def test_a_profile_whose_eyes_are_one_point_is_turned() -> None:
+    assert turn_of(Landmarks((5.0, 5.0), (5.0, 5.0), (9.0, 9.0), ((9.0, 12.0),))) == math.inf
