@@ -57,8 +57,10 @@ class Fitted:
 
 
 def with_priors(heads: tuple[Head, ...], training: Dataset) -> tuple[Head, ...]:
-    """The heads with how frequent their labels are in what they learned from; as they are where nobody can know."""
-    return tuple(dataclasses.replace(head, priors=decision.class_priors(training, head)) for head in heads)
+    """The heads; those without priors get how frequent their labels are in what they learned from, if that is known."""
+    return tuple(
+        dataclasses.replace(head, priors=head.priors or decision.class_priors(training, head)) for head in heads
+    )
 
 
 def fit(
@@ -113,7 +115,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--model", default="accurate", metavar="NAME", help="a model of the package, or a bundle's file"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data it learned from")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with what it learned from")
     parser.add_argument(
         "--max-loss",
         type=float,
