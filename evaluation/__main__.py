@@ -130,13 +130,13 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
 
 
 def _decisions(clean: NDArray[np.float32], data: Dataset, bundle: Bundle) -> dict[str, Any]:
-    """What the answers of both rules are worth, by rule, on faces that the first head knows."""
+    """What the answers of both rules are worth, by rule, on faces that the first head knows; nothing where none is."""
     heads, rule = bundle.metadata.heads, bundle.metadata.decision
     truth = truth_for(data, heads[0])
     known = truth >= 0
-    if not known.any():
-        return {}
     few = [label for label in heads[0].labels if rule and label not in rule.labels]
+    if not {heads[0].labels[place] for place in truth[known]} - set(few):
+        return {}
     trained = Rule.as_trained(heads).probabilities(clean[known])
     rows = {"as-trained": decision.measured(trained, truth[known], heads[0].labels, few)}
     if rule:

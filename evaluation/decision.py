@@ -180,7 +180,8 @@ def measured(
 
     Args:
         probabilities: float32 (n, labels).
-        truth: int64 (n,), places among the labels; -1 for an expression that is not reported, which is then wrong.
+        truth: int64 (n,), places among the labels; -1 for an expression that is not reported, which is then wrong. One
+            at least is reported.
         labels: names of the expressions.
         few: those of them whose recall does not count in the mean.
 
@@ -189,17 +190,17 @@ def measured(
         the binomial variance of each class.
     """
     hits, known = probabilities.argmax(axis=1) == truth, truth >= 0
-    recalls = [float(hits[truth == place].mean()) if (truth == place).any() else 0.0 for place in range(len(labels))]
-    counts = [max(1, int((truth == place).sum())) for place in range(len(labels))]
-    counted = [place for place, label in enumerate(labels) if label not in few and (truth == place).any()]
-    variance = sum(recalls[place] * (1 - recalls[place]) / counts[place] for place in counted)
+    faces = np.bincount(truth[known], minlength=len(labels)).tolist()
+    recalls = [float(hits[truth == place].sum()) / max(1, count) for place, count in enumerate(faces)]
+    counted = [place for place, label in enumerate(labels) if label not in few and faces[place]]
+    variance = sum(recalls[place] * (1 - recalls[place]) / faces[place] for place in counted)
     return {
         "n": len(truth),
         "accuracy": round(float(hits.mean()), 4),
         "mean_recall": round(float(np.mean([recalls[place] for place in counted])), 4),
         "mean_recall_95": round(1.96 * variance**0.5 / len(counted), 4),
-        "recall": {str(label): round(recall, 4) for label, recall in zip(labels, recalls, strict=True)},
-        "faces": {str(label): int((truth == place).sum()) for place, label in enumerate(labels)},
+        "recall": {str(labels[place]): round(recalls[place], 4) for place in range(len(labels)) if faces[place]},
+        "faces": {str(label): count for label, count in zip(labels, faces, strict=True)},
         "balanced_ece": round(balanced_calibration_error(probabilities[known], truth[known]), 4),
     }
 

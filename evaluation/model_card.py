@@ -95,6 +95,8 @@ def _decision(bundle: Bundle, results: dict[str, Any]) -> list[str]:
     if facts and results["split"] == facts.get("split"):
         rows[f"balanced, cross-fitted in {facts['folds']} folds"] = facts
     head = bundle.metadata.heads[0]
+    if not rows:
+        return ["## What the device reports", "", "Not measured: no image has a label that is reported."]
     lines = [
         "## What the device reports",
         "",
