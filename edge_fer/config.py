@@ -18,6 +18,9 @@ MOST_PX = 16_384
 """Of a side of an image: drivers take more without a word, and crash."""
 
 DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazeface"]
+DecisionKind: typing.TypeAlias = typing.Literal["balanced", "as-trained"]
+"""What a model's answer supposes: that all expressions are alike frequent, by the bundle's own rule
+(``model.decision.Rule``); or the class mix of its training data, by its first head alone."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,24 @@ class ModelSettings:
             live=True,
         ),
     ] = 1
+
+    decision: Annotated[
+        DecisionKind,
+        Setting(
+            'What the answer supposes: "balanced", that all expressions are alike frequent, or "as-trained", the class '
+            "mix of the training data.",
+            flag="--decision",
+            live=True,
+        ),
+    ] = "balanced"
+    tta: Annotated[
+        bool,
+        Setting(
+            "Test-time augmentation: the mean of a face and its mirror image is the answer; the model runs twice.",
+            flag="--tta",
+            live=True,
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         _check(self, "model")

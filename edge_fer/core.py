@@ -192,11 +192,21 @@ class Quality:
         size_px: shorter side of the face's box.
         blur: variance of the Laplacian of the face as the model sees it; low is blurred.
         brightness: mean gray of the face, 0-1.
+        noise: sigma of the noise, as a fraction of the sigma of the face's gray levels.
+        eyes: contrast of the band in which the eyes are, as a fraction of the face's; low where they are covered.
+        mouth: likewise.
+        turn: how far the tip of the nose is off the middle of the eyes, along the line through them, in distances of
+            the eyes: 0 from the front, about 0.35 where the head is turned by 40 degrees. None where the detector gives
+            no landmarks.
     """
 
     size_px: int
     blur: float
     brightness: float
+    noise: float = 0.0
+    eyes: float = 1.0
+    mouth: float = 1.0
+    turn: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +223,8 @@ class Face:
         raw: those of this frame alone.
         stable_ms: for how long ``expression`` has been the same, in milliseconds of stream time.
         quality: how well the face can be seen.
-        uncertain: why not to rely on the answer: "small", "dark", "blurred" or "ambiguous"; None if there is no doubt.
+        uncertain: why not to rely on the answer: "small", "dark", "turned", "blurred", "noisy", "occluded" or
+            "ambiguous"; None if there is no doubt.
     """
 
     track: int

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
 
+from edge_fer.config import DecisionKind
 from edge_fer.core import Face, FaceBox, FrameResult, Image
 from edge_fer.files import shown
 from edge_fer.temporal.affect import intensity, valence_arousal
@@ -18,6 +19,10 @@ Event: TypeAlias = dict[str, Any]
 
 EVENT_VERSION = 1
 """Grows when a field goes away or changes its meaning."""
+
+
+_MOST_TURN = 10.0
+"""A profile's eyes may be one point, and JSON has no infinity."""
 
 
 def utc_now() -> str:
@@ -35,6 +40,7 @@ class Run:
         device: name of the board; "" for the host name.
         model: name of the model.
         model_sha256: of its FlatBuffer, in hex.
+        decision: the rule by which its answers are made of its logits.
         fps: nominal frames per second of the source.
         live: the source is a camera, not a file. What an earlier run wrote is kept: text files are continued, videos
             and folders of pictures get a number.
@@ -49,6 +55,7 @@ class Run:
         model: str = "",
         model_sha256: str = "",
         *,
+        decision: DecisionKind = "balanced",
         fps: float = 30.0,
         live: bool = False,
         overwrite: bool = False,
@@ -58,6 +65,7 @@ class Run:
         self.device = shown(device) or platform.node()
         self.model = model
         self.model_sha256 = model_sha256
+        self.decision = decision
         self.fps = fps
         self.keeps_earlier = live and not overwrite
         self._now = now
@@ -128,9 +136,13 @@ class Run:
                 "size_px": quality.size_px,
                 "blur": round(quality.blur, 1),
                 "brightness": round(quality.brightness, 4),
+                "noise": round(quality.noise, 3),
+                "eyes": round(quality.eyes, 3),
+                "mouth": round(quality.mouth, 3),
+                "turn": None if quality.turn is None else round(min(quality.turn, _MOST_TURN), 3),
             },
             "latency_ms": {stage: round(ms, 1) for stage, ms in latency_ms.items()},
-            "model": {"name": self.model, "sha256": self.model_sha256},
+            "model": {"name": self.model, "sha256": self.model_sha256, "decision": self.decision},
         }
 
 

@@ -89,6 +89,8 @@ def build_recognizer(settings: Settings) -> Recognizer:
         new_face_s=settings.detector.new_face_s,
         device=settings.model.device,
         threads=settings.model.threads,
+        decision=settings.model.decision,
+        tta=settings.model.tta,
     )
 
 
@@ -119,6 +121,7 @@ class Pipeline:
                     settings.name,
                     metadata.name,
                     metadata.model_sha256,
+                    decision=recognizer.decision,
                     fps=max(source.fps for source in sources),
                     live=any(source.live for source in sources),
                     overwrite=settings.overwrite,

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fer.config import CameraSettings, DetectorKind, DetectorSettings
+from edge_fer.config import CameraSettings, DecisionKind, DetectorKind, DetectorSettings
 from edge_fer.core import Detection, Face, FaceDetector, Frame, FrameResult, Image
 from edge_fer.detection import open_detector
 from edge_fer.detection.schedule import FaceSearch
@@ -23,7 +23,8 @@ from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
 from edge_fer.preprocess.quality import measure_quality
 from edge_fer.sources import open_source
-from edge_fer.temporal.smoothing import ExpressionFilter, uncertainty
+from edge_fer.temporal.doubt import uncertainty
+from edge_fer.temporal.smoothing import ExpressionFilter
 from edge_fer.threads import OneThread
 from edge_fer.tracking import Track, Tracker
 
@@ -64,6 +65,10 @@ class Recognizer:
         self._preprocessor = Preprocessor(classifier.bundle.metadata.preprocess, classifier.size_hw)
         self._search = FaceSearch(detector, min_face_px, new_face_s)
         self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing), self._numbers)
+        metadata = classifier.bundle.metadata
+        self._doubt = metadata.doubt if classifier.decision == "balanced" else None  # it was fitted to that rule
+        labels = metadata.decision.labels if metadata.decision else ()
+        self._offsets = dict(zip(labels, self._doubt.offsets, strict=True)) if self._doubt else {}
         self._stream: tuple[str, tuple[int, ...]] | None = None
         self._thread = OneThread("A Recognizer")
 
@@ -77,6 +82,8 @@ class Recognizer:
         new_face_s: float = 0.3,
         device: Literal["cpu", "edgetpu"] = "cpu",
         threads: int = 1,
+        decision: DecisionKind = "balanced",
+        tta: bool = False,
     ) -> Recognizer:
         """A recognizer with a model and a detector; by default those in the package.
 
@@ -88,13 +95,16 @@ class Recognizer:
             new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.
             device: where the model runs; "edgetpu" is a Coral.
             threads: CPU threads of the model.
+            decision: "balanced", which supposes that all expressions are alike frequent, or "as-trained", which
+                supposes the class mix of the training data.
+            tta: average the logits of a face and of its mirror image; the network runs twice.
 
         Raises:
             EdgeFerError: the model, the detector, the runtime or OpenCV is not as it should be.
         """
         if isinstance(detector, str):
             detector = open_detector(DetectorSettings(kind=detector))
-        classifier = TfliteClassifier(Bundle.load(model), threads, device)
+        classifier = TfliteClassifier(Bundle.load(model), threads, device, decision, tta=tta)
         return cls(detector, classifier, min_face_px=min_face_px, new_face_s=new_face_s)
 
     def for_another_stream(self) -> Recognizer:
@@ -114,6 +124,11 @@ class Recognizer:
     def bundle(self) -> Bundle:
         """The model in use."""
         return self._classifier.bundle
+
+    @property
+    def decision(self) -> DecisionKind:
+        """The rule that answers: "as-trained" too where the model has no other."""
+        return self._classifier.decision
 
     def stream(self, camera: str) -> Iterator[FrameResult]:
         """The results of a camera, file or folder, frame by frame, until it ends.
@@ -177,7 +192,7 @@ class Recognizer:
         if not 0 <= frame.time_s - track.tilted_s < pace_s:
             track.tilt_deg, track.tilted_s = self._preprocessor.tilt_deg(frame.gray, where), frame.time_s
         tensor = self._preprocessor(frame.gray, where, track.tilt_deg)
-        quality = measure_quality(tensor, min(track.box.w, track.box.h))
+        quality = measure_quality(tensor, min(track.box.w, track.box.h), found.landmarks)
         clock.stop("preprocess")
         if track.raw is None or _is_new(track, tensor, frame.time_s, pace_s):
             (track.raw,) = self._classifier.classify([tensor])
@@ -196,7 +211,13 @@ class Recognizer:
             raw=track.raw,
             stable_ms=track.expression.stable_ms,
             quality=quality,
-            uncertain=uncertainty(prediction.probabilities[expression], quality, smoothing),
+            uncertain=uncertainty(
+                prediction.probabilities[expression],
+                quality,
+                smoothing,
+                self._doubt,
+                self._offsets.get(expression, 0.0),
+            ),
         )
         clock.stop("track")
         return track.face

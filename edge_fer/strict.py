@@ -10,6 +10,7 @@ import errno
 import os
 import reprlib
 import tomllib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str
 
     Args:
         kind: a dataclass whose fields are bool, int, float, str, Literal, an enum of texts, list or tuple[T, ...] of
-            these, a Mapping (taken as it is), or such dataclasses.
+            these, a Mapping (taken as it is), such dataclasses, or one of these ``| None``.
         table: the parsed TOML or JSON.
         origin: file name for messages.
         prefix: dotted path of the table in its file, for messages.
@@ -109,6 +110,8 @@ def _is_required(f: dataclasses.Field[Any]) -> bool:
 
 
 def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
+    if typing.get_origin(hint) is types.UnionType:  # T | None: who has none leaves it out
+        hint = typing.get_args(hint)[0]
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_table(hint, value, origin, key + ".")  # type: ignore[arg-type]
     kind = typing.get_origin(hint)

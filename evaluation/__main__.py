@@ -5,6 +5,7 @@ python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out
 python -m evaluation protocols --help   what a device would report on other data sets: the cross-database table
 python -m evaluation ceiling --help     how often people would agree with the labels
 python -m evaluation folds --help       folds without leaks, and a check of a data set's own splits
+python -m evaluation fit --help         the decision rule of a bundle and its doubt: fit and measure them
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ from rich.progress import track
 from rich.table import Table
 
 import datasets
-from datasets import Dataset
+from datasets import Dataset, truth_for
 from edge_fer.core import Expression
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.decision import Rule
 from edge_fer.preprocess import Preprocessor
-from evaluation import ceiling, corruptions, folds, metrics, protocols
+from evaluation import ceiling, corruptions, decision, fit, folds, metrics, protocols
 from evaluation.model_card import model_card
+
+CONSISTENCY_FACES = 1000
+"""On which other views of a face are tried."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
                 protocols.command(rest)
             case ["ceiling", *rest]:
                 ceiling.command(rest)
+            case ["fit", *rest]:
+                fit.run(rest)
             case ["folds", *rest]:
                 folds.command(rest)
             case rest:
@@ -77,7 +84,7 @@ def _command(arguments: list[str]) -> None:
 
 def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None) -> None:
     bundle = Bundle.load(model)
-    classifier = TfliteClassifier(bundle)
+    classifier = TfliteClassifier(bundle, decision="as-trained")
     preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
     console, progress = Console(), Console(stderr=True)
     progress.print(f"Reading {folder} ...")
@@ -105,6 +112,17 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
         results["confused"][head.name] = fraction
         console.print(f"{head.name}: {fraction:.1%} of the neutral faces are called sad")
 
+    results["decision"] = _decisions(clean, data, bundle)
+    for rule, row in results["decision"].items():
+        console.print(
+            f"{rule}: accuracy {row['accuracy']:.2%}, mean recall {row['mean_recall']:.2%} +- "
+            f"{row['mean_recall_95']:.2%}, class-balanced ECE {row['balanced_ece']:.3f}, N = {row['n']:,}",
+            highlight=False,
+        )
+    results["consistency"] = _consistency(logits_of, TfliteClassifier(bundle), data, clean)
+    for name, fraction in results["consistency"]["same"].items():
+        console.print(f"same answer, {name}: {fraction:.1%} of {results['consistency']['n']:,} faces", highlight=False)
+
     table = Table("faces", *(head.name for head in heads), title=f"Corruptions, {split}")
     results["corruptions"] = {"none": _accuracies(clean, data, classifier)}
     for name, corrupt in corruptions.CORRUPTIONS.items():
@@ -118,6 +136,42 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if card_file:
         card_file.write_text(model_card(bundle, len(bundle.to_bytes()), results), encoding="utf-8")
+
+
+def _decisions(clean: NDArray[np.float32], data: Dataset, bundle: Bundle) -> dict[str, Any]:
+    """What the answers of both rules are worth, by rule, on faces that the first head knows; nothing where none is."""
+    heads, rule = bundle.metadata.heads, bundle.metadata.decision
+    truth = truth_for(data, heads[0])
+    known = truth >= 0
+    few = [label for label in heads[0].labels if rule and label not in rule.labels]
+    if not {heads[0].labels[place] for place in truth[known]} - set(few):
+        return {}
+    trained = Rule.as_trained(heads).probabilities(clean[known])
+    rows = {"as-trained": decision.measured(trained, truth[known], heads[0].labels, few)}
+    if rule:
+        places = decision.positions(truth[known], heads[0], rule.labels)
+        balanced = Rule.balanced(rule, heads).probabilities(clean[known])
+        rows["balanced"] = decision.measured(balanced, places, rule.labels)
+    return rows
+
+
+def _consistency(
+    logits_of: Callable[[corruptions.Faces, str], NDArray[np.float32]],
+    classifier: TfliteClassifier,
+    data: Dataset,
+    clean: NDArray[np.float32],
+) -> dict[str, Any]:
+    """How often a face gets the same answer in other views, 0-1, by the rule that the device has."""
+    chosen = np.random.default_rng(0).permutation(len(data))[:CONSISTENCY_FACES]
+    before = [classifier.prediction(row).expression for row in clean[chosen]]
+    same = {}
+    for name, views in corruptions.FRAMINGS.items():
+        hits = []
+        for view in views:
+            rows = logits_of(view(data.images[chosen]), name)
+            hits += [classifier.prediction(row).expression == one for row, one in zip(rows, before, strict=True)]
+        same[name] = round(float(np.mean(hits)), 4)
+    return {"n": len(chosen), "same": same}
 
 
 def _accuracies(logits: NDArray[np.float32], data: Dataset, classifier: TfliteClassifier) -> dict[str, float]:

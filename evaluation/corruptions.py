@@ -90,6 +90,22 @@ def _tilted(degrees: float) -> Corruption:
     return _each(lambda face: cv2.warpAffine(face, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE))
 
 
+def _framed(right: float, down: float, zoom: float) -> Corruption:
+    """As a detector frames a face whose box is off, in fractions of its side."""
+    frame = _rotation((SIDE - 1) / 2, 0.0, zoom)
+    frame[:, 2] -= (right * SIDE, down * SIDE)
+    return _each(lambda face: cv2.warpAffine(face, frame, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE))
+
+
+FRAMINGS: dict[str, tuple[Corruption, ...]] = {
+    "mirror image": (lambda faces: faces[:, :, ::-1],),
+    "box off by 10 % of its side": tuple(
+        _framed(right, down, 1.0) for right, down in ((0.1, 0), (-0.1, 0), (0, 0.1), (0, -0.1))
+    ),
+    "box larger or smaller by 10 %": (_framed(0, 0, 1 / 1.1), _framed(0, 0, 1 / 0.9)),
+}
+"""Views of a face that should change no answer, by what they are called."""
+
 CORRUPTIONS: dict[str, Corruption] = {
     "blur, sigma 1 px": _blur(1.0),
     "blur, sigma 2 px": _blur(2.0),

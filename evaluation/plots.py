@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from edge_fer.model.classifier import softmax
+from edge_fer.model.decision import softmax
 from edge_fer.model.spec import Head
 from evaluation.calibration import reliability
 from evaluation.metrics import plot_confusion

@@ -11,16 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from datasets import Dataset
 from edge_fer.core import FaceBox
 from edge_fer.errors import EdgeFerError
 from edge_fer.files import write_atomically
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.selftest import SelfTest
+from edge_fer.preprocess import Preprocessor
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.sources.demo import average_faces
+from evaluation import fit
+from evaluation.decision import MAX_LOSS
 from export import microcontroller, report
-from export.flatbuffer import as_input
+from export.flatbuffer import as_input, run_flatbuffer
 from export.layers import noise_table
 from export.result import Export
 from export.saved_model import frozen
@@ -36,7 +40,26 @@ def bundle(export: Export) -> Export:
     )
     metadata = dataclasses.replace(export.metadata, facts={**export.metadata.facts, **_facts(export)})
     made = Bundle.new(model, metadata, SelfTest.measured(model, inputs))
+    if not export.reasons:
+        made = _with_decision(made, export.data)
     return dataclasses.replace(export, metadata=made.metadata, bundle=made)
+
+
+def _with_decision(made: Bundle, data: Dataset) -> Bundle:
+    """The bundle with a decision rule and its doubt; as it is where the faces are too few to fit them."""
+    console, heads = Console(), made.metadata.heads
+    size_hw: tuple[int, int] = made.selftest.inputs.shape[1:3]
+
+    def classify(tensors: NDArray[np.uint8], title: str) -> NDArray[np.float32]:
+        return run_flatbuffer(made.model, tensors, Console(stderr=True), title)
+
+    found = fit.fit(heads, Preprocessor(made.metadata.preprocess, size_hw), data, classify, MAX_LOSS)
+    if found is None:
+        console.print("Too few faces to fit a decision rule: the bundle answers as it was trained.", highlight=False)
+        return made
+    for line in fit.lines(found, heads[0]):
+        console.print(line, highlight=False)
+    return fit.fitted(made, heads, found)
 
 
 def write(export: Export) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import zipfile
@@ -19,10 +20,11 @@ import datasets
 from datasets import Dataset
 from datasets.core import truth_for
 from edge_fer.errors import ConfigError, DataError, InputMissingError, UnavailableError
-from edge_fer.model.classifier import softmax
+from edge_fer.model.decision import softmax
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess import Preprocessor
 from edge_fer.strict import read_toml
+from evaluation.fit import with_priors
 from export import saved_model
 from export.result import Export, Options, Original
 
@@ -60,11 +62,12 @@ def load(options: Options) -> Export:
     size_hw = model.input_shape[1:3]
     splits = datasets.load(options.data, size_hw=size_hw)
     preprocessor = Preprocessor(description.preprocess, size_hw)
+    metadata = description.metadata()
     calibration = calibration_faces(splits["Training"], description.heads[0], options.calibration)
     _compare_with_original(model, original, preprocessor.crops(calibration.images[:COMPARED_FACES]), options.model)
     return Export(
         options=options,
-        metadata=description.metadata(),
+        metadata=dataclasses.replace(metadata, heads=with_priors(metadata.heads, splits["Training"])),
         model=model,
         original=original,
         calibration=preprocessor.crops(calibration.images),

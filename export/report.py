@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from datasets import Dataset
 from datasets.core import truth_for
-from edge_fer.model.classifier import softmax
+from edge_fer.model.decision import softmax
 from edge_fer.model.spec import Head, head_slices
 from evaluation.plots import (
     BLUE,

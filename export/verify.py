@@ -17,7 +17,7 @@ from rich.table import Table
 from datasets import Dataset
 from datasets.core import truth_for
 from edge_fer.errors import DataError
-from edge_fer.model.classifier import softmax
+from edge_fer.model.decision import softmax
 from edge_fer.model.spec import Head, head_slices
 from evaluation import metrics
 from evaluation.calibration import expected_calibration_error, fit_temperature

@@ -17,7 +17,7 @@ import datasets
 from datasets import Dataset, truth_for
 from edge_fer.errors import DataError
 from edge_fer.files import write_atomically
-from edge_fer.model.classifier import softmax
+from edge_fer.model.decision import softmax
 from edge_fer.model.spec import Head, head_slices
 from evaluation.calibration import expected_calibration_error, fit_temperature
 from evaluation.model_card import wilson

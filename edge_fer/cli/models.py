@@ -58,7 +58,7 @@ def _list_models(args: argparse.Namespace) -> None:
         metrics = _metrics(model)
         known = [head["name"] for head in model["heads"] if head["name"] in metrics]
         accuracy = "\n".join(f"{name} {metrics[name]['accuracy']:.1%}, N = {metrics[name]['n']:,}" for name in known)
-        reports = f"{len(model['heads'][0]['labels'])} expressions"
+        reports = f"{len((model.get('decision') or model['heads'][0])['labels'])} expressions"
         default = "default" if model["default"] else ""
         table.add_row(model["name"], f"{model['bytes'] / 1000:.0f}", reports, accuracy, default)
     Console().print(table)
@@ -129,9 +129,16 @@ def _print_model(model: dict[str, Any]) -> None:
         f"crop margin {preprocess['margin']}, alignment {preprocess['alignment']}, "
         f"preprocessing version {preprocess['version']}"
     )
-    metrics = _metrics(model)
+    metrics, rule = _metrics(model), model.get("decision")
+    if rule:
+        weights = ", ".join(
+            f"{head['name']} {one:g}" for head, one in zip(model["heads"], rule["weights"], strict=True)
+        )
+        print(f"\ndecision balanced: tau {rule['tau']:g}, weights {weights}, temperature {rule['temperature']:g}")
+        print(f"  reports   {', '.join(rule['labels'])}")
     for place, head in enumerate(model["heads"]):
-        print(f"\nhead {head['name']}{' (reported)' if place == 0 else ''}, temperature {head['temperature']}")
+        reported = " (reported)" if place == 0 and not rule else ""
+        print(f"\nhead {head['name']}{reported}, temperature {head['temperature']}")
         print(f"  labels    {', '.join(head['labels'])}")
         row = metrics.get(head["name"])
         if row:

@@ -70,6 +70,18 @@ def add_run(verbs: Verbs) -> None:
     )
     run.add_argument("--model", metavar="NAME", help="a model of the package, or a bundle's file (default: accurate)")
     run.add_argument("--device", choices=["cpu", "edgetpu"], help="where the model runs (default: cpu)")
+    run.add_argument(
+        "--decision",
+        choices=["balanced", "as-trained"],
+        help="what the answer supposes: all expressions alike frequent, or the class mix of the training data "
+        "(default: balanced)",
+    )
+    run.add_argument(
+        "--tta",
+        action="store_const",
+        const=True,
+        help="answer by the mean of a face and its mirror image: a little steadier, and the network runs twice",
+    )
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model (default: 1)")
     run.add_argument(
         "--detector", choices=["haar", "lbp", "yunet", "blazeface"], help="what finds the faces (default: haar)"
@@ -108,6 +120,8 @@ def _run(args: argparse.Namespace) -> None:
         "model.path": args.model,
         "model.device": args.device,
         "model.threads": args.threads,
+        "model.decision": args.decision,
+        "model.tta": args.tta,
     }
     settings = load_settings(args.config, os.environ, flags)
     cameras = settings.cameras

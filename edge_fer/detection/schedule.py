@@ -13,10 +13,12 @@ The same frames give the same answers: nothing depends on the clock or on chance
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from edge_fer.core import Detection, FaceBox, FaceDetector, Image
@@ -45,6 +47,11 @@ REST = 0.6
 """Fraction of ``new_face_s`` that a tile rests after its slot, when passing over others brings it round sooner."""
 SAME_FACE = 0.5
 """Overlap, as a fraction of the smaller box, from which two boxes are one face."""
+BORDER = 0.25
+"""A face that the frame's edge cuts is looked for beyond it, in repeated edge pixels: so far, in widths of the smallest
+face that is looked for, while no other is known."""
+PORTRAIT = 0.25
+"""Smallest face that is looked for beyond the edges of a still image in which none was found, in shorter sides."""
 MIN_IOU = 0.2
 """Overlap with where a known face was expected that makes a detection this face."""
 
@@ -95,8 +102,18 @@ class FaceSearch:
         self._time_s = 0.0
 
     def still(self, gray: Image) -> list[Detection]:
-        """All faces of an image that stands alone, uint8 (height, width), largest first."""
-        return self._detector.detect(gray, self._smallest_px(gray))
+        """All faces of an image that stands alone, uint8 (height, width), largest first.
+
+        Where none is found it may be a portrait so tight that the edges cut the face: it is looked for once more.
+        """
+        found = self._detector.detect(gray, self._smallest_px(gray))
+        if found:
+            return found
+        smallest_px = max(self._smallest_px(gray), PORTRAIT * min(gray.shape))
+        border = int(PORTRAIT * min(gray.shape))
+        region = Region(-border, -border, gray.shape[1] + border, gray.shape[0] + border, smallest_px, math.inf)
+        self._frame = Pyramid(gray)
+        return self._look(region)
 
     def find(self, gray: Image, time_s: float, known: Sequence[KnownFace]) -> list[tuple[int | None, Detection]]:
         """The faces of the next frame: the known ones that are still there, and new ones as their tiles' slots come.
@@ -191,6 +208,8 @@ class FaceSearch:
             region = moved_region(tile, blocks, mask, time_s)
             if region is not None:
                 self._due -= 1
+                if self._detector.slow_on_large and not taken:  # else it costs, or brings little
+                    region = _beyond_edges(region, gray.shape)
                 detections += self._look(region, taken, coarse=True)
         # What was passed over was free, and must not be saved up for one dear frame.
         self._due = min(self._due, 1.0)
@@ -199,17 +218,25 @@ class FaceSearch:
     def _look(
         self, region: Region, taken: Sequence[FaceBox] = (), *, expected: bool = False, coarse: bool = False
     ) -> list[Detection]:
-        """Faces in a part of the frame, looked for in the coarsest image that still shows the smallest of them."""
+        """Faces in a part of the frame, looked for in the coarsest image that still shows the smallest of them.
+
+        Where the part reaches over the frame's edges, the edge pixels are repeated.
+        """
         level = 0
         while region.min_px / 2 ** (level + 1) >= self._detector.enough_px:
             level += 1
         scale = 2.0**level
         left, top, right, bottom = (
-            max(0, int(side / scale)) for side in (region.left, region.top, region.right, region.bottom)
+            int(side / scale) for side in (region.left, region.top, region.right, region.bottom)
         )
-        pixels = self._frame.level(level)[top:bottom, left:right]
+        image = self._frame.level(level)
+        height, width = image.shape
+        pixels = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
         if pixels.size == 0:
             return []
+        over = max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width)
+        if any(over):
+            pixels = cv2.copyMakeBorder(pixels, *over, cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
         if taken:
             # Faces that are known are painted over: there is no other behind them, and nothing is dearer to search.
             pixels = pixels.copy()
@@ -225,6 +252,19 @@ class FaceSearch:
         # A twentieth of the shorter side: else a photo of 20 megapixels would take a minute.
         shorter: int = min(gray.shape)
         return max(self._min_face_px, shorter / 20)
+
+
+def _beyond_edges(region: Region, shape_hw: tuple[int, ...]) -> Region:
+    """A tile's region, a little further out where it ends at an edge of the frame."""
+    height, width = shape_hw
+    border = int(BORDER * region.min_px)
+    return dataclasses.replace(
+        region,
+        left=region.left - border * (region.left <= 0),
+        top=region.top - border * (region.top <= 0),
+        right=region.right + border * (region.right >= width),
+        bottom=region.bottom + border * (region.bottom >= height),
+    )
 
 
 def _owner(box: FaceBox, face: KnownFace, known: Sequence[KnownFace]) -> int | None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fer.config import DecisionKind
 from edge_fer.core import Image, Prediction
 from edge_fer.errors import BundleError, UnavailableError
 from edge_fer.model.bundle import Bundle
+from edge_fer.model.decision import Rule
 from edge_fer.model.litert import Network, probe_edgetpu, why_it_kills
 from edge_fer.model.spec import Head
 
@@ -25,9 +27,13 @@ class TfliteClassifier:
         bundle: the model with its metadata.
         threads: CPU threads of the interpreter.
         device: "cpu", or "edgetpu" for a Coral. Without a working Edge TPU the CPU does the work, and the log says so.
+        decision: "balanced" for the bundle's own rule, or "as-trained" for its first head. A bundle that has no rule is
+            used as trained, and the log says so.
+        tta: test-time augmentation: the logits of a face and of its mirror image are averaged, at twice the cost.
 
     Attributes:
         bundle: as given.
+        decision: the rule that really answers.
         size_hw: height and width of the tensors that the model takes.
         device: what really does the work.
 
@@ -36,8 +42,28 @@ class TfliteClassifier:
         UnavailableError: no runtime is installed, or the model needs an Edge TPU and there is none.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        device: str = "cpu",
+        decision: DecisionKind = "balanced",
+        *,
+        tta: bool = False,
+    ) -> None:
         self.bundle = bundle
+        self._tta = tta
+        rule = bundle.metadata.decision
+        if rule is None and decision == "balanced":
+            decision = "as-trained"
+            log.warning(
+                "%s has no class priors: it answers as it was trained. `python -m evaluation fit` gives it a rule.",
+                bundle,
+            )
+        self.decision: DecisionKind = decision
+        self._rule = Rule.as_trained(self.heads)
+        if rule and decision == "balanced":
+            self._rule = Rule.balanced(rule, self.heads)
         if device == "edgetpu" and (problem := probe_edgetpu()) is not None:
             device = "cpu"
             log.warning("The Edge TPU cannot be used (%s). The CPU does the work instead.", problem)
@@ -63,17 +89,19 @@ class TfliteClassifier:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The heads of the model; the first is what ``classify`` reports."""
+        """The heads of the model, in the order of their logits."""
         return self.bundle.metadata.heads
 
     def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
         """See ``core.Classifier``: uint8 (height, width, 1) each, as ``preprocess.Preprocessor`` gives them."""
-        head = self.heads[0]
-        predictions = []
-        for tensor in tensors:
-            probabilities = softmax(self.logits(tensor)[: len(head.labels)] / head.temperature)
-            predictions.append(Prediction(dict(zip(head.labels, probabilities.tolist(), strict=True))))
-        return predictions
+        if self._tta:
+            pairs = [np.stack([self.logits(one), self.logits(one[:, ::-1])]) for one in tensors]
+            return [self.prediction(pair.mean(axis=0, dtype=np.float32)) for pair in pairs]
+        return [self.prediction(self.logits(one)) for one in tensors]
+
+    def prediction(self, logits: NDArray[np.float32]) -> Prediction:
+        """What the decision rule makes of the logits of a face, float32 (n,)."""
+        return Prediction(dict(zip(self._rule.labels, self._rule.probabilities(logits).tolist(), strict=True)))
 
     def logits(self, tensor: Image) -> NDArray[np.float32]:
         """Logits of all heads, float32 (n,), for one uint8 (height, width, 1)."""
@@ -109,10 +137,3 @@ class TfliteClassifier:
                 f"{self.bundle} fails its self-test on this device: its outputs are {difference:.1f} LSB off, "
                 f"{selftest.tolerance_lsb:.0f} are allowed. Export it again, or use another version of the runtime."
             )
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities over the last axis, float32, summing to 1."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probabilities

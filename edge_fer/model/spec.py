@@ -15,6 +15,7 @@ from edge_fer.core import Expression
 from edge_fer.errors import ConfigError
 from edge_fer.preprocess import PreprocessSpec
 from edge_fer.strict import from_table
+from edge_fer.temporal.doubt import Doubt
 from edge_fer.temporal.smoothing import Smoothing
 
 METADATA_VERSION = 2
@@ -30,11 +31,58 @@ class Head:
         labels: expressions in the order of the logits.
         temperature: logits are divided by it before softmax, so that confidence is frequency (Guo et al.,
             arXiv 1706.04599).
+        priors: how frequent each label is in what the head learned from, summing to 1; empty where nobody knows.
     """
 
     name: str
     labels: tuple[Expression, ...]
     temperature: float = 1.0
+    priors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The balanced rule of a bundle, a part of its metadata.
+
+    With z the logits of head h, T its temperature and p its priors, the score of a label is the sum over the heads of
+    weight * (z / T - tau * log p); the probabilities are softmax(score / temperature).
+
+    Attributes:
+        labels: the expressions that are reported. A head may have others, on which nobody should rely.
+        weights: of the heads, in their order.
+        tau: how much of the prior is taken out: 0 none, 1 all of it.
+        temperature: of the rule, so that confidence is frequency where all expressions are alike frequent.
+    """
+
+    labels: tuple[Expression, ...]
+    weights: tuple[float, ...]
+    tau: float
+    temperature: float = 1.0
+
+    def check(self, heads: Sequence[Head], origin: str) -> None:
+        """See whether it fits the heads.
+
+        Args:
+            heads: of the same metadata.
+            origin: file name for messages.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"{origin}: decision.labels must be at least two expressions, each once.")
+        if len(self.weights) != len(heads) or not all(0 <= one <= 100 for one in self.weights) or not any(self.weights):
+            raise ConfigError(f"{origin}: decision.weights must be a number from 0 to 100 for each head, not all 0.")
+        for head, weight in zip(heads, self.weights, strict=True):
+            if weight and not (set(self.labels) <= set(head.labels) and head.priors):
+                raise ConfigError(
+                    f"{origin}: the head {head.name!r} has a weight in the decision; it must have its labels, and "
+                    "priors."
+                )
+        if not 0 <= self.tau <= 10:
+            raise ConfigError(f"{origin}: decision.tau must be 0 to 10, not {self.tau}.")
+        if not 0.01 <= self.temperature <= 100:
+            raise ConfigError(f"{origin}: decision.temperature must be 0.01 to 100, not {self.temperature}.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +97,8 @@ class Metadata:
         facts: what is said for people: metrics, training, quantization. Never read by the runtime.
         model_sha256: of the FlatBuffer, in hex; "" before there is one.
         metadata_version: ``METADATA_VERSION`` at export.
+        decision: how its logits become an answer; None in older bundles, whose first head answers as it was trained.
+        doubt: when not to rely on an answer; None in older bundles, which have ``Smoothing.min_confidence`` alone.
     """
 
     name: str
@@ -58,6 +108,8 @@ class Metadata:
     facts: Mapping[str, Any] = field(default_factory=dict)
     model_sha256: str = ""
     metadata_version: int = METADATA_VERSION
+    decision: Decision | None = None
+    doubt: Doubt | None = None
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str) -> Metadata:
@@ -85,6 +137,18 @@ class Metadata:
                 raise ConfigError(
                     f"{origin}: the temperature of head {head.name!r} must be 0.01 to 100, not {head.temperature}."
                 )
+            if head.priors and not (
+                len(head.priors) == len(head.labels)
+                and all(0 < prior < 1 for prior in head.priors)
+                and abs(sum(head.priors) - 1) < 0.01
+            ):
+                raise ConfigError(
+                    f"{origin}: the priors of head {head.name!r} must be one for each label, summing to 1."
+                )
+        if metadata.decision:
+            metadata.decision.check(metadata.heads, origin)
+        if metadata.doubt:
+            metadata.doubt.check(metadata.decision.labels if metadata.decision else (), origin)
         if not 0 <= metadata.preprocess.margin <= 2:
             raise ConfigError(f"{origin}: preprocess.margin must be 0 to 2, not {metadata.preprocess.margin}.")
         for key, value in asdict(metadata.smoothing).items():
@@ -93,8 +157,8 @@ class Metadata:
         return metadata
 
     def to_table(self) -> dict[str, Any]:
-        """The metadata as plain values, for JSON and TOML."""
-        return asdict(self)
+        """The metadata as plain values, for JSON and TOML; what is None is left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def head_slices(heads: Sequence[Head]) -> dict[str, slice]:

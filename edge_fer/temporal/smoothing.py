@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edge_fer.core import Expression, Prediction, Quality
+from edge_fer.core import Expression, Prediction
 
 LEAST = 1e-6
 """Against rounding of times, and against a hysteresis of 0."""
@@ -19,10 +19,11 @@ class Smoothing:
         time_constant_s: of the exponential mean of the probabilities.
         hysteresis: how much more probable than the reported expression another one must be to replace it
         dwell_s: after this time; with a smaller lead it takes longer, in proportion.
-        min_confidence: below it the answer is marked uncertain.
-        min_size_px: so is that of a smaller face,
+        min_confidence: below it the answer of a bundle that has no ``Doubt`` is marked uncertain.
+        min_size_px: so is that of a smaller face, in every bundle,
         min_blur: of one with a smaller variance of the Laplacian,
-        min_brightness: and of a darker one, 0-1.
+        min_brightness: of a darker one, 0-1,
+        max_turn: and of one that is turned further away, see ``core.Quality.turn``.
     """
 
     time_constant_s: float = 0.17
@@ -32,6 +33,7 @@ class Smoothing:
     min_size_px: float = 24.0
     min_blur: float = 5.0
     min_brightness: float = 0.08
+    max_turn: float = 0.35
 
 
 class ExpressionFilter:
@@ -80,14 +82,3 @@ class ExpressionFilter:
     def stable_ms(self) -> float:
         """For how long the expression has been the same, in milliseconds of stream time."""
         return (self._time_s - self._since_s) * 1000
-
-
-def uncertainty(confidence: float, quality: Quality, smoothing: Smoothing) -> str | None:
-    """Why an answer is uncertain: "small", "blurred", "dark" or "ambiguous"; None if it is not."""
-    if quality.size_px < smoothing.min_size_px:
-        return "small"
-    if quality.brightness < smoothing.min_brightness:
-        return "dark"
-    if quality.blur < smoothing.min_blur:
-        return "blurred"
-    return "ambiguous" if confidence < smoothing.min_confidence else None

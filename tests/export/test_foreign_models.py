@@ -22,7 +22,8 @@ import datasets
 from datasets.fer2013 import FER2013_LABELS
 from edge_fer.errors import DataError, UnavailableError
 from edge_fer.model.bundle import load_bundle
-from edge_fer.model.classifier import TfliteClassifier, softmax
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.decision import softmax
 from edge_fer.model.selftest import golden_outputs
 from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ import pytest
 from edge_fer.errors import BundleError, UnavailableError
 from edge_fer.model import litert
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
-from edge_fer.model.classifier import TfliteClassifier, softmax
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.decision import softmax
 from edge_fer.model.litert import load_runtime
 
 
@@ -49,18 +50,57 @@ def test_the_shipped_model_takes_raw_pixels() -> None:
     assert (classifier._input.scale, classifier._input.zero_point) == (1.0, 0)
 
 
-def test_classify_reports_the_first_head_with_its_temperature(bundle_with: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("decision", ["balanced", "as-trained"])
+def test_classify_answers_by_the_rule_with_its_temperature(
+    bundle_with: Callable[..., Path], decision: Literal["balanced", "as-trained"]
+) -> None:
     def hotter(table: dict[str, Any]) -> None:
-        table["heads"][0]["temperature"] = 100
+        table["heads"][0]["temperature"] = table["decision"]["temperature"] = 100
+        table["decision"]["tau"] = 0
 
     bundle = load_bundle(DEFAULT_MODEL)
+    assert bundle.metadata.decision
+    labels = bundle.metadata.decision.labels if decision == "balanced" else bundle.metadata.heads[0].labels
     tensor = bundle.selftest.inputs[0]
-    (prediction,) = TfliteClassifier(bundle).classify([tensor])
-    assert list(prediction.probabilities) == list(bundle.metadata.heads[0].labels)
+    (prediction,) = TfliteClassifier(bundle, decision=decision).classify([tensor])
+    assert list(prediction.probabilities) == list(labels)
     assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    (vague,) = TfliteClassifier(load_bundle(bundle_with(metadata=hotter))).classify([tensor])
+    (vague,) = TfliteClassifier(load_bundle(bundle_with(metadata=hotter)), decision=decision).classify([tensor])
     assert vague.expression == prediction.expression
     assert vague.confidence < 0.2 < prediction.confidence
+
+
+def without_rule(table: dict[str, Any]) -> None:
+    """As the bundles of earlier versions are."""
+    del table["decision"], table["doubt"]
+    for head in table["heads"]:
+        del head["priors"]
+
+
+def test_a_bundle_without_priors_is_used_as_trained_and_says_so_once(
+    bundle_with: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    older = load_bundle(bundle_with(metadata=without_rule))
+    classifier = TfliteClassifier(older)
+    tensors = list(older.selftest.inputs)
+    answers = classifier.classify(tensors)
+    assert classifier.decision == "as-trained"
+    assert len(caplog.messages) == 1 and "no class priors" in caplog.messages[0]
+    caplog.clear()
+    asked = TfliteClassifier(load_bundle(DEFAULT_MODEL), decision="as-trained")
+    assert [one.probabilities for one in asked.classify(tensors)] == [one.probabilities for one in answers]
+    assert TfliteClassifier(older, decision="as-trained").decision == "as-trained"
+    assert caplog.messages == []
+
+
+def test_tta_gives_a_face_and_its_mirror_image_one_answer() -> None:
+    bundle = load_bundle("nano")
+    twice, once = TfliteClassifier(bundle, tta=True), TfliteClassifier(bundle)
+    tensor = bundle.selftest.inputs[0]
+    face, mirrored = twice.classify([tensor, np.ascontiguousarray(tensor[:, ::-1])])
+    assert face.probabilities == pytest.approx(mirrored.probabilities, abs=1e-6)
+    mean = (once.logits(tensor) + once.logits(tensor[:, ::-1])) / 2
+    assert face.probabilities == pytest.approx(once.prediction(mean).probabilities, abs=1e-6)
 
 
 def test_a_failing_self_test_is_refused(bundle_with: Callable[..., Path]) -> None:
@@ -76,7 +116,11 @@ def test_a_self_test_of_another_shape_is_refused(bundle_with: Callable[..., Path
 
 
 def test_labels_must_match_the_outputs(bundle_with: Callable[..., Path]) -> None:
-    path = bundle_with(metadata=lambda table: table["heads"].pop())
+    def fewer(table: dict[str, Any]) -> None:
+        del table["decision"], table["doubt"]
+        table["heads"].pop()
+
+    path = bundle_with(metadata=fewer)
     with pytest.raises(BundleError, match="15 outputs and 8 labels"):
         TfliteClassifier(load_bundle(path))
 

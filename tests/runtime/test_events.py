@@ -94,9 +94,17 @@ def test_an_event_in_full() -> None:
             "valence": 0.7139,
             "arousal": 0.3706,
             "stable_ms": 1234.6,
-            "quality": {"size_px": 40, "blur": 41.2, "brightness": 0.4712},
+            "quality": {
+                "size_px": 40,
+                "blur": 41.2,
+                "brightness": 0.4712,
+                "noise": 0.0,
+                "eyes": 1.0,
+                "mouth": 1.0,
+                "turn": None,
+            },
             "latency_ms": {"detect": 12.3, "preprocess": 0.1, "classify": 0.4, "track": 0.0},
-            "model": {"name": "compact", "sha256": "0123456789abcdef" * 4},
+            "model": {"name": "compact", "sha256": "0123456789abcdef" * 4, "decision": "balanced"},
         }
     ]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from edge_fer.core import Detection, FaceBox, Frame, Image
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.detection.motion import RECHECK_S
-from edge_fer.detection.schedule import FaceSearch, KnownFace, _overlap
+from edge_fer.detection.schedule import FaceSearch, KnownFace, _beyond_edges, _overlap
 from edge_fer.detection.tiles import Region, tiles_of
+from edge_fer.sources.demo import average_faces
 
 
 @dataclass
@@ -434,7 +436,8 @@ def test_the_smallest_face_of_a_large_picture_is_a_twentieth_of_its_shorter_side
 ) -> None:
     detector = Scripted([])
     FaceSearch(detector, 40, 0.5).still(np.zeros(shape, np.uint8))
-    assert [min_px for _, min_px, *_ in detector.asked] == [smallest_px]
+    # Nothing was found: it may be a portrait.
+    assert [min_px for _, min_px, *_ in detector.asked][:1] == [smallest_px]
 
 
 def regions_of(shape_hw: tuple[int, int], smallest_px: float) -> list[Region]:
@@ -475,10 +478,46 @@ def test_a_box_of_a_tile_lies_where_it_was_seen() -> None:
     search._near = lambda box, **_: seen.append(box) or []  # type: ignore[method-assign, func-returns-value]
     detector.faces = [FaceBox(3, 5, 30, 30)]
     search.find(picture(None), 0.0, [])
-    parts = regions_of((480, 640), 40)
+    parts = [_beyond_edges(part, (480, 640)) for part in regions_of((480, 640), 40)]
+    assert min(part.left for part in parts) < 0
     scales = [_scale(part.min_px) for part in parts]
     assert {1, 2, 4, 8} <= set(scales)
     assert seen == [
-        FaceBox((3 + part.left // scale) * scale, (5 + part.top // scale) * scale, 30 * scale, 30 * scale)
+        FaceBox((3 + int(part.left / scale)) * scale, (5 + int(part.top / scale)) * scale, 30 * scale, 30 * scale)
         for part, scale in zip(parts, scales, strict=True)
     ]
+
+
+def cut_by_the_edge(frame: Image, edge: str) -> tuple[Image, FaceBox]:
+    """A frame in which an edge cuts a fifth off a face of 200 pixels, and the whole face's box."""
+    face = cv2.resize(average_faces()[1], (200, 200), interpolation=cv2.INTER_CUBIC)
+    x, y = {"left": (-40, 140), "right": (480, 140), "top": (220, -40), "bottom": (220, 320)}[edge]
+    canvas = np.pad(frame, 60, mode="edge")
+    canvas[y + 60 : y + 260, x + 60 : x + 260] = face
+    return canvas[60:-60, 60:-60].copy(), FaceBox(x, y, 200, 200)
+
+
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize("edge", ["left", "right", "top", "bottom"])
+def test_a_face_that_the_edge_cuts_is_found_and_followed(edge: str, still: bool) -> None:
+    frame, box = cut_by_the_edge(np.full((480, 640), 128, np.uint8), edge)
+    search = FaceSearch(CascadeDetector(), 40, 0.5)
+    if still:
+        assert max(one.box.iou(box) for one in search.still(frame)) > 0.5
+        return
+    known: list[KnownFace] = []
+    for number in range(40):
+        found = search.find(frame, number / 15, known)
+        known = known or [KnownFace(1, one.box) for _, one in found if one.box.iou(box) > 0.5]
+    assert known and [key for key, _ in found] == [1]
+
+
+def test_what_is_beyond_the_edge_is_searched_only_where_nothing_was_found(scene: Image) -> None:
+    detector = Scripted([FaceBox(100, 100, 80, 80)])
+    assert len(FaceSearch(detector, 40, 0.5).still(scene)) == 1
+    assert [gray.shape for gray, *_ in detector.asked] == [scene.shape]
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.integers(0, 255))
+def test_any_empty_still_has_no_face(height: int, width: int, value: int) -> None:
+    assert FaceSearch(CascadeDetector(), 40, 0.5).still(np.full((height, width), value, np.uint8)) == []

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edge_fer.core import Expression, Prediction, Quality
 from edge_fer.temporal.affect import intensity, valence_arousal
-from edge_fer.temporal.smoothing import ExpressionFilter, Smoothing, uncertainty
+from edge_fer.temporal.doubt import uncertainty
+from edge_fer.temporal.smoothing import ExpressionFilter, Smoothing
 
 CALM = Prediction({Expression.NEUTRAL: 0.9, Expression.HAPPINESS: 0.1})
 GLAD = Prediction({Expression.NEUTRAL: 0.1, Expression.HAPPINESS: 0.9})
