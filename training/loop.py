@@ -25,6 +25,7 @@ from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.callbacks.epoch_log import ALONE, EpochLog, Place
 from training.callbacks.mixup import MixupUntil
+from training.corruption import Corrupt, Halves
 from training.curves import read_history
 from training.ensemble import TeacherEnsemble, gather, load_logits
 from training.recipe import Recipe, load_recipe
@@ -71,6 +72,8 @@ def train(
             )
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
+    if recipe.fixed_statistics and not init_from:
+        raise ConfigError(f"{recipe.name} has fixed_statistics: give --init-from, the model whose statistics to keep.")
     if bool(teacher_logits) + bool(teachers) != bool(recipe.distill.weight):
         raise ConfigError(
             f"{recipe.name} has a distill.weight: give --teacher-logits or --teacher, one of the two."
@@ -111,6 +114,8 @@ def train(
     ema, callbacks = None, []
     if recipe.optimizer.ema:
         averaged = _load_ema(run, epochs_done) if resume else keras.models.clone_model(core)
+        if not resume:
+            averaged.set_weights(core.get_weights())
         ema = WeightEMA(core, averaged, recipe.optimizer.ema)
     if recipe.mixup:
         callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
@@ -135,6 +140,8 @@ def train(
     if recipe.model.repvgg:
         replace(run / "multibranch.keras", measured.save)
         measured = models.reparameterize(measured)
+    if recipe.fixed_statistics:
+        measured = models.with_statistics(measured, fixed=False)
     if recipe.precision != "float32":
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
@@ -181,9 +188,12 @@ def build(
         steps_per_epoch: batches.
         balance: what ``tasks.class_balance`` made of the data.
         ensemble: for online distillation, where no teacher logits come with the targets. It sees what the network sees,
-            but not the blur and noise of ``augmentation.Camera``, which would spoil its soft targets too.
+            but neither the blur and noise of ``augmentation.Camera`` nor ``corruption.Corrupt``, which would spoil its
+            soft targets too.
     """
     core = models.build(recipe.model, sum(len(head.labels) for head in heads), recipe.precision)
+    if recipe.fixed_statistics:
+        core = models.with_statistics(core, fixed=True)
     centers = len(heads[-1].labels) if recipe.center else 0
     core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
@@ -193,7 +203,13 @@ def build(
         seen, more["mixup"] = Mixup(recipe.mixup, seed=recipe.seed)(seen)
     if ensemble:
         more["teacher"] = ensemble(seen)
-    outputs = {**core(camera(seen)), **more}
+    if recipe.consistency:
+        # One pass over both views, so that batch normalization has the same statistics for both, as on the device.
+        views = keras.layers.Concatenate(axis=0)([camera(seen), Corrupt(recipe.seed + 2)(seen)])
+        halves = {name: Halves()(both) for name, both in core(views).items()}
+        outputs = {**{name: clean for name, (clean, _) in halves.items()}, "corrupted": halves["logits"][1], **more}
+    else:
+        outputs = {**core(camera(seen)), **more}
     network = TrainingNetwork(pixels, outputs)
     network.tasks = compose(recipe, heads, list(outputs), balance)
     network.compile(optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch), jit_compile=False)

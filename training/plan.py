@@ -24,6 +24,7 @@ from rich.table import Table
 
 import datasets
 from edge_fer.errors import ConfigError, DataError
+from edge_fer.model.bundle import Bundle
 from edge_fer.version import __version__
 from training.callbacks.epoch_log import in_words
 from training.curves import read_history
@@ -179,11 +180,15 @@ class Pipeline:
         """All that decides what a stage comes to."""
         stage, recipe = step.stage, dataclasses.asdict(step.stage.recipe)
         if stage.kind not in TRAINS:
-            recipe = {key: recipe[key] for key in ("seed", "data")}
+            read = ("seed", "data", "model") if stage.kind == "from-bundle" else ("seed", "data")
+            recipe = {key: recipe[key] for key in read}
         paths = {key: self.path_of(key) for key in stage.inputs}
+        inputs = {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
+        if stage.bundle and not step.is_done:
+            inputs[stage.bundle] = Bundle.load(stage.bundle).metadata.model_sha256
         return {
             "recipe": json.loads(json.dumps({"kind": stage.kind, **recipe, **stage.settings})),
-            "inputs": {key: sha256_of(path) for key, path in paths.items() if path.is_file()},
+            "inputs": inputs,
             "data_sha256": self._data_sha256(stage.recipe),
             "versions": _versions(),
         }
@@ -222,7 +227,8 @@ class Pipeline:
                 unknown += seconds is None
                 if key not in self.again and step.history:
                     state = f"{int(step.history[-1]['epoch'])} of {step.stage.recipe.epochs} epochs done, {state} left"
-            table.add_row(str(number), key, step.stage.kind, ", ".join(step.stage.inputs), state)
+            made_from = ", ".join([*filter(None, [step.stage.bundle]), *step.stage.inputs])
+            table.add_row(str(number), key, step.stage.kind, made_from, state)
         console.print(table)
         where = "a GPU" if accelerated() else "two cores"
         more = f", and {unknown} stages of which nobody knows" if unknown else ""
@@ -247,6 +253,8 @@ class Pipeline:
             own["seed"] = stage.recipe.seed
         if stage.kind in TRAINS:
             own["recipe_sha256"] = sha256_of(step.folder / "recipe.toml")
+        if stage.kind == "from-bundle":
+            own["bundle"] = json.loads((step.folder / "run.json").read_text(encoding="utf-8"))["bundle"]
         if stage.kind == "train":
             own["precision"] = load_recipe(step.folder / "recipe.toml").precision
         own |= {key: record[key] for key in ("inputs", "data_sha256", "versions")}

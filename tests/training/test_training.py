@@ -199,7 +199,7 @@ def test_four_classes_in_folders_are_trained_exported_and_recognized(
     path = recipe(
         {
             **{"epochs": 2, "label_smoothing": 0.1, "mixup": 0.2, "center": 0.01, "auxiliary_heads": 0.3},
-            **{"class_balance.kind": "effective_number", "task_weights.expression": 2.0},
+            **{"class_balance.kind": "effective_number", "task_weights.expression": 2.0, "consistency": 1.0},
         }
     )
     run, out, arguments = tmp_path / "run", tmp_path / "four.tflite", ["--data", tmp_path / "data"]
@@ -235,7 +235,7 @@ def test_all_options_together_train_resume_and_export(
     path = recipe(
         {
             **{"epochs": 2, "mixup": 0.2, "center": 0.01, "island": 1.0, "auxiliary_heads": 0.3, "model.repvgg": True},
-            **{"optimizer.kind": "muon", "optimizer.ema": 0.9, "pretrain.epochs": 2},
+            **{"optimizer.kind": "muon", "optimizer.ema": 0.9, "pretrain.epochs": 2, "consistency": 1.0},
         }
     )
     faces_run, run = tmp_path / "faces", tmp_path / "run"
