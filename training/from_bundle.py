@@ -4,8 +4,8 @@
 
 The kernels and biases of the graph, times their scales, are the weights of the recipe's network without batch
 normalization. Each batch normalization is put back so that it changes nothing: its statistics are those that its
-convolution has on Training faces, its gamma and beta undo them, and the kernel is divided by the standard deviation.
-What comes out predicts as the bundle does, up to the rounding of activations, and learns as any other network.
+convolution has on Training faces, and its gamma and beta undo them. What comes out predicts as the bundle does, up to
+the rounding of activations, and learns as any other network.
 """
 
 from __future__ import annotations
@@ -90,20 +90,31 @@ def float_network(graph: bytes, recipe: ModelRecipe, classes: int, images: NDArr
             norm.set_weights([np.ones_like(bias), bias, np.zeros_like(bias), np.full_like(bias, 1 - norm.epsilon)])
     means, variances = _statistics(network, norms, images)
     for layer, norm, mean, variance in zip(weighted, norms, means, variances, strict=False):
-        # A channel that is always the same has no deviation to divide by.
-        sigma = np.where(variance > 1e-8, np.sqrt(variance), 1)
-        kernel = layer.get_weights()[0]
-        by_channel = sigma[:, np.newaxis] if isinstance(layer, layers.DepthwiseConv2D) else sigma
-        layer.set_weights([kernel / by_channel])
-        variance = variance / sigma**2
-        gamma, beta = sigma * np.sqrt(variance + norm.epsilon), norm.get_weights()[1] + mean
-        norm.set_weights([gamma, beta, mean / sigma, variance])
+        factor = _factor(layer)
+        layer.set_weights([layer.get_weights()[0] * factor])
+        mean, variance, factor = mean * factor.ravel(), variance * factor.ravel() ** 2, factor.ravel()
+        gamma = np.sqrt(variance + norm.epsilon) / factor
+        norm.set_weights([gamma, norm.get_weights()[1] + mean / factor, mean, variance])
     return network
 
 
 def _kernel(operator: Operator) -> NDArray[np.float32]:
     """In the layout of Keras."""
     return dequantized(operator.inputs[1]).transpose(_KERNEL_AXES[operator.name])
+
+
+def _factor(layer: keras.Layer) -> NDArray[np.float64]:
+    """What brings the kernel of each channel to the size with which a training begins (He et al., arXiv 1502.01852).
+
+    Batch normalization takes it out again; but by it an optimizer's steps are as large, in proportion, as a recipe
+    means them.
+    """
+    kernel = layer.get_weights()[0].astype(np.float64)
+    channel = 2 if isinstance(layer, layers.DepthwiseConv2D) else 3
+    others = tuple(axis for axis in range(4) if axis != channel)
+    size = np.sqrt((kernel**2).mean(axis=others, keepdims=True))
+    wanted = np.sqrt(2 * kernel.shape[channel] / kernel.size)
+    return wanted / np.where(size > 0, size, wanted)
 
 
 def _statistics(

@@ -51,10 +51,16 @@ def test_batch_normalization_is_at_home_in_training_too(network: Any, faces: np.
     pixels = faces.astype(np.float32)
     trains, predicts = (np.asarray(network(pixels, training=one)) for one in (True, False))
     assert np.corrcoef(trains.ravel(), predicts.ravel())[0, 1] > 0.97  # dropout is on
-    norms = [layer for layer in network.layers if "batch_normalization" in layer.name]
-    for norm in norms:
-        _, _, _, variance = norm.get_weights()
-        assert variance == pytest.approx(1, abs=1e-3) or variance.min() < 1e-3  # a channel may be always the same
+
+
+def test_kernels_are_as_large_as_those_a_training_begins_with(network: Any) -> None:
+    """Otherwise an optimizer's steps are ten times what the recipe means, or a tenth of it."""
+    kernels = [layer.get_weights()[0] for layer in network.layers if "conv2d" in layer.name]
+    assert len(kernels) == len(NANO.stages)
+    for kernel in kernels:
+        fan_in = kernel.size // kernel.shape[-1]
+        sizes = np.sqrt((kernel**2).mean(axis=(0, 1, 2)))
+        assert sizes[sizes > 0] == pytest.approx(np.sqrt(2 / fan_in), rel=1e-3)  # a channel may be constant: all zeros
 
 
 def test_a_quantized_constant_in_real_units() -> None:
