@@ -10,15 +10,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from datasets import ck48
 from datasets.cache import cached
 from datasets.core import Dataset, Labels, truth_for
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
-from datasets.folders import load_folders
+from datasets.folders import is_split, load_classes, load_folders
 from edge_fer.errors import InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 
-__all__ = ["SIDE", "Dataset", "Labels", "load", "truth_for"]
+__all__ = ["SIDE", "Dataset", "Labels", "load", "load_test", "truth_for"]
 
 
 def load(
@@ -55,6 +56,27 @@ def load(
     if alignment != "none":
         splits = {name: _aligned(split, alignment) for name, split in splits.items()}
     return splits
+
+
+def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] = (SIDE, SIDE)) -> Dataset:
+    """Read what a model is tested on: a split of a data set that has some, else all of class folders.
+
+    Args:
+        folder: as for ``load``, or with class folders ("angry", "happy", ...) right in it. Where the files are named as
+            those of CK+48, the samples have subjects and sequences.
+        split: "PublicTest" or "PrivateTest"; nothing where there are no splits.
+        size_hw: what images of class folders are brought to.
+
+    Raises:
+        InputMissingError: nothing readable is there, or no such split.
+        DataError: a file is there but its content is wrong.
+    """
+    if folder.is_dir() and not any((folder / name).is_file() for name in CSV_NAMES) and not is_split(folder):
+        return ck48.with_subjects(*load_classes(folder, size_hw))
+    splits = load(folder, size_hw=size_hw)
+    if split not in splits:
+        raise InputMissingError(f"{folder} has no {split} rows.")
+    return splits[split]
 
 
 def _aligned(data: Dataset, alignment: Alignment) -> Dataset:

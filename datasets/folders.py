@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -46,7 +47,7 @@ def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
         InputMissingError: there is no ``train``, or no class in it.
         DataError: a class is no expression, or an image cannot be read.
     """
-    found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    found = _folders(folder)
     read = {
         split: _read_classes(found[name], size_hw)
         for split, names in _SPLIT_FOLDERS.items()
@@ -55,16 +56,8 @@ def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     }
     if "Training" not in read:
         raise InputMissingError(f"{folder} has neither fer2013.csv, nor icml_face_data.csv, nor a folder 'train'.")
-    present = {expression for _, expressions in read.values() for expression in expressions}
-    classes = tuple(expression for expression in E if expression in present)
-    splits = {
-        split: Dataset(
-            images,
-            {TASK: Labels.single(classes, np.array([classes.index(one) for one in expressions], np.int64))},
-            np.zeros(len(images), np.bool_),
-        )
-        for split, (images, expressions) in read.items()
-    }
+    classes = _classes({expression for _, expressions, _ in read.values() for expression in expressions})
+    splits = {split: _dataset(images, expressions, classes) for split, (images, expressions, _) in read.items()}
     if "PublicTest" not in splits:
         # Without a validation folder a tenth of train serves, chosen by content so that copies of one image
         # fall on the same side and the choice is the same in every run.
@@ -75,11 +68,48 @@ def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     return splits
 
 
-def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], list[E]]:
+def is_split(folder: Path) -> bool:
+    """Whether it holds ``train``, and perhaps more splits, rather than classes."""
+    return any(name in _folders(folder) for name in _SPLIT_FOLDERS["Training"])
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    return {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+
+
+def load_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[Dataset, list[Path]]:
+    """Read one folder of class folders, all of it, as one tests on a data set that has no splits.
+
+    Args:
+        folder: holds ``angry``, ``happy`` and the like.
+        size_hw: what images are brought to.
+
+    Returns:
+        The samples, and the file of each.
+
+    Raises:
+        InputMissingError: there is no class in it.
+        DataError: a class is no expression, or an image cannot be read.
+    """
+    images, expressions, files = _read_classes(folder, size_hw)
+    return _dataset(images, expressions, _classes(set(expressions))), files
+
+
+def _classes(present: Collection[E]) -> tuple[E, ...]:
+    return tuple(expression for expression in E if expression in present)
+
+
+def _dataset(images: NDArray[np.uint8], expressions: Sequence[E], classes: tuple[E, ...]) -> Dataset:
+    truth = np.array([classes.index(one) for one in expressions], np.int64)
+    return Dataset(images, {TASK: Labels.single(classes, truth)}, np.zeros(len(images), np.bool_))
+
+
+def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], list[E], list[Path]]:
     by_name = {name: expression for expression, names in _CLASS_NAMES.items() for name in names}
     preprocessor = Preprocessor(PreprocessSpec(), size_hw)
     images: list[NDArray[np.uint8]] = []
     expressions: list[E] = []
+    read: list[Path] = []
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
             continue
@@ -101,6 +131,7 @@ def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.ui
                 raise DataError(f"{file} cannot be read as an image.")
             images.append(preprocessor.crop(gray.astype(np.uint8, copy=False)))
             expressions.append(by_name[path.name.lower()])
+            read.append(file)
     if not images:
         raise InputMissingError(f"{folder} holds no class folders (angry, happy, ...).")
-    return np.stack(images), expressions
+    return np.stack(images), expressions, read

@@ -2,6 +2,8 @@
 
 python -m evaluation --model edge_fer/bundles/accurate.tflite --data ~/fer2013
 python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
+python -m evaluation protocols --help   what a device would report on other data sets: the cross-database table
+python -m evaluation ceiling --help     how often people would agree with the labels
 """
 
 from __future__ import annotations
@@ -27,12 +29,30 @@ from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor
-from evaluation import corruptions, metrics
+from evaluation import ceiling, corruptions, metrics, protocols
 from evaluation.model_card import model_card
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
+    try:
+        match sys.argv[1:] if arguments is None else arguments:
+            case ["protocols", *rest]:
+                protocols.command(rest)
+            case ["ceiling", *rest]:
+                ceiling.command(rest)
+            case rest:
+                _command(rest)
+    except EdgeFerError as error:
+        print(f"evaluation: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"evaluation: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return OS_ERROR
+    return 0
+
+
+def _command(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,17 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
     parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there")
     args = parser.parse_args(arguments)
-    try:
-        if args.faces < 1:
-            raise UsageError(f"--faces must be at least 1, not {args.faces}.")
-        _evaluate(args.model, args.data, args.split, args.faces, args.json, args.model_card)
-    except EdgeFerError as error:
-        print(f"evaluation: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"evaluation: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
-        return OS_ERROR
-    return 0
+    if args.faces < 1:
+        raise UsageError(f"--faces must be at least 1, not {args.faces}.")
+    _evaluate(args.model, args.data, args.split, args.faces, args.json, args.model_card)
 
 
 def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None) -> None:

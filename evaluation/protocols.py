@@ -1,0 +1,211 @@
+"""``python -m evaluation protocols``: what a device would report on data sets that a model has never seen.
+
+python -m evaluation protocols --data ~/fer2013 ~/CK+48 ~/faces --model accurate nano mine.tflite
+
+A row for each bundle and labeling: what ``Recognizer`` reports of each image, held against the labels as far as the
+model reports them. A data set is one that ``python -m training`` takes, of which a test split is read, or a folder of
+class folders, of which all is read; CK+48 is known by the names of its files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import datasets
+from datasets import Dataset, Labels, truth_for
+from edge_fer.core import Expression
+from edge_fer.errors import DataError
+from edge_fer.model.bundle import Bundle
+from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.spec import Head
+from evaluation.calibration import expected_calibration_error
+from evaluation.ceiling import human_ceiling, in_words
+from evaluation.device import Reports, reports_of
+from evaluation.intervals import DRAWS, SEED, Interval, bootstrap
+from evaluation.metrics import metrics_of
+
+FEW = 30
+"""Images of a class below which its recall is hardly known, and a note says so."""
+
+
+def row_of(data: Dataset, task: str, reports: Reports) -> dict[str, Any]:
+    """The metrics of one bundle on one labeling.
+
+    Args:
+        data: n images.
+        task: name of the labeling.
+        reports: of the n images.
+
+    Returns:
+        JSON-able: ``n``, ``accuracy``, ``mean_recall`` (over the classes that have images), ``uncertain`` (fraction of
+        the images), ``intervals`` of these three, ``accuracy_certain`` (of the images that are not uncertain; None if
+        there are none), ``ece``, ``macro_f1``, ``recall``, ``confusion``, ``subjects`` (how many; None where the data
+        set does not tell) and ``notes``: what cannot be measured.
+
+    Raises:
+        DataError: no image has a label that the model reports.
+    """
+    labeling, labels = data.labels[task], reports.labels
+    truth = truth_for(data.replace(labels={task: labeling}), Head(task, labels))
+    known = truth >= 0
+    if not known.any():
+        theirs = ", ".join(labeling.expressions)
+        raise DataError(f"No image has a label of {task} ({theirs}) that the model reports: nothing can be measured.")
+    truth, reported, uncertain = truth[known], reports.reported[known], reports.uncertain[known]
+    subjects = None if data.subjects is None else data.subjects[known]
+    row = metrics_of(truth, reported, labels)
+    recalls = [recall for recall in row["recall"].values() if recall is not None]
+    certain = ~uncertain
+    return {
+        **row,
+        "mean_recall": round(sum(recalls) / len(recalls), 4),
+        "uncertain": round(float(uncertain.mean()), 4),
+        "intervals": bootstrap(truth, reported, uncertain, len(labels), subjects),
+        "accuracy_certain": round(float((truth == reported)[certain].mean()), 4) if certain.any() else None,
+        "ece": round(expected_calibration_error(reports.probabilities[known], truth), 4),
+        "subjects": None if subjects is None else len(np.unique(subjects)),
+        "notes": list(_notes(labeling, labels, truth)),
+    }
+
+
+def _notes(labeling: Labels, labels: Sequence[Expression], truth: NDArray[np.int64]) -> Iterator[str]:
+    """What the images cannot tell of the model, and which of them were left out."""
+    theirs = np.bincount(labeling.truth[labeling.truth >= 0], minlength=len(labeling.expressions)).tolist()
+    unknown = [
+        f"{one} ({count:,})"
+        for one, count in zip(labeling.expressions, theirs, strict=True)
+        if count and one not in labels
+    ]
+    if unknown:
+        yield f"Left out, as the model does not report it: {', '.join(unknown)}."
+    if without := int((labeling.truth < 0).sum()):
+        yield f"Left out, as they have no label: {without:,} images."
+    counts = dict(zip(labels, np.bincount(truth, minlength=len(labels)).tolist(), strict=True))
+    if missing := [one for one, count in counts.items() if not count]:
+        yield f"No images of {', '.join(missing)}: recall is not measured; as an answer it is wrong."
+    if Expression.NEUTRAL in missing:
+        yield "Without neutral faces nobody sees how often a face at rest is given an expression."
+    if len(counts) - len(missing) == 1:
+        yield "With one class alone nobody sees how often other expressions are taken for it."
+    if few := [f"{one} ({count})" for one, count in counts.items() if 0 < count < FEW]:
+        yield f"Fewer than {FEW} images, so that the recall is hardly known: {', '.join(few)}."
+
+
+def command(arguments: list[str]) -> None:
+    """Measure and print.
+
+    Raises:
+        EdgeFerError: a data set or a bundle cannot be read, or the two have no label in common.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation protocols", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders with data sets")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["accurate"],
+        metavar="NAME",
+        help="models of the package, or files of bundles (accurate)",
+    )
+    parser.add_argument("--split", default="PublicTest", choices=["PublicTest", "PrivateTest"])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
+    args = parser.parse_args(arguments)
+    classifiers = [TfliteClassifier(Bundle.load(model)) for model in args.model]
+    console, progress = Console(width=None if sys.stdout.isatty() else 120, highlight=False), Console(stderr=True)
+    rows: list[dict[str, Any]] = []
+    people = {}
+    for folder in args.data:
+        name = folder.resolve().name
+        progress.print(f"Reading {folder} ...", highlight=False)
+        by_size = {one.size_hw: datasets.load_test(folder, args.split, one.size_hw) for one in classifiers}
+        reports = [reports_of(one, _tracked(by_size[one.size_hw], one.bundle, progress)) for one in classifiers]
+        for task, labeling in by_size[classifiers[0].size_hw].labels.items():
+            for classifier, report in zip(classifiers, reports, strict=True):
+                data = by_size[classifier.size_hw]
+                about = {"data": name, "task": task, "model": classifier.bundle.metadata.name}
+                rows.append({**about, **row_of(data, task, report), "seen": _seen(classifier.bundle, data)})
+            if labeling.is_soft:
+                people[f"{name}, {task}"] = human_ceiling(labeling)
+    for row in rows:
+        _print_confusion(row, console)
+    console.print(_table(rows))
+    for labels, ceiling in people.items():
+        console.print(f"{labels}: {in_words(ceiling)}")
+    console.print(
+        f"In brackets: 95 % intervals, bootstrap of {DRAWS:,} draws, seed {SEED}. People are drawn where the data set "
+        "names them, else images."
+    )
+    if args.json:
+        results = {"rows": rows, "people": {labels: vars(ceiling) for labels, ceiling in people.items()}}
+        args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _tracked(data: Dataset, bundle: Bundle, console: Console) -> Iterator[NDArray[np.uint8]]:
+    yield from track(
+        data.images,
+        f"{bundle.metadata.name}, {len(data):,} images",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _seen(bundle: Bundle, data: Dataset) -> str | None:
+    """Which split of its training these very images were, as far as the bundle's facts tell."""
+    hashes = bundle.metadata.facts.get("training", {}).get("data_sha256", {})
+    return next((split for split, digest in hashes.items() if digest == data.sha256), None)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("labels", "model", title="What the device reports, in per cent", box=SIMPLE)
+    for name in ("N", "accuracy", "mean recall", "ECE", "uncertain", "right of the others"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        people = "" if row["subjects"] is None else f" ({row['subjects']} people)"
+        certain = row["accuracy_certain"]
+        table.add_row(
+            f"{row['data']}, {row['task']}{people}",
+            row["model"],
+            f"{row['n']:,}",
+            *(_with_interval(row[name], row["intervals"][name]) for name in ("accuracy", "mean_recall")),
+            f"{100 * row['ece']:.1f}",
+            _with_interval(row["uncertain"], row["intervals"]["uncertain"]),
+            "-" if certain is None else f"{100 * certain:.1f}",
+        )
+    return table
+
+
+def _with_interval(value: float, interval: Interval) -> str:
+    return f"{100 * value:.1f} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+
+
+def _print_confusion(row: dict[str, Any], console: Console) -> None:
+    """Images by label (rows) and answer (columns), and what has to be said of them."""
+    table = Table(
+        "label, answer", title=f"{row['model']} on {row['data']}, {row['task']}: N = {row['n']:,}", box=SIMPLE
+    )
+    for label in row["recall"]:
+        table.add_column(label[:4], justify="right")
+    table.add_column("recall", justify="right")
+    for (label, recall), counts in zip(row["recall"].items(), row["confusion"], strict=True):
+        table.add_row(label, *map(str, counts), "-" if recall is None else f"{recall:.1%}")
+    console.print(table)
+    notes = list(row["notes"])
+    if row["seen"]:
+        notes.append(f"The bundle was {'trained' if row['seen'] == 'Training' else 'chosen'} on these very images.")
+    for note in notes:
+        console.print(f"- {note}")
+    console.print()
