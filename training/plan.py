@@ -22,7 +22,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import datasets
 from edge_fer.errors import ConfigError, DataError
 from edge_fer.model.bundle import Bundle
 from edge_fer.version import __version__
@@ -30,7 +29,7 @@ from training.callbacks.epoch_log import in_words
 from training.curves import read_history
 from training.loop import accelerated
 from training.recipe import DataRecipe, Recipe, load_recipe
-from training.runs import sha256_of
+from training.runs import load_data, sha256_of
 from training.stages import LOGITS, TRAINS, Stage, collect
 
 
@@ -199,7 +198,7 @@ class Pipeline:
 
     def _data_sha256(self, recipe: Recipe) -> dict[str, str]:
         if recipe.data not in self._hashes:
-            splits = datasets.load(self.data, recipe.data.exclude or None, alignment=recipe.data.alignment)
+            splits = load_data(self.data, recipe.data)
             self._hashes[recipe.data] = {name: split.sha256 for name, split in splits.items()}
         return self._hashes[recipe.data]
 

@@ -24,10 +24,14 @@ class DataRecipe:
     Attributes:
         exclude: CSV in the data folder with samples to leave out (see ``datasets.load``); "" for none.
         alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
+        further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
+        further_times: how often each of them stands in an epoch: they are few, as a rule.
     """
 
     exclude: str = "also_in_privatetest.csv"
     alignment: Alignment = "none"
+    further: str = ""
+    further_times: int = 1
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,8 @@ class Recipe:
         for key, value in (("distill.weight", self.distill.weight), ("optimizer.ema", self.optimizer.ema)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
+        if self.data.further_times < 1:
+            raise ConfigError(f"data.further_times must be at least 1, not {self.data.further_times}.")
         for name, weight in self.task_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
