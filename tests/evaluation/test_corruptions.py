@@ -127,7 +127,7 @@ def test_the_command_prints_and_writes_metrics(tmp_path: Path, call: Callable[..
     text = card.read_text()
     assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
     assert load_bundle(DEFAULT_MODEL).metadata.model_sha256 in text
-    assert "training/recipes/accurate.toml, seed 2; weights 70% of the way from where it began" in text
+    assert "training/recipes/accurate-robust.toml, seed 3; weights 25% of the way from where it began" in text
 
 
 def test_the_card_says_what_else_a_model_has_learned_from() -> None:
