@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_fer.errors import ConfigError, DataError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.bundle import Bundle
 from edge_fer.version import __version__
 from training.callbacks.epoch_log import in_words
@@ -148,12 +148,19 @@ class Pipeline:
         return step.stage.key not in self.again and step.is_done
 
     def check(self, step: Step) -> None:
-        """Refuse to go on from what was begun otherwise.
+        """Refuse to go on from what was begun otherwise, or to begin what lacks data.
 
         Raises:
             ConfigError: by another recipe, with other data, versions or stages before it.
+            InputMissingError: there is no folder with the further faces of its recipe.
         """
         record = step.record  # before all else: what is not ours is not replaced either
+        further = step.stage.recipe.data.further
+        if further and not self.is_done(step) and not (self.data / further).is_dir():
+            raise InputMissingError(
+                f"{step.stage.key} wants {self.data / further}, with a folder for each class; --set data.further= is "
+                "without."
+            )
         if record is None or step.stage.key in self.again:
             return
         now = self.begun(step)

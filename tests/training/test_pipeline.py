@@ -358,6 +358,16 @@ def test_a_damaged_record_is_refused(copied: tuple[Path, Path], data: Path, call
         assert (refused.code, "not what `run` wrote" in refused.err) == (65, True)
 
 
+def test_further_faces_that_are_not_there_are_missed_before_anything_is_trained(
+    tmp_path: Path, data: Path, call: Call
+) -> None:
+    path = written(tmp_path, f'{TWO}data.further = "posed"\n')
+    refused = walk(call, path, data, tmp_path / "runs")
+    assert (refused.code, "two/other wants" in refused.err, "Traceback" in refused.err) == (66, True, False)
+    assert not (tmp_path / "runs").exists()
+    assert walk(call, path, data, tmp_path / "runs", "--dry-run", "--set", "data.further=").code == 0
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, data: Path, call: Call) -> None:
     folder = tmp_path / "runs" / "two"
     folder.mkdir(parents=True)
