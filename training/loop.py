@@ -30,6 +30,7 @@ from training.callbacks.mixup import MixupUntil
 from training.corruption import Corrupt, Halves
 from training.curves import read_history
 from training.ensemble import LEAST, TeacherEnsemble, gather, load_logits
+from training.fixed_statistics import with_statistics
 from training.recipe import Recipe, load_recipe
 from training.runs import read_data, replace, sha256_of, write_recipe, write_run
 from training.tasks import ClassBalance, TrainingNetwork, class_balance, compose, targets_of
@@ -147,7 +148,7 @@ def train(
         replace(run / "multibranch.keras", measured.save)
         measured = models.reparameterize(measured)
     if recipe.fixed_statistics:
-        measured = models.with_statistics(measured, fixed=False)
+        measured = with_statistics(measured, fixed=False)
     if recipe.precision != "float32":
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
@@ -215,7 +216,7 @@ def build(
     """
     core = models.build(recipe.model, sum(len(head.labels) for head in heads), recipe.precision)
     if recipe.fixed_statistics:
-        core = models.with_statistics(core, fixed=True)
+        core = with_statistics(core, fixed=True)
     centers = len(heads[-1].labels) if recipe.center else 0
     core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers)
     pixels = keras.Input(core.input_shape[1:], name="pixels")

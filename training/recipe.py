@@ -151,7 +151,7 @@ class Recipe:
         auxiliary_heads: weight of each head at the end of an earlier stage (deep supervision), see
             ``models.with_extras``; 0 for none.
         fixed_statistics: keep the means and variances of batch normalization that ``--init-from`` has, see
-            ``models.FixedStatistics``.
+            ``fixed_statistics.FixedStatistics``.
         consistency: weight of ``tasks.Consistency``, for which the network sees each image corrupted too; 0 for none. A
             step then takes twice the time.
         precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have

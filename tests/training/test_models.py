@@ -14,6 +14,7 @@ from labeled import HEADS
 from edge_fer.errors import ConfigError
 from training import models
 from training.__main__ import main
+from training.fixed_statistics import with_statistics
 from training.fold import fold_squeeze_excitation
 from training.loop import build
 from training.recipe import ModelRecipe, Recipe
@@ -102,7 +103,7 @@ def test_fixed_statistics_stay_while_gamma_and_beta_learn(chance: np.random.Gene
     for layer in core.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([chance.uniform(0.5, 2, value.shape) for value in layer.get_weights()])
-    fixed = models.with_statistics(core, fixed=True)
+    fixed = with_statistics(core, fixed=True)
     images = chance.uniform(0, 255, (8, 48, 48, 1)).astype(np.float32)
     assert np.asarray(fixed(images)) == pytest.approx(np.asarray(core(images)), abs=1e-4)
     before = {one.path: np.array(one) for one in fixed.weights}
@@ -110,7 +111,7 @@ def test_fixed_statistics_stay_while_gamma_and_beta_learn(chance: np.random.Gene
     fixed.fit(images, chance.normal(0, 1, (8, 15)), epochs=2, verbose=0)
     moved = {one.path.rsplit("/")[-1] for one in fixed.weights if not np.array_equal(before[one.path], np.array(one))}
     assert moved == {"kernel", "gamma", "beta", "bias"}
-    again = models.with_statistics(fixed, fixed=False)
+    again = with_statistics(fixed, fixed=False)
     assert again.predict(images, verbose=0) == pytest.approx(fixed.predict(images, verbose=0), abs=1e-4)
     assert {type(layer) for layer in again.layers} == {type(layer) for layer in core.layers}
     assert again.name == core.name
