@@ -12,7 +12,7 @@
 # make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
 # make board-cost   what a frame costs on a Cortex-A53, in instructions: an emulated board
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
-# make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
+# make model        train accurate and nano from scratch, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
 # make quick        a first model from them, in less than two hours
 

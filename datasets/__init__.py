@@ -14,7 +14,7 @@ from datasets.cache import cached
 from datasets.core import Dataset, Labels, truth_for
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
 from datasets.folders import is_split, load_classes, load_folders
-from edge_fer.errors import InputMissingError
+from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 
@@ -26,6 +26,7 @@ def load(
     exclude: str | None = None,
     size_hw: tuple[int, int] = (SIDE, SIDE),
     alignment: Alignment = "none",
+    further: str = "",
 ) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
@@ -34,10 +35,13 @@ def load(
         exclude: name of a CSV in the folder with Training rows of FER2013 to leave out, see ``fer2013.load_csv``.
         size_hw: what images of class folders are brought to. Those of FER2013 are 48x48 and stay so.
         alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
+        further: name of a folder in the folder with class folders right in it, of another data set to learn from too;
+            "" for none.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
-        whose pixels also stand in a test split are left out, so that no metric rests on memory.
+        whose pixels also stand in a test split are left out, so that no metric rests on memory. Under the name of
+        ``further``, its samples with labels for the tasks of Training, without those that some task has no class for.
 
     Raises:
         InputMissingError: nothing readable is there.
@@ -52,6 +56,14 @@ def load(
         ferplus, unwanted = folder / "fer2013new.csv", folder / exclude if exclude else None
         splits = cached([fer2013, ferplus, *filter(None, [unwanted])], partial(load_csv, fer2013, ferplus, unwanted))
     splits = _without_leaks(splits)
+    if further in splits:
+        raise DataError(
+            f"A folder of further faces cannot be called {further}, as a split is: rename {folder / further}."
+        )
+    if further:
+        splits[further] = _labeled_like(
+            splits["Training"], load_test(folder / further, size_hw=size_hw), folder / further
+        )
     if alignment != "none":
         splits = {name: _aligned(split, alignment) for name, split in splits.items()}
     return splits
@@ -81,6 +93,15 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     return splits[split]
+
+
+def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:
+    truths = {head.name: truth_for(data, head) for head in training.heads}
+    known = np.all([truth >= 0 for truth in truths.values()], axis=0)
+    if not known.any():
+        raise DataError(f"{folder} has no sample that is of a class of {', '.join(truths)}.")
+    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in training.heads}
+    return data.replace(labels=labels)[known]
 
 
 def _aligned(data: Dataset, alignment: Alignment) -> Dataset:

@@ -18,6 +18,9 @@ pictures: differences between groups of people have not been measured. Nor has a
 a camera: scenes are faces of the data set pasted into backgrounds."""
 
 
+_SPLITS = ("Training", "PublicTest", "PrivateTest")
+
+
 def wilson(fraction: float, n: int) -> tuple[float, float]:
     """The 95 % confidence interval of a fraction of ``n`` (Wilson, JASA 1927)."""
     z = 1.959964
@@ -51,8 +54,21 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         "",
         *_through_detector(bundle, results),
     ]
-    lines += ["", "## License of the data", "", LICENSE, "", "## Limits", "", LIMITS, ""]
+    lines += ["", "## License of the data", "", LICENSE, *_further(bundle), "", "## Limits", "", LIMITS, ""]
     return "\n".join(lines)
+
+
+def _further(bundle: Bundle) -> list[str]:
+    """That it has learned from other data sets too, where it has."""
+    samples = bundle.metadata.facts.get("training", {}).get("samples", {})
+    names = [f"{name} ({count:,} faces)" for name, count in samples.items() if name not in _SPLITS]
+    if not names:
+        return []
+    return [
+        "",
+        f"The model has learned from other data too, with terms of their own: {', '.join(names)}. What is measured on",
+        "them is memory, unless other people are in the part that is measured.",
+    ]
 
 
 def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:

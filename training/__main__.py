@@ -20,6 +20,8 @@ EXAMPLES = """examples:
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain --resume
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/mixed --set mixup=0.2
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
+  python -m training from-bundle --bundle mine.tflite --recipe training/recipes/plain.toml --data ~/fer2013 \\
+      --run runs/mine
   python -m training cache-logits --teacher runs/a --teacher runs/b --data ~/fer2013 -o runs/teachers.npz
   python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/distilled \\
       --set distill.weight=0.8 --teacher-logits training/logits/t1-t4.npz --init-from runs/plain/model.keras
@@ -82,6 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     pretrain.add_argument("--recipe", type=Path, required=True, metavar="TOML")
     pretrain.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     pretrain.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    taken = verbs.add_parser("from-bundle", help="a bundle's int8 network as a float one, for train --init-from")
+    taken.add_argument("--bundle", required=True, metavar="NAME", help="a model of the package, or a bundle's file")
+    taken.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="of the same network")
+    taken.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    taken.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
     cache = verbs.add_parser("cache-logits", help="cache the logits of a teacher ensemble for a student")
     cache.add_argument("--teacher", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
     cache.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -156,6 +163,10 @@ def main(arguments: list[str] | None = None) -> int:
             from training.pretrain import pretrain as pretrain_by_recipe
 
             pretrain_by_recipe(load_recipe(args.recipe), args.data, args.run)
+        elif args.verb == "from-bundle":
+            from training.from_bundle import from_bundle
+
+            from_bundle(args.bundle, load_recipe(args.recipe), args.data, args.run)
         elif args.verb == "cache-logits":
             from training.ensemble import cache_logits
 

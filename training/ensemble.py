@@ -10,6 +10,7 @@ distillation).
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,7 +194,8 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     Raises:
         EdgeFerError: a teacher is not as it should be.
     """
-    if _data_recipe(runs).data != recipe.data:
+    theirs, ours = (dataclasses.replace(one.data, further="", further_times=1) for one in (_data_recipe(runs), recipe))
+    if theirs != ours:
         raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")
     networks = [load_for(run / "model.keras", validation) for run in runs]
     logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]

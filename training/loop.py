@@ -15,8 +15,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
+from datasets import Dataset
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.model.spec import Head
 from training import augmentation, models, optimizers
@@ -25,8 +27,10 @@ from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.callbacks.epoch_log import ALONE, EpochLog, Place
 from training.callbacks.mixup import MixupUntil
+from training.corruption import Corrupt, Halves
 from training.curves import read_history
-from training.ensemble import TeacherEnsemble, gather, load_logits
+from training.ensemble import LEAST, TeacherEnsemble, gather, load_logits
+from training.fixed_statistics import with_statistics
 from training.recipe import Recipe, load_recipe
 from training.runs import read_data, replace, sha256_of, write_recipe, write_run
 from training.tasks import ClassBalance, TrainingNetwork, class_balance, compose, targets_of
@@ -71,6 +75,8 @@ def train(
             )
     elif run.exists() and any(run.iterdir()):
         raise ConfigError(f"{run} is not empty: choose another --run, or go on with it by --resume.")
+    if recipe.fixed_statistics and not init_from:
+        raise ConfigError(f"{recipe.name} has fixed_statistics: give --init-from, the model whose statistics to keep.")
     if bool(teacher_logits) + bool(teachers) != bool(recipe.distill.weight):
         raise ConfigError(
             f"{recipe.name} has a distill.weight: give --teacher-logits or --teacher, one of the two."
@@ -82,12 +88,15 @@ def train(
     targets, facts = targets_of(training, recipe.label_smoothing), {}
     if teacher_logits:
         targets["teacher"], facts["teacher"] = load_logits(teacher_logits, training)
+    images = training.images
+    if recipe.data.further:
+        images, targets = with_further(images, targets, splits[recipe.data.further], recipe)
     ensemble = None
     if teachers:
         ensemble, facts["teacher"] = gather(list(teachers), recipe, validation)
 
     keras.utils.set_random_seed(recipe.seed)
-    steps = -(-len(training) // recipe.batch_size)
+    steps = -(-len(images) // recipe.batch_size)
     network = build(recipe, training.heads, steps, class_balance(recipe.class_balance, training), ensemble)
     core = models.core_of(network, recipe.model.kind)
     if resume:
@@ -103,14 +112,17 @@ def train(
         facts["init_from"] = sha256_of(init_from)
     run.mkdir(parents=True, exist_ok=True)
     write_recipe(run, recipe)
+    more = f" and {len(images) - len(training):,} of {recipe.data.further}" if recipe.data.further else ""
     console.print(
-        f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples, "
+        f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples{more}, "
         f"{len(validation):,} PublicTest samples, Keras on {keras.backend.backend()}"
     )
     started = time.monotonic()
     ema, callbacks = None, []
     if recipe.optimizer.ema:
         averaged = _load_ema(run, epochs_done) if resume else keras.models.clone_model(core)
+        if not resume:
+            averaged.set_weights(core.get_weights())
         ema = WeightEMA(core, averaged, recipe.optimizer.ema)
     if recipe.mixup:
         callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
@@ -125,19 +137,37 @@ def train(
             log.least_seconds = 10.0
             callbacks.append(ChanceByEpoch(recipe.seed))
             options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
-            jax_fit.fit(network, training.images, targets, **options, callbacks=callbacks, ema=ema)
+            jax_fit.fit(network, images, targets, **options, callbacks=callbacks, ema=ema)
         else:
-            batches = Batches(training.images, targets, recipe.batch_size)
+            batches = Batches(images, targets, recipe.batch_size)
             callbacks += [ChanceByEpoch(recipe.seed, batches), *([ema] if ema else [])]
             network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
-    facts["images_per_second"] = round(len(training) / max(np.mean([line["seconds"] for line in history]), 1e-3))
+    facts["images_per_second"] = round(len(images) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.repvgg:
         replace(run / "multibranch.keras", measured.save)
         measured = models.reparameterize(measured)
+    if recipe.fixed_statistics:
+        measured = with_statistics(measured, fixed=False)
     if recipe.precision != "float32":
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
+
+
+def with_further(
+    images: NDArray[np.uint8], targets: Mapping[str, NDArray[np.float32]], further: Dataset, recipe: Recipe
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+    """Images (n, height, width, 1) and targets by task (n, classes) with those of further labeled faces behind them.
+
+    Where there are cached teacher logits, theirs are the logarithms of their smoothed labels.
+    """
+    more = targets_of(further, recipe.label_smoothing)
+    more["teacher"] = np.log(np.maximum(np.concatenate(list(more.values()), axis=1), LEAST))
+    times = recipe.data.further_times
+    return (
+        np.concatenate([images, *[further.images] * times]),
+        {name: np.concatenate([values, *[more[name]] * times]) for name, values in targets.items()},
+    )
 
 
 def _load_ema(run: Path, epochs_done: int) -> keras.Model:
@@ -181,9 +211,12 @@ def build(
         steps_per_epoch: batches.
         balance: what ``tasks.class_balance`` made of the data.
         ensemble: for online distillation, where no teacher logits come with the targets. It sees what the network sees,
-            but not the blur and noise of ``augmentation.Camera``, which would spoil its soft targets too.
+            but neither the blur and noise of ``augmentation.Camera`` nor ``corruption.Corrupt``, which would spoil its
+            soft targets too.
     """
     core = models.build(recipe.model, sum(len(head.labels) for head in heads), recipe.precision)
+    if recipe.fixed_statistics:
+        core = with_statistics(core, fixed=True)
     centers = len(heads[-1].labels) if recipe.center else 0
     core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
@@ -193,7 +226,13 @@ def build(
         seen, more["mixup"] = Mixup(recipe.mixup, seed=recipe.seed)(seen)
     if ensemble:
         more["teacher"] = ensemble(seen)
-    outputs = {**core(camera(seen)), **more}
+    if recipe.consistency:
+        # One pass over both views, so that batch normalization has the same statistics for both, as on the device.
+        views = keras.layers.Concatenate(axis=0)([camera(seen), Corrupt(recipe.seed + 2)(seen)])
+        halves = {name: Halves()(both) for name, both in core(views).items()}
+        outputs = {**{name: clean for name, (clean, _) in halves.items()}, "corrupted": halves["logits"][1], **more}
+    else:
+        outputs = {**core(camera(seen)), **more}
     network = TrainingNetwork(pixels, outputs)
     network.tasks = compose(recipe, heads, list(outputs), balance)
     network.compile(optimizers.make(recipe.optimizer, recipe.epochs, steps_per_epoch), jit_compile=False)

@@ -117,6 +117,10 @@ def _act(pipeline: Pipeline, step: Step, place: Place, console: Console) -> None
             from training.pretrain import pretrain
 
             pretrain(stage.recipe, data, folder)
+        case "from-bundle":
+            from training.from_bundle import from_bundle
+
+            from_bundle(stage.bundle, stage.recipe, data, folder)
         case "cache-logits":
             from training.ensemble import cache_logits
 

@@ -22,14 +22,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import datasets
-from edge_fer.errors import ConfigError, DataError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
+from edge_fer.model.bundle import Bundle
 from edge_fer.version import __version__
 from training.callbacks.epoch_log import in_words
 from training.curves import read_history
 from training.loop import accelerated
 from training.recipe import DataRecipe, Recipe, load_recipe
-from training.runs import sha256_of
+from training.runs import load_data, sha256_of
 from training.stages import LOGITS, TRAINS, Stage, collect
 
 
@@ -148,12 +148,19 @@ class Pipeline:
         return step.stage.key not in self.again and step.is_done
 
     def check(self, step: Step) -> None:
-        """Refuse to go on from what was begun otherwise.
+        """Refuse to go on from what was begun otherwise, or to begin what lacks data.
 
         Raises:
             ConfigError: by another recipe, with other data, versions or stages before it.
+            InputMissingError: there is no folder with the further faces of its recipe.
         """
         record = step.record  # before all else: what is not ours is not replaced either
+        further = step.stage.recipe.data.further
+        if further and not self.is_done(step) and not (self.data / further).is_dir():
+            raise InputMissingError(
+                f"{step.stage.key} wants {self.data / further}, with a folder for each class; --set data.further= is "
+                "without."
+            )
         if record is None or step.stage.key in self.again:
             return
         now = self.begun(step)
@@ -179,11 +186,15 @@ class Pipeline:
         """All that decides what a stage comes to."""
         stage, recipe = step.stage, dataclasses.asdict(step.stage.recipe)
         if stage.kind not in TRAINS:
-            recipe = {key: recipe[key] for key in ("seed", "data")}
+            read = ("seed", "data", "model") if stage.kind == "from-bundle" else ("seed", "data")
+            recipe = {key: recipe[key] for key in read}
         paths = {key: self.path_of(key) for key in stage.inputs}
+        inputs = {key: sha256_of(path) for key, path in paths.items() if path.is_file()}
+        if stage.bundle and not step.is_done:
+            inputs[stage.bundle] = Bundle.load(stage.bundle).metadata.model_sha256
         return {
             "recipe": json.loads(json.dumps({"kind": stage.kind, **recipe, **stage.settings})),
-            "inputs": {key: sha256_of(path) for key, path in paths.items() if path.is_file()},
+            "inputs": inputs,
             "data_sha256": self._data_sha256(stage.recipe),
             "versions": _versions(),
         }
@@ -194,7 +205,7 @@ class Pipeline:
 
     def _data_sha256(self, recipe: Recipe) -> dict[str, str]:
         if recipe.data not in self._hashes:
-            splits = datasets.load(self.data, recipe.data.exclude or None, alignment=recipe.data.alignment)
+            splits = load_data(self.data, recipe.data)
             self._hashes[recipe.data] = {name: split.sha256 for name, split in splits.items()}
         return self._hashes[recipe.data]
 
@@ -222,7 +233,8 @@ class Pipeline:
                 unknown += seconds is None
                 if key not in self.again and step.history:
                     state = f"{int(step.history[-1]['epoch'])} of {step.stage.recipe.epochs} epochs done, {state} left"
-            table.add_row(str(number), key, step.stage.kind, ", ".join(step.stage.inputs), state)
+            made_from = ", ".join([*filter(None, [step.stage.bundle]), *step.stage.inputs])
+            table.add_row(str(number), key, step.stage.kind, made_from, state)
         console.print(table)
         where = "a GPU" if accelerated() else "two cores"
         known = f"about {in_words(left)}" if left or not unknown else ""
@@ -248,6 +260,8 @@ class Pipeline:
             own["seed"] = stage.recipe.seed
         if stage.kind in TRAINS:
             own["recipe_sha256"] = sha256_of(step.folder / "recipe.toml")
+        if stage.kind == "from-bundle":
+            own["bundle"] = json.loads((step.folder / "run.json").read_text(encoding="utf-8"))["bundle"]
         if stage.kind == "train":
             own["precision"] = load_recipe(step.folder / "recipe.toml").precision
         own |= {key: record[key] for key in ("inputs", "data_sha256", "versions")}

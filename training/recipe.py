@@ -24,10 +24,14 @@ class DataRecipe:
     Attributes:
         exclude: CSV in the data folder with samples to leave out (see ``datasets.load``); "" for none.
         alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
+        further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
+        further_times: how often each of them stands in an epoch: they are few, as a rule.
     """
 
     exclude: str = "also_in_privatetest.csv"
     alignment: Alignment = "none"
+    further: str = ""
+    further_times: int = 1
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,10 @@ class Recipe:
         island: weight of the island loss's pairs inside the center loss. Its authors': 10.
         auxiliary_heads: weight of each head at the end of an earlier stage (deep supervision), see
             ``models.with_extras``; 0 for none.
+        fixed_statistics: keep the means and variances of batch normalization that ``--init-from`` has, see
+            ``fixed_statistics.FixedStatistics``.
+        consistency: weight of ``tasks.Consistency``, for which the network sees each image corrupted too; 0 for none. A
+            step then takes twice the time.
         precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have
             it, and much slower on others (Micikevicius et al., arXiv 1710.03740). The trained model is float32.
         model: the network.
@@ -167,6 +175,8 @@ class Recipe:
     center: float = 0.0
     island: float = 0.0
     auxiliary_heads: float = 0.0
+    fixed_statistics: bool = False
+    consistency: float = 0.0
     precision: Precision = "float32"
     task_weights: Mapping[str, float] = field(default_factory=dict)
     data: DataRecipe = DataRecipe()
@@ -182,10 +192,12 @@ class Recipe:
         for key, value in (("distill.weight", self.distill.weight), ("optimizer.ema", self.optimizer.ema)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
+        if self.data.further_times < 1:
+            raise ConfigError(f"data.further_times must be at least 1, not {self.data.further_times}.")
         for name, weight in self.task_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
-        for key in ("mixup", "center", "island", "auxiliary_heads"):
+        for key in ("mixup", "center", "island", "auxiliary_heads", "consistency"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
         if self.island and not self.center:
@@ -194,6 +206,8 @@ class Recipe:
             raise ConfigError("model.repvgg is for plain and residual networks: a separable one has no 3x3 to split.")
         if self.model.squeeze_excitation and self.model.kind == "separable":
             raise ConfigError("model.squeeze_excitation is for plain and residual networks, not for separable ones.")
+        if self.model.repvgg and self.fixed_statistics:
+            raise ConfigError("fixed_statistics is for networks without model.repvgg, whose branches have their own.")
         if self.model.squeeze_excitation < 0:
             raise ConfigError(f"model.squeeze_excitation must be 0 or more, not {self.model.squeeze_excitation}.")
         if not 0 <= self.augment.edges <= 0.5:

@@ -27,7 +27,7 @@ from edge_fer.errors import ConfigError, DataError
 from edge_fer.files import write_atomically
 from evaluation import metrics
 from training import models
-from training.recipe import Recipe, to_toml
+from training.recipe import DataRecipe, Recipe, to_toml
 
 
 def refuse_used(run: Path) -> None:
@@ -47,7 +47,16 @@ def read_data(folder: Path, recipe: Recipe) -> dict[str, Dataset]:
         EdgeFerError: see ``datasets.load``.
     """
     Console(stderr=True).print(f"Reading {folder} ...")
-    return datasets.load(folder, recipe.data.exclude or None, alignment=recipe.data.alignment)
+    return load_data(folder, recipe.data)
+
+
+def load_data(folder: Path, recipe: DataRecipe) -> dict[str, Dataset]:
+    """What the ``[data]`` of a recipe says, by split.
+
+    Raises:
+        EdgeFerError: see ``datasets.load``.
+    """
+    return datasets.load(folder, recipe.exclude or None, alignment=recipe.alignment, further=recipe.further)
 
 
 def load_for(path: Path, data: Dataset) -> keras.Model:

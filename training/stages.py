@@ -22,11 +22,12 @@ from training.recipe import Recipe, change, merged, read_table
 RECIPES = Path(__file__).parent / "recipes"
 LOGITS = Path(__file__).parent / "logits"
 
-Kind = Literal["train", "pretrain", "cache-logits", "interpolate", "fold", "qat", "quantize"]
+Kind = Literal["train", "pretrain", "from-bundle", "cache-logits", "interpolate", "fold", "qat", "quantize"]
 
 TRAINS = ("train", "pretrain", "qat")
 """Kinds that read the recipe; of the others, the data and the seed alone count."""
 WANTED: dict[str, tuple[str, ...]] = {
+    "from-bundle": ("bundle",),
     "cache-logits": ("teachers",),
     "interpolate": ("between",),
     "fold": ("of",),
@@ -52,6 +53,7 @@ class Stage:
         name: of its folder.
         kind: what is done: a verb of ``python -m training``, or "quantize" for export/quantize.py.
         minutes: what it took, by "cores" (two of a processor) and "gpu": an estimate for those who wait.
+        bundle: the model whose int8 network is taken: a name in the package, or a bundle's file.
         init_from: the stage whose weights to start from.
         teachers: stages that are a teacher ensemble.
         teacher_logits: a stage of the kind "cache-logits", or else the name of a file in training/logits.
@@ -70,6 +72,7 @@ class Stage:
     pipeline: str
     recipe: Recipe
     minutes: Mapping[str, float] = field(default_factory=dict)
+    bundle: str = ""
     init_from: str = ""
     teachers: tuple[str, ...] = ()
     teacher_logits: str = ""

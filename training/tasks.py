@@ -26,6 +26,7 @@ OUTPUTS = {
     "centers": "(n, classes + 1), of models.ClassCenters",
     "teacher": "(n, classes of all heads), the teacher ensemble's logits in online distillation",
     "mixup": "(n, 1), the weight of each image itself in what the network saw",
+    "corrupted": "as logits, of the same images corrupted (corruption.Corrupt)",
 }
 
 
@@ -120,6 +121,28 @@ class CenterLoss:
         return self.weight * (ops.sum(own * columns[:, :-1], axis=1) / 2 + self.island * columns[:, -1])
 
 
+@dataclass(frozen=True)
+class Consistency:
+    """Kullback-Leibler divergence of a head's answer to the corrupted image from its answer to the clean one.
+
+    A consistency loss between views, as in AugMix (Hendrycks et al., arXiv 1912.02781, section 3), with two views in
+    place of three. The answer to the clean image stands still (Xie et al., arXiv 1904.12848, eq. 1): it has targets of
+    its own, and is not to become as unsure as the other.
+
+    Attributes:
+        part: where the logits of the head stand in both outputs.
+        weight: of this task.
+    """
+
+    part: slice
+    weight: float
+
+    def __call__(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+        clean = ops.log_softmax(ops.stop_gradient(outputs["logits"][:, self.part]))
+        corrupted = ops.log_softmax(outputs["corrupted"][:, self.part])
+        return self.weight * ops.sum(ops.exp(clean) * (clean - corrupted), axis=1)
+
+
 def _logits(task: Classification | Distillation, outputs: Mapping[str, Any]) -> Any:
     logits = outputs[task.output][:, task.part]
     return logits + ops.convert_to_tensor(task.logit_offsets, "float32") if task.logit_offsets else logits
@@ -136,7 +159,8 @@ def compose(
     """The tasks of a recipe.
 
     Args:
-        recipe: its ``task_weights``, ``distill``, ``auxiliary_heads``, ``center`` and ``island`` count.
+        recipe: its ``task_weights``, ``distill``, ``auxiliary_heads``, ``center``, ``island`` and ``consistency``
+            count.
         heads: of the network.
         outputs: names of what it gives.
         balance: see ``class_balance``, by head.
@@ -161,6 +185,9 @@ def compose(
             if of_teacher:
                 temperature = recipe.distill.temperature
                 tasks.append(Distillation(name, part, weight * of_teacher, temperature, own.logit_offsets, output))
+    if "corrupted" in outputs:
+        for name, part in head_slices(heads).items():
+            tasks.append(Consistency(part, recipe.consistency * recipe.task_weights.get(name, 1.0)))
     if "centers" in outputs:
         tasks.append(CenterLoss(heads[-1].name, recipe.center, recipe.island))
     return tasks

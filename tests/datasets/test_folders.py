@@ -120,6 +120,41 @@ def test_unusable_folders(tmp_path: Path, make: Callable[[Path], None], kind: ty
         datasets.load(tmp_path)
 
 
+@pytest.fixture
+def more(data: Path, tmp_path: Path) -> Path:
+    """FER2013 and FER+ with a folder of further faces: two angry, one happy, one that only FER+ has a class for."""
+    for file in data.glob("*.csv"):
+        (tmp_path / file.name).symlink_to(file)
+    noise = np.random.default_rng(7)
+    for label, (name, count) in enumerate({"angry": 2, "happy": 1, "contempt": 1}.items()):
+        (tmp_path / "posed" / name).mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(tmp_path / "posed" / name / f"{number}.png"), pattern(label, noise))
+    return tmp_path
+
+
+def test_further_faces_have_labels_for_all_tasks(more: Path) -> None:
+    splits = datasets.load(more, further="posed")
+    assert splits["Training"].sha256 == datasets.load(more)["Training"].sha256
+    posed = splits["posed"]
+    assert (posed.heads, len(posed)) == (splits["Training"].heads, 3)
+    for labels in posed.labels.values():
+        assert [labels.expressions[one] for one in labels.truth] == [E.ANGER, E.ANGER, E.HAPPINESS]
+        assert labels.targets.sum(axis=1).tolist() == [1, 1, 1]
+        assert not labels.is_soft
+
+
+def test_further_faces_that_are_none(more: Path) -> None:
+    with pytest.raises(InputMissingError, match="nowhere"):
+        datasets.load(more, further="nowhere")
+    (more / "contempt" / "contempt").mkdir(parents=True)
+    cv2.imwrite(str(more / "contempt" / "contempt" / "0.png"), pattern(1, np.random.default_rng(1)))
+    with pytest.raises(DataError, match="no sample that is of a class of ferplus, fer2013"):
+        datasets.load(more, further="contempt")
+    with pytest.raises(DataError, match="cannot be called Training"):
+        datasets.load(more, further="Training")
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="No folder"):
         datasets.load(tmp_path / "none")

@@ -22,7 +22,7 @@ from edge_fer.preprocess.alignment import EyeFinder
 from edge_fer.preprocess.face_tensor import face_tensor
 from evaluation import corruptions
 from evaluation.__main__ import main
-from evaluation.model_card import wilson
+from evaluation.model_card import model_card, wilson
 
 STRIP = cv2.imread(str(Path(edge_fer.__file__).parent / "data" / "average_faces.png"), cv2.IMREAD_GRAYSCALE)
 FACES = np.stack(np.hsplit(STRIP, 7))[..., np.newaxis]
@@ -127,7 +127,26 @@ def test_the_command_prints_and_writes_metrics(tmp_path: Path, call: Callable[..
     text = card.read_text()
     assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
     assert load_bundle(DEFAULT_MODEL).metadata.model_sha256 in text
-    assert "training/recipes/accurate.toml, seed 2; weights 70% of the way from where it began" in text
+    assert "training/recipes/accurate-robust.toml, seed 3; weights 25% of the way from where it began" in text
+
+
+def test_the_card_says_what_else_a_model_has_learned_from() -> None:
+    results: dict[str, Any] = {
+        "split": "PublicTest",
+        "clean": {},
+        "confused": {},
+        "corruptions": {},
+        "through_detector": {},
+    }
+    samples = {"Training": 27869, "PublicTest": 3589}
+    bundles = (
+        load_bundle(DEFAULT_MODEL).with_metadata(facts={"training": {"samples": samples | more}})
+        for more in ({}, {"ck48": 468})
+    )
+    without, with_more = (model_card(bundle, 1000, results) for bundle in bundles)
+    assert "other data" not in without
+    assert "has learned from other data too" in with_more
+    assert "ck48 (468 faces)" in with_more
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("`make test-jax` runs this", allow_module_level=True)
 
 import keras
+from labeled import HEADS
 
-from training import jax_fit
+from training import jax_fit, loop
 from training.callbacks.ema import WeightEMA
+from training.recipe import ModelRecipe, Recipe
 from training.tasks import Classification, TrainingNetwork
 
 pytestmark = pytest.mark.trains
@@ -66,3 +68,18 @@ def test_epochs_cover_the_samples_go_on_and_keep_the_ema() -> None:
     # With no decay, the EMA is what it follows.
     for one, other in zip(ema.averaged.get_weights(), network.get_weights(), strict=True):
         assert one == pytest.approx(other)
+
+
+def test_a_network_that_sees_corrupted_images_too_learns(seed: int) -> None:
+    recipe = Recipe(
+        "x", ModelRecipe([[4, 2], [8, 2]]), seed=seed, epochs=3, batch_size=20, consistency=2.0, mixup=0.2, center=0.01
+    )
+    network = loop.build(recipe, HEADS, 3)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (50, 48, 48, 1)).astype(np.uint8)
+    targets = {head.name: np.eye(len(head.labels), dtype=np.float32)[np.arange(50) % 7] for head in HEADS}
+    watcher = Watcher()
+    options = {"batch_size": 20, "callbacks": [watcher], "seed": seed}
+    jax_fit.fit(network, images, targets, epochs=3, initial_epoch=0, **options)
+    assert np.isfinite(watcher.losses).all()
+    assert len(watcher.losses) == 3

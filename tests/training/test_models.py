@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +13,8 @@ from labeled import HEADS
 
 from edge_fer.errors import ConfigError
 from training import models
+from training.__main__ import main
+from training.fixed_statistics import with_statistics
 from training.fold import fold_squeeze_excitation
 from training.loop import build
 from training.recipe import ModelRecipe, Recipe
@@ -89,6 +93,49 @@ def test_heads_stand_at_the_ends_of_the_earlier_stages(kind: str) -> None:
     pools = [layer for layer in network.layers if isinstance(layer, keras.layers.GlobalAveragePooling2D)]
     assert {pool.input.shape[1:] for pool in pools} == {(24, 24, 8), (12, 12, 16), (6, 6, 16)}
     assert all("re_lu" in pool.input._keras_history.operation.name or kind == "residual" for pool in pools)
+
+
+# Fixed statistics
+
+
+def test_fixed_statistics_stay_while_gamma_and_beta_learn(chance: np.random.Generator) -> None:
+    core = models.build(ModelRecipe(STAGES, kind="residual"), 15)
+    for layer in core.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([chance.uniform(0.5, 2, value.shape) for value in layer.get_weights()])
+    fixed = with_statistics(core, fixed=True)
+    images = chance.uniform(0, 255, (8, 48, 48, 1)).astype(np.float32)
+    assert np.asarray(fixed(images)) == pytest.approx(np.asarray(core(images)), abs=1e-4)
+    before = {one.path: np.array(one) for one in fixed.weights}
+    fixed.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError(), jit_compile=False)
+    fixed.fit(images, chance.normal(0, 1, (8, 15)), epochs=2, verbose=0)
+    moved = {one.path.rsplit("/")[-1] for one in fixed.weights if not np.array_equal(before[one.path], np.array(one))}
+    assert moved == {"kernel", "gamma", "beta", "bias"}
+    again = with_statistics(fixed, fixed=False)
+    assert again.predict(images, verbose=0) == pytest.approx(fixed.predict(images, verbose=0), abs=1e-4)
+    assert {type(layer) for layer in again.layers} == {type(layer) for layer in core.layers}
+    assert again.name == core.name
+
+
+def test_a_training_with_fixed_statistics_leaves_what_it_began_with(
+    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], runs: list[Path], tmp_path: Path
+) -> None:
+    path, run = recipe({"fixed_statistics": True, "consistency": 1.0, "optimizer.ema": 0.9}), tmp_path / "run"
+    arguments = ["train", "--recipe", path, "--data", data, "--run", run]
+    refused = call(main, *arguments)
+    assert (refused.code, "give --init-from" in refused.err, run.exists()) == (78, True, False)
+    assert call(main, *arguments, "--init-from", runs[0] / "model.keras").code == 0
+    first, second = (models.load(one / "model.keras") for one in (runs[0], run))
+    norms, twins = (
+        [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        for model in (first, second)
+    )
+    assert len(norms) == 3
+    for norm, twin in zip(norms, twins, strict=True):
+        assert type(twin) is keras.layers.BatchNormalization
+        assert not np.array_equal(twin.gamma, norm.gamma)
+        assert np.asarray(twin.moving_mean) == pytest.approx(np.asarray(norm.moving_mean), rel=1e-5)
+        assert np.asarray(twin.moving_variance) == pytest.approx(np.asarray(norm.moving_variance), rel=1e-5)
 
 
 # RepVGG

@@ -358,6 +358,16 @@ def test_a_damaged_record_is_refused(copied: tuple[Path, Path], data: Path, call
         assert (refused.code, "not what `run` wrote" in refused.err) == (65, True)
 
 
+def test_further_faces_that_are_not_there_are_missed_before_anything_is_trained(
+    tmp_path: Path, data: Path, call: Call
+) -> None:
+    path = written(tmp_path, f'{TWO}data.further = "posed"\n')
+    refused = walk(call, path, data, tmp_path / "runs")
+    assert (refused.code, "two/other wants" in refused.err, "Traceback" in refused.err) == (66, True, False)
+    assert not (tmp_path / "runs").exists()
+    assert walk(call, path, data, tmp_path / "runs", "--dry-run", "--set", "data.further=").code == 0
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, data: Path, call: Call) -> None:
     folder = tmp_path / "runs" / "two"
     folder.mkdir(parents=True)
@@ -430,17 +440,18 @@ def test_the_recipes_of_the_project_are_read(path: Path) -> None:
     assert stages[-1].kind in {"quantize", "cache-logits"} or len(stages) == 1
 
 
-def test_nano_is_made_as_it_was() -> None:
+def test_nano_is_made_of_these_stages() -> None:
     stages = collect(find("nano"))
     teachers = [f"teachers/t{number}" for number in (1, 2, 3, 4)]
     own = [f"nano/{name}" for name in ("online", "robust", "between", "int8")]
     assert list(stages) == ["nano/first", "nano/second", *teachers, own[0], "accurate/online", *own[1:]]
     recipes = [stages[f"nano/{name}"].recipe for name in ("first", "second", "online", "robust")]
     assert [(one.epochs, one.batch_size, one.seed) for one in recipes] == [
-        *((155, 64, 1), (118, 64, 1), (307, 128, 1), (52, 64, 2)),
+        *((155, 64, 1), (118, 64, 1), (307, 128, 1), (26, 64, 2)),
     ]
-    assert [one.optimizer.learning_rate for one in recipes] == [0.012, 0.01, 0.016, 0.006]
-    assert [one.distill.weight for one in recipes] == [0.6, 0.8, 0.9, 0.9]
+    assert [one.optimizer.learning_rate for one in recipes] == [0.012, 0.01, 0.016, 0.002]
+    assert [one.distill.weight for one in recipes] == [0.6, 0.8, 0.9, 0.8]
+    assert [one.consistency for one in recipes] == [0, 0, 0, 2]
     assert [stages[f"nano/{name}"].inputs[-1] for name in ("first", "second", "robust")] == [
         *("large-se", "t1-t4", "accurate/online"),
     ]

@@ -92,6 +92,8 @@ def test_no_recipe(tmp_path: Path) -> None:
         (["model.kind=separable", "model.repvgg=true"], "repvgg is for plain and residual"),
         (["model.kind=separable", "model.squeeze_excitation=4"], "squeeze_excitation is for plain and residual"),
         (["model.squeeze_excitation=-1"], "squeeze_excitation must be 0 or more"),
+        (["consistency=-1"], "consistency must be 0 or more"),
+        (["fixed_statistics=true", "model.repvgg=true"], "fixed_statistics is for networks without model.repvgg"),
         (["augment.edges=0.6"], r"augment\.edges"),
         (["class_balance.beta=1.0"], "beta must be 0 to less than 1"),
         (["class_balance.kind=focal"], "must be one of none, effective_number, logit_adjustment"),

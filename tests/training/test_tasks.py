@@ -24,6 +24,7 @@ from training.tasks import (
     CenterLoss,
     ClassBalance,
     Classification,
+    Consistency,
     Distillation,
     Task,
     TrainingNetwork,
@@ -163,6 +164,26 @@ def test_a_teacher_that_is_asked_online_comes_before_cached_logits() -> None:
     assert online.tolist() == cached.tolist()
 
 
+# Two views
+
+
+def test_consistency_is_the_divergence_of_the_corrupted_view_from_the_clean_one() -> None:
+    task, outputs = Consistency(FER2013, weight=3.0), {"logits": LOGITS, "corrupted": TEACHER}
+    clean, corrupted = softmax(LOGITS[:, FER2013]), softmax(TEACHER[:, FER2013])
+    divergence = (clean * np.log(clean / corrupted)).sum(axis=1)
+    assert said_by(task, {}, outputs) == pytest.approx(3.0 * divergence, rel=1e-4)
+    assert said_by(task, {}, {"logits": LOGITS, "corrupted": LOGITS}) == pytest.approx(np.zeros(4), abs=1e-6)
+
+
+def test_consistency_moves_the_answer_to_the_corrupted_image_alone() -> None:
+    task, outputs = Consistency(FER2013, weight=3.0), {"logits": LOGITS, "corrupted": TEACHER}
+    assert not gradient(task, {}, outputs).any()
+    slope = gradient(task, {}, outputs, "corrupted")
+    expected = np.zeros((4, 15))
+    expected[:, FER2013] = 3.0 * (softmax(TEACHER[:, FER2013]) - softmax(LOGITS[:, FER2013]))
+    assert slope == pytest.approx(expected, abs=1e-5)
+
+
 # Centers
 
 
@@ -195,12 +216,13 @@ def test_the_tasks_are_those_of_the_recipe() -> None:
         task_weights={"ferplus": 2.0},
         distill=DistillRecipe(weight=0.25, temperature=4.0),
         auxiliary_heads=0.5,
+        consistency=3.0,
         center=0.01,
         island=10.0,
     )
     weights, offsets = (1.0,) * 8, (0.5,) * 7
     balance = {"ferplus": ClassBalance(class_weights=weights), "fer2013": ClassBalance(logit_offsets=offsets)}
-    outputs = ["logits", "auxiliary_0", "centers", "teacher", "mixup"]
+    outputs = ["logits", "auxiliary_0", "centers", "corrupted", "teacher", "mixup"]
     assert compose(recipe, HEADS, outputs, balance) == [
         Classification("ferplus", FERPLUS, 2.0 * 0.75, weights, None, "logits"),
         Distillation("ferplus", FERPLUS, 2.0 * 0.25, 4.0, None, "logits"),
@@ -210,6 +232,8 @@ def test_the_tasks_are_those_of_the_recipe() -> None:
         Distillation("ferplus", FERPLUS, 0.5 * 2.0 * 0.25, 4.0, None, "auxiliary_0"),
         Classification("fer2013", FER2013, 0.5 * 0.75, None, offsets, "auxiliary_0"),
         Distillation("fer2013", FER2013, 0.5 * 0.25, 4.0, offsets, "auxiliary_0"),
+        Consistency(FERPLUS, 3.0 * 2.0),
+        Consistency(FER2013, 3.0),
         CenterLoss("fer2013", 0.01, 10.0),
     ]
 

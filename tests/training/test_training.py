@@ -16,9 +16,11 @@ import keras
 import numpy as np
 import pytest
 from faces_csv import pattern, write_csvs
-from labeled import HEADS
+from labeled import HEADS, labeled
 
 import datasets
+from datasets import Labels
+from datasets.fer2013 import FER2013_LABELS
 from edge_fer.core import Expression as E
 from edge_fer.core import Image
 from edge_fer.model.bundle import load_bundle
@@ -32,7 +34,7 @@ from export.fold import fold_batch_norm
 from training import loop, models
 from training.__main__ import main
 from training.augmentation import Augment
-from training.recipe import OptimizerRecipe, load_recipe, read_table
+from training.recipe import DataRecipe, ModelRecipe, OptimizerRecipe, Recipe, load_recipe, read_table
 
 # A network that was hardly trained, or not at all, has near ties that any rounding turns.
 UNGATED = ["--max-drop", "100", "--min-agreement", "0"]
@@ -199,7 +201,7 @@ def test_four_classes_in_folders_are_trained_exported_and_recognized(
     path = recipe(
         {
             **{"epochs": 2, "label_smoothing": 0.1, "mixup": 0.2, "center": 0.01, "auxiliary_heads": 0.3},
-            **{"class_balance.kind": "effective_number", "task_weights.expression": 2.0},
+            **{"class_balance.kind": "effective_number", "task_weights.expression": 2.0, "consistency": 1.0},
         }
     )
     run, out, arguments = tmp_path / "run", tmp_path / "four.tflite", ["--data", tmp_path / "data"]
@@ -224,6 +226,48 @@ def test_four_classes_in_folders_are_trained_exported_and_recognized(
     assert (measured["n"], set(measured["recall"])) == (20, {str(one) for one in classes.values()})
 
 
+def test_further_faces_are_learned_with_cached_logits_of_others(
+    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], runs: list[Path], tmp_path: Path
+) -> None:
+    for file in data.glob("*.csv"):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "posed" / "angry").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "posed" / "angry" / "0.png"), pattern(1, np.random.default_rng(1)))
+    logits, run = tmp_path / "logits.npz", tmp_path / "run"
+    assert call(main, "cache-logits", "--teacher", runs[0], "--data", data, "--views", "1", "-o", logits).code == 0
+    more = {"data.further": "posed", "data.further_times": 35, "distill.weight": 0.5, "epochs": 2}
+    arguments = ["--recipe", recipe(more), "--data", tmp_path, "--teacher-logits", logits, "--run", run]
+    done = call(main, "train", *arguments)
+    assert done.code == 0
+    assert "140 Training samples and 35 of posed" in " ".join(done.err.split())
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["samples"] == {"Training": 140, "PublicTest": 42, "posed": 1}
+    assert facts["data_sha256"]["posed"] == datasets.load(tmp_path, further="posed")["posed"].sha256
+    gone = call(
+        main, "train", "--recipe", recipe(more), "--data", data, "--teacher-logits", logits, "--run", tmp_path / "x"
+    )
+    assert (gone.code, "posed" in gone.err, "Traceback" in gone.err) == (66, True, False)
+
+
+def test_the_soft_targets_of_further_faces_are_their_smoothed_labels() -> None:
+    posed = labeled([E.ANGER, E.SADNESS], [E.ANGER, E.SADNESS])
+    posed = posed.replace(
+        labels={name: Labels.single(one.expressions, one.truth) for name, one in posed.labels.items()}
+    )
+    recipe = Recipe("x", ModelRecipe([[4, 2]]), label_smoothing=0.2, data=DataRecipe(further="posed", further_times=3))
+    images = np.zeros((5, 48, 48, 1), np.uint8)
+    targets = {"ferplus": np.ones((5, 8)), "fer2013": np.ones((5, 7)), "teacher": np.ones((5, 15))}
+    images, targets = loop.with_further(images, targets, posed, recipe)
+    assert images.shape == (5 + 2 * 3, 48, 48, 1)
+    assert {name: values.shape for name, values in targets.items()} == {
+        "ferplus": (11, 8),
+        "fer2013": (11, 7),
+        "teacher": (11, 15),
+    }
+    assert np.exp(targets["teacher"][-2:, 8:]) == pytest.approx(targets["fer2013"][-2:], abs=1e-6)
+    assert targets["fer2013"][-1] == pytest.approx(np.eye(7)[FER2013_LABELS.index(E.SADNESS)] * 0.8 + 0.2 / 7)
+
+
 # All options together
 
 
@@ -235,7 +279,7 @@ def test_all_options_together_train_resume_and_export(
     path = recipe(
         {
             **{"epochs": 2, "mixup": 0.2, "center": 0.01, "island": 1.0, "auxiliary_heads": 0.3, "model.repvgg": True},
-            **{"optimizer.kind": "muon", "optimizer.ema": 0.9, "pretrain.epochs": 2},
+            **{"optimizer.kind": "muon", "optimizer.ema": 0.9, "pretrain.epochs": 2, "consistency": 1.0},
         }
     )
     faces_run, run = tmp_path / "faces", tmp_path / "run"
