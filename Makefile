@@ -10,6 +10,7 @@
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
 # make sbom         dist/sbom.json: what the runtime is made of
 # make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
+# make release      dist/edge-fer-*-arm64.zip: what people download, one archive for each system; KEY=FILE signs them
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train the models in the wheel again, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
@@ -60,7 +61,7 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: coverage lock sbom release-check
+.PHONY: coverage lock sbom release release-check
 
 coverage: $(VENV)/train
 	$(BIN)/coverage erase
@@ -80,6 +81,14 @@ lock: $(TOOLS)/made
 
 sbom: $(TOOLS)/made
 	.ci/sbom $(TOOLS)
+
+# Without KEY a key is made here: good for trying, not for handing out.
+KEY ?= dist/trial-key
+release: $(TOOLS)/made
+	@mkdir -p dist && rm -f dist/edge_fer-*.whl
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(TOOLS)/bin/python -m build --wheel --outdir dist . >/dev/null
+	@[ -e $(KEY) ] || [ $(KEY) != dist/trial-key ] || ssh-keygen -q -t ed25519 -N '' -C trial -f $(KEY)
+	$(TOOLS)/bin/python firmware_configs/release.py --wheel dist/edge_fer-*.whl --key $(KEY)
 
 release-check: $(TOOLS)/made
 	.ci/release-check $(TOOLS)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from edge_fer.config import Settings
-from edge_fer.core import Frame, Sink
+from edge_fer.config import CameraSettings, Settings
+from edge_fer.core import Frame, FrameSource, Sink
 from edge_fer.detection import open_detector
+from edge_fer.errors import UnavailableError
 from edge_fer.events import Run
 from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.recognizer import Recognizer
@@ -63,22 +64,33 @@ def build_recognizer(settings: Settings) -> Recognizer:
     )
 
 
+def _open(camera: CameraSettings, wait: Callable[[UnavailableError], None] | None) -> FrameSource:
+    while True:
+        try:
+            # Aside: this thread goes on hearing signals while a network camera does not answer.
+            return call_aside(lambda: open_source(camera))
+        except UnavailableError as error:
+            if wait is None:
+                raise
+            wait(error)
+
+
 class Pipeline:
     """A source, a recognizer and sinks, opened from settings. Iterating runs the loop; a context closes all.
 
     Args:
         settings: what to open.
+        wait: called each time the camera is not to be had, before the next try; without it that is an error.
 
     Raises:
         EdgeFerError: something cannot be opened; what was open before it is closed again.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, wait: Callable[[UnavailableError], None] | None = None) -> None:
         self._stopped = False
         self._recognizer = build_recognizer(settings)
         with ExitStack() as stack:
-            # Aside: this thread goes on hearing signals while a network camera does not answer.
-            self._source = call_aside(lambda: open_source(settings.camera))
+            self._source = _open(settings.camera, wait)
             stack.callback(self._source.close)
             metadata = self._recognizer.bundle.metadata
             run = Run(

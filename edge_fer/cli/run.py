@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
@@ -15,6 +16,7 @@ from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import Settings, default_file, load_settings
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
+from edge_fer.systemd import Service
 
 GRACE_S = 1.2
 """How long the frame in hand may take after a signal."""
@@ -22,7 +24,8 @@ GRACE_S = 1.2
 EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
   edge-fer run --camera 0                            a USB webcam, live in the terminal
-  edge-fer run --camera picamera:0                   a Raspberry Pi camera module
+  edge-fer run --camera picamera:0                   a Raspberry Pi camera module, through picamera2
+  edge-fer run --camera rpicam:0                     the same through rpicam-vid: where picamera2 is not to be had
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
   rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
@@ -45,8 +48,8 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument(
         "--camera",
         metavar="SOURCE",
-        help="0, /dev/video2, picamera:0, rtsp://..., http://..., a video, an image, a folder, - for a video from "
-        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo (default: 0)",
+        help="0, /dev/video2, picamera:0, rpicam:0, rtsp://..., http://..., a video, an image, a folder, - for a video "
+        "from stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, demo, or demo:loop without end (default: 0)",
     )
     run.add_argument(
         "--output",
@@ -103,6 +106,9 @@ def _run(args: argparse.Namespace) -> None:
 def run(settings: Settings, config: Path | None = None) -> None:
     """Open everything, then loop: one frame, one result, every sink; until the source ends or a signal stops it.
 
+    As a service of systemd (``Type=notify``) it says what it does, feeds the watchdog with every frame, waits for a
+    camera that is not there, and shows the demo again and again.
+
     Args:
         settings: what to do.
         config: the file that they come from, which no output may replace.
@@ -113,18 +119,26 @@ def run(settings: Settings, config: Path | None = None) -> None:
     """
     _check_outputs(settings, config)
     stopping = Stopping()
+    service = Service.from_environ(os.environ)
+    if service and settings.camera.source == "demo":
+        settings = replace(settings, camera=replace(settings.camera, source="demo:loop"))
 
     from edge_fer.pipeline import Pipeline
 
     with suppress(Stopped):
         try:
             stopping.interrupt()
-            with Pipeline(settings) as pipeline:
+            with Pipeline(settings, service.wait if service else None) as pipeline:
                 stopping.call(pipeline.stop)
+                if service:
+                    service.opened(settings.camera.source)
                 for _ in pipeline:
-                    pass
+                    if service:
+                        service.alive()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            if service:
+                service.stopping()
 
 
 def _check_outputs(settings: Settings, config: Path | None) -> None:
