@@ -29,7 +29,7 @@ COUNTRIES = frozenset(
 _KEY_TYPES = re.compile(
     r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
 )
-_CAMERA = re.compile(r"\d{1,3}|/dev/\S+|picamera:\d|demo|(rtsps?|https?)://\S+")
+_CAMERA = re.compile(r"\d{1,3}|/dev/\S+|(?:picamera|rpicam):\d|demo|(rtsps?|https?)://\S+")
 
 
 @dataclass(frozen=True)

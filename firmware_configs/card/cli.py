@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from card.board import FIELDS, Board, make_board, read_fleet
 from card.errors import INTERRUPTED, NO_INPUT, USAGE, FlashError, megabytes, printable
-from card.image import Progress, measure
+from card.image import Progress, measured
 from card.imager import manifest
 from card.job import Job, Shown
 from card.seed import Release, check_boot
@@ -123,29 +123,29 @@ def _write(args: argparse.Namespace) -> None:
     release = Release(args.release)
     one_by_one = len(boards) > 1 and "{hostname}" not in args.target and not args.dry_run
     if one_by_one and not sys.stdin.isatty():
-        raise FlashError(
-            "A fleet needs {hostname} in its target, or a terminal to ask for one card after another.", USAGE
-        )
-    image = measure(args.image, _progress(args.image.name)) if args.image else None
-    if image:
-        check_boot(image.boot(), printable(str(image.path)))
-    for number, board in enumerate(boards):
-        if one_by_one:
-            place = f"{number + 1} of {len(boards)}"
-            if input(f"\nPut in the card for {board.hostname} ({place}) and press Enter, or s to skip it: ").strip():
-                continue
-        job = Job(
-            board=board,
-            release=release,
-            target=Path(args.target.replace("{hostname}", board.hostname)),
-            image=image,
-            mode="show" if args.dry_run else "ask" if not args.yes and (one_by_one or number == 0) else "write",
-            others=0 if one_by_one else len(boards) - 1,
-            yes_really=args.yes_really,
-            progress=_progress(board.hostname),
-        )
-        with contextlib.suppress(Shown):
-            job.run()
+        raise FlashError("A fleet needs {hostname} in its target, or a terminal that asks for each card.", USAGE)
+    with measured(args.image, _progress(args.image.name)) if args.image else contextlib.nullcontext() as image:
+        if image:
+            check_boot(image.boot(), printable(str(image.path)))
+        for number, board in enumerate(boards):
+            if one_by_one:
+                place = f"{number + 1} of {len(boards)}"
+                if input(
+                    f"\nPut in the card for {board.hostname} ({place}) and press Enter, or s to skip it: "
+                ).strip():
+                    continue
+            job = Job(
+                board=board,
+                release=release,
+                target=Path(args.target.replace("{hostname}", board.hostname)),
+                image=image,
+                mode="show" if args.dry_run else "ask" if not args.yes and (one_by_one or number == 0) else "write",
+                others=0 if one_by_one else len(boards) - 1,
+                yes_really=args.yes_really,
+                progress=_progress(board.hostname),
+            )
+            with contextlib.suppress(Shown):
+                job.run()
     if args.dry_run:
         print("\nNothing is written (--dry-run).")
 

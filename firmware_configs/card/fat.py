@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import IO
 
 from card.directory import Entry, dot_entry, is_label, new_entry, read_entries, slots
 from card.errors import CANNOT_WRITE, FlashError, megabytes
 
 SECTOR = 512
+_LARGEST_TABLE = 64 << 20
+"""Bytes: of 16 million clusters. What claims more is no card's boot partition."""
 _FAT_TYPES = (0x01, 0x04, 0x06, 0x0B, 0x0C, 0x0E)
 
 
-def partitions(file: BinaryIO) -> list[tuple[int, int]]:
+def partitions(file: IO[bytes]) -> list[tuple[int, int]]:
     """Where a FAT may lie, as first byte and one past the last: of a GPT or an MBR, or the whole file."""
     file.seek(0)
     head = file.read(2 * SECTOR)
@@ -36,7 +38,7 @@ def partitions(file: BinaryIO) -> list[tuple[int, int]]:
     return found or [(0, file.seek(0, os.SEEK_END))]
 
 
-def flush(file: BinaryIO) -> None:
+def flush(file: IO[bytes]) -> None:
     """Have everything on the medium, and read it from there hereafter, not from memory."""
     file.flush()
     os.fsync(file.fileno())
@@ -47,7 +49,7 @@ def flush(file: BinaryIO) -> None:
 class Fat:
     """One FAT file system."""
 
-    def __init__(self, file: BinaryIO, start: int = 0) -> None:
+    def __init__(self, file: IO[bytes], start: int = 0) -> None:
         """Read the allocation table.
 
         Args:
@@ -79,6 +81,8 @@ class Fat:
         if not self._is_32 and clusters < 4085:
             raise FlashError("a FAT12 file system")
         kind, width = ("I", 4) if self._is_32 else ("H", 2)
+        if not 0 < (clusters + 2) * width <= min(self._fat_size, _LARGEST_TABLE):
+            raise FlashError("no FAT file system of a card")
         self._format = f"<{clusters + 2}{kind}"
         table = self._read(self._fat_at, (clusters + 2) * width)
         if len(table) < (clusters + 2) * width:

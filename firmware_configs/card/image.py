@@ -8,13 +8,12 @@ import hashlib
 import io
 import lzma
 import tempfile
-import typing
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from card.errors import CANNOT_WRITE, NO_INPUT, FlashError, megabytes, printable
 from card.fat import Fat, flush, partitions
@@ -32,21 +31,22 @@ class Image:
         path: its file.
         size: bytes, unpacked.
         sha256: of them.
-        head: it up to the end of its boot partition, for looking into that; deleted with the program.
+        head: it up to the end of its boot partition, for looking into that.
     """
 
     path: Path
     size: int
     sha256: str
-    head: BinaryIO
+    head: IO[bytes]
 
     def boot(self) -> Fat:
         """Its boot partition, to be read."""
         return find_boot(self.head, str(self.path))
 
 
-def measure(path: Path, progress: Progress) -> Image:
-    """Read an image through.
+@contextlib.contextmanager
+def measured(path: Path, progress: Progress) -> Iterator[Image]:
+    """Read an image through; what is kept of it is deleted at the end.
 
     Args:
         path: .img, or that as .xz, .gz or .zip.
@@ -55,21 +55,21 @@ def measure(path: Path, progress: Progress) -> Image:
     Raises:
         FlashError: it cannot be read, or is damaged.
     """
-    digest, size, end = hashlib.sha256(), 0, CHUNK
-    head = typing.cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - it lives as long as the Image
-    for chunk in _chunks(path):
-        if size == 0:
-            end = max((past for _, past in partitions(io.BytesIO(chunk))), default=0)
-        if size < end and chunk.strip(b"\0"):  # the rest stays a hole
-            head.seek(size)
-            head.write(chunk)
-        digest.update(chunk)
-        size += len(chunk)
-        progress("Reading", size)
-    if not size:
-        raise FlashError(f"{path} is empty: download it anew.")
-    head.truncate(min(size, max(end, 1)))
-    return Image(path, size, digest.hexdigest(), head)
+    digest, size, end = hashlib.sha256(), 0, 0
+    with tempfile.TemporaryFile() as head:
+        for chunk in _chunks(path):
+            if size == 0:
+                end = max((past for _, past in partitions(io.BytesIO(chunk))), default=0)
+            if size < end and chunk.strip(b"\0"):  # the rest stays a hole
+                head.seek(size)
+                head.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            progress("Reading", size)
+        if not size:
+            raise FlashError(f"{printable(str(path))} is empty: download it anew.")
+        head.truncate(min(size, end))
+        yield Image(path, size, digest.hexdigest(), head)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
         raise FlashError(f"Cannot read {path}: {error.strerror}.", NO_INPUT) from None
 
 
-def write(image: Image, file: BinaryIO, where: str, progress: Progress) -> None:
+def write(image: Image, file: IO[bytes], where: str, progress: Progress) -> None:
     """Write an image to the beginning of a file or device, read it back and compare.
 
     Its first megabyte, which has the table of partitions, comes last: what is cut off has none, and no board boots of
@@ -135,7 +135,7 @@ def write(image: Image, file: BinaryIO, where: str, progress: Progress) -> None:
         )
 
 
-def find_boot(file: BinaryIO, where: str) -> Fat:
+def find_boot(file: IO[bytes], where: str) -> Fat:
     """The boot partition of an image or device: the first with a FAT that has a config.txt, or the first with a FAT.
 
     Raises:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from card.image import CHUNK, Progress, measure
+from card.image import CHUNK, Progress, measured
 
 DEVICES = ("pi3-64bit", "pi4-64bit", "pi5-64bit")
 """Imager's tags of boards with a 64-bit processor; a Zero 2 W is a pi3-64bit."""
@@ -29,7 +29,8 @@ def manifest(path: Path, url: str, init_format: str, progress: Progress) -> str:
     Raises:
         FlashError: the image cannot be read.
     """
-    image = measure(path, progress)
+    with measured(path, progress) as image:
+        size, sha256 = image.size, image.sha256
     packed = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -40,8 +41,8 @@ def manifest(path: Path, url: str, init_format: str, progress: Progress) -> str:
         "description": "Facial-expression recognition as a service, on a 64-bit system",
         "icon": "",
         "url": url or path.resolve().as_uri(),
-        "extract_size": image.size,
-        "extract_sha256": image.sha256,
+        "extract_size": size,
+        "extract_sha256": sha256,
         "image_download_size": path.stat().st_size,
         "image_download_sha256": packed.hexdigest(),
         "release_date": day.isoformat(),

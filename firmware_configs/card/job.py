@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from card.board import Board
 from card.errors import CANNOT_WRITE, DECLINED, NO_INPUT, USAGE, FlashError, megabytes, printable
@@ -78,7 +78,7 @@ class Job:
     def _where(self) -> str:
         return printable(str(self.target))
 
-    def _install(self, image: Image, file: BinaryIO) -> None:
+    def _install(self, image: Image, file: IO[bytes]) -> None:
         write(image, file, self._where, self.progress)
         self._fill_in(lambda: find_boot(file, self._where), "")
 
@@ -150,7 +150,7 @@ def _owner(key: str) -> str:
     return comment[0] if comment else f"{kind} ...{blob[-12:]}"
 
 
-def _opened(path: Path, mode: Literal["r+b", "w+b"]) -> BinaryIO:
+def _opened(path: Path, mode: Literal["r+b", "w+b"]) -> IO[bytes]:
     where = printable(str(path))
     try:
         if mode == "w+b":

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from card.board import Board
-from card.errors import BAD_DATA, NO_INPUT, USAGE, FlashError
+from card.errors import NO_INPUT, USAGE, FlashError, printable
 
 FOLDER = "edge-fer"
 """Of the boot partition: what the board installs, and its configuration. It is replaced whole."""
 
 TEMPLATES = ("user-data", "network-config", "meta-data")
-_NOT_FOR_THE_CARD = {*TEMPLATES, "flash.py", "card", "__pycache__"}
+_FILLED_IN = (*TEMPLATES, "edge-fer.toml")
+_SIGNATURE = ("SHA256SUMS", "SHA256SUMS.sig")
 
 
 class Boot(Protocol):
@@ -35,51 +37,55 @@ class Boot(Protocol):
 
 
 class Release:
-    """The folder of a release: what goes to the board, and the templates of cloud-init's files."""
+    """The folder of a release, ``edge-fer``: it goes to the board, and has the templates of cloud-init's files."""
 
     def __init__(self, folder: Path) -> None:
-        """Read it, and hold it against its checksums.
+        """Read it, and hold it against its checksums and their signature.
 
         Raises:
-            FlashError: it is no release, or not whole.
+            FlashError: it is no release, not whole, or for a system without cloud-init.
         """
-        self.folder = folder
-        try:
-            self.templates = {name: (folder / name).read_text(encoding="utf-8") for name in TEMPLATES}
-            self.config_txt = (folder / "config.txt").read_text(encoding="utf-8")
-            self.files = {
-                path.relative_to(folder).as_posix(): path.read_bytes()
-                for path in sorted(folder.rglob("*"))
-                if path.is_file() and not _NOT_FOR_THE_CARD & set(path.relative_to(folder).parts)
-            }
-        except (OSError, UnicodeDecodeError) as error:
-            raise FlashError(f"{folder} is no folder of a release of edge-fer: {error}.", NO_INPUT) from None
-        if not any(Path(name).match("edge_fer-*.whl") for name in self.files):
-            raise FlashError(
-                f"{folder} holds no edge_fer-*.whl: unpack a release and give its folder as --release, or make the "
-                "wheel in the repository with 'pip wheel --no-deps .' and copy it there.",
-                NO_INPUT,
-            )
-        self._check_sums()
+        self._folder, self._where = folder, printable(str(folder))
+        self.files = {name: self._read(name) for name in (*_FILLED_IN, *_SIGNATURE)}
+        self._check_signature()
+        # Nothing on a card may differ from what was signed: the board installs it as root, and refuses what does.
+        for line in self.text("SHA256SUMS").splitlines():
+            digest, name = line.split("  ", 1)
+            self.files[name] = self._read(name)
+            if hashlib.sha256(self.files[name]).hexdigest() != digest:
+                raise FlashError(
+                    f"{printable(name)} in {self._where} is not what was signed: download and unpack the release anew."
+                )
+        if "CODENAME=trixie" not in self.text("release").splitlines():
+            raise FlashError(f"{self._where} is for a system without cloud-init: take the release for trixie.", USAGE)
 
-    def _check_sums(self) -> None:
-        """Nothing on a card may differ from what was released: the board installs it as root."""
-        if "SHA256SUMS" not in self.files:
-            return  # a checkout
-        listed = {}
-        for line in self.files["SHA256SUMS"].decode("utf-8", "replace").splitlines():
-            digest, _, name = line.partition(" ")
-            listed[name.lstrip(" *").removeprefix("./")] = digest
-        for name, content in self.files.items():
-            if name in ("SHA256SUMS", "SHA256SUMS.sig"):
-                continue
-            if listed.get(name) != hashlib.sha256(content).hexdigest():
-                what = "is not what was released" if name in listed else "does not belong to the release"
-                raise FlashError(f"{self.folder / name} {what}: download and unpack the release anew.")
-        if missing := sorted(listed.keys() - self.files.keys() - _NOT_FOR_THE_CARD):
-            missing = [name for name in missing if not (self.folder / name).is_file()]
-            if missing:
-                raise FlashError(f"{self.folder / missing[0]} is missing: download and unpack the release anew.")
+    def text(self, name: str) -> str:
+        """A file as a text."""
+        return self.files[name].decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise FlashError(
+                f"{self._where} is no whole release of edge-fer (no {printable(name)}): unpack "
+                "edge-fer-*-trixie-arm64.zip and start flash.py there, or give its folder edge-fer as --release.",
+                NO_INPUT,
+            ) from None
+        except OSError as error:
+            raise FlashError(f"Cannot read {self._where}: {error.strerror}.", NO_INPUT) from None
+
+    def _check_signature(self) -> None:
+        command = ["ssh-keygen", "-q", "-Y", "verify", "-f", str(self._folder / "allowed_signers"), "-I", "edge-fer"]
+        command += ["-n", "edge-fer-release", "-s", str(self._folder / "SHA256SUMS.sig")]  # as release.py signs
+        try:
+            done = subprocess.run(command, input=self.files["SHA256SUMS"], capture_output=True, check=False)
+        except OSError:
+            raise FlashError(
+                "ssh-keygen, which checks the release's signature, is missing: install OpenSSH.", NO_INPUT
+            ) from None
+        if done.returncode:
+            raise FlashError(f"The signature of the release in {self._where} is wrong: download and unpack it anew.")
 
 
 def check_boot(boot: Boot, where: str) -> None:
@@ -127,15 +133,15 @@ def boot_files(board: Board, release: Release, boot: Boot) -> dict[str, bytes]:
         "country": board.country,
         "instance_id": board.instance_id,
     }
-    files = {name: fill(release.templates[name], values).encode() for name in TEMPLATES}
+    files = {name: fill(release.text(name), values).encode() for name in TEMPLATES}
     files["cmdline.txt"] = edit_cmdline(boot.read("cmdline.txt").decode("utf-8", "surrogateescape"), board).encode(
         "utf-8", "surrogateescape"
     )
     config = boot.read("config.txt").decode("utf-8", "surrogateescape")
-    files["config.txt"] = edit_config(config, release.config_txt).encode("utf-8", "surrogateescape")
+    files["config.txt"] = edit_config(config, release.text("config.txt")).encode("utf-8", "surrogateescape")
     files |= {f"{FOLDER}/{name}": content for name, content in release.files.items()}
     toml = f"{FOLDER}/edge-fer.toml"
-    files[toml] = edit_toml(files[toml].decode(), board).encode()
+    files[toml] = edit_toml(release.text("edge-fer.toml"), board).encode()
     return files
 
 
@@ -221,5 +227,5 @@ def _set(text: str, table: str, key: str, value: str) -> str:
     changed, times = re.subn(rf"(?m)^{key} *=.*$", lambda _: f"{key} = {value}", rest, count=1)
     if not times:
         name = f"{table}.{key}".lstrip(".")
-        raise FlashError(f"edge-fer.toml of the release has no {name}: take the file as released.", BAD_DATA)
+        raise FlashError(f"edge-fer.toml of the release has no {name}: take the file as released.")
     return head + mark + changed
