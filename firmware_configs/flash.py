@@ -6,7 +6,9 @@ Needs Python 3.9 or newer and nothing else: no package, not edge-fer itself.
 
 import sys
 
-from card.cli import main
+sys.dont_write_bytecode = True  # nothing of root's is left in the folder of who starts it with sudo
+
+from card.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

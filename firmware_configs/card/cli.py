@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from card.board import FIELDS, Board, make_board, read_fleet
-from card.errors import INTERRUPTED, NO_INPUT, USAGE, FlashError, megabytes, printable
+from card.errors import CANNOT_WRITE, INTERRUPTED, NO_INPUT, USAGE, FlashError, megabytes, printable
 from card.image import Progress, measured
 from card.imager import manifest
 from card.job import Job, Shown
@@ -48,7 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     except FlashError as error:
         print(f"flash.py: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except OSError as error:
+        about = f"{error.strerror}: {printable(str(error.filename))}" if error.filename else error.strerror
+        print(f"flash.py: {about}. Is the card still there?", file=sys.stderr)
+        return CANNOT_WRITE
+    except (KeyboardInterrupt, EOFError):
         print("\nflash.py: stopped.", file=sys.stderr)
         return INTERRUPTED
     return 0

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from edge_fer import errors
 from edge_fer.cli import build_parser
@@ -122,56 +121,6 @@ def test_systemd_finds_the_unit_well_confined(stub_unit: Path) -> None:
     assert done.returncode == 0, done.stdout[-200:]
 
 
-# cloud-init
-
-
-def user_data() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((FOLDER / "user-data").read_text(encoding="utf-8"))
-    return loaded
-
-
-def test_user_data_is_what_cloud_init_takes() -> None:
-    assert (FOLDER / "user-data").read_text(encoding="utf-8").startswith("#cloud-config\n")
-    data = user_data()
-    assert set(data) == {"hostname", "manage_etc_hosts", "users", "ssh_pwauth", "runcmd"}
-    assert data["hostname"] == "edge-fer"
-    (user,) = data["users"]
-    assert set(user) == {"name", "groups", "shell", "lock_passwd", "sudo"}
-    assert all(isinstance(word, str) for command in data["runcmd"] for word in command)
-
-
-@pytest.mark.skipif(not shutil.which("cloud-init"), reason="cloud-init is not installed")
-def test_cloud_init_accepts_user_data() -> None:
-    command = ["cloud-init", "schema", "--config-file", FOLDER / "user-data"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_user_data_with_the_key_filled_in_is_valid() -> None:
-    """What the comment tells people to do: take away two characters."""
-    text = (FOLDER / "user-data").read_text(encoding="utf-8")
-    filled = re.sub(r"(?m)^( +)# (ssh_authorized_keys:|  - ssh-)", r"\1\2", text)
-    (user,) = yaml.safe_load(filled)["users"]
-    assert user["ssh_authorized_keys"] == ["ssh-ed25519 YOUR-PUBLIC-KEY you@your-computer"]
-
-
-def test_network_config_is_netplan() -> None:
-    network = yaml.safe_load((FOLDER / "network-config").read_text(encoding="utf-8"))["network"]
-    assert set(network) == {"version", "ethernets", "wifis"}
-    assert network["version"] == 2
-    assert network["ethernets"]["eth0"]["dhcp4"] is True
-    # Unquoted, YAML reads Norway's NO as false.
-    assert isinstance(network["wifis"]["wlan0"]["regulatory-domain"], str)
-
-
-def test_files_hold_placeholders_and_no_secrets() -> None:
-    network = yaml.safe_load((FOLDER / "network-config").read_text(encoding="utf-8"))["network"]
-    assert network["wifis"]["wlan0"]["access-points"] == {"YOUR-NETWORK": {"password": "YOUR-PASSWORD"}}
-    for file in FOLDER.iterdir():
-        text = file.read_text(encoding="utf-8")
-        assert not re.search(r"AAAA[\w+/]{20}|\$[156y]\$|PRIVATE KEY|passwd: *\S*[\"'$]", text), file.name
-
-
 # What ties the files together
 
 
@@ -194,8 +143,9 @@ def test_coral_rules_name_both_faces_of_the_accelerator() -> None:
 
 def test_a_windows_checkout_does_not_change_the_files() -> None:
     attributes = (FOLDER.parent / ".gitattributes").read_text(encoding="utf-8").splitlines()
-    assert "firmware_configs/* text eol=lf" in attributes
-    assert not [file.name for file in FOLDER.iterdir() if b"\r" in file.read_bytes()]
+    assert "firmware_configs/** text eol=lf" in attributes
+    files = [path for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert not [path.name for path in files if b"\r\n" in path.read_bytes()]
 
 
 def test_config_txt_is_made_of_settings_and_filters() -> None:
@@ -204,7 +154,8 @@ def test_config_txt_is_made_of_settings_and_filters() -> None:
 
 
 def test_readme_names_every_file() -> None:
-    assert [file.name for file in FOLDER.iterdir() if f"`{file.name}`" not in README] == ["README.md"]
+    names = [path.name for path in FOLDER.iterdir() if not path.name.startswith((".", "__"))]
+    assert [name for name in names if f"`{name}`" not in README] == ["README.md"]
 
 
 def test_readme_and_the_legacy_set_name_the_same_packages() -> None:

@@ -22,7 +22,7 @@ import yaml
 from cards import CMDLINE, FIRMWARE, KEY, RASPBERRY, START, make_fat, make_folder, make_key, make_release
 
 from card import cli, job, target
-from card.errors import BAD_DATA, CANNOT_WRITE, DECLINED, NO_INPUT, USAGE, FlashError
+from card.errors import BAD_DATA, CANNOT_WRITE, DECLINED, INTERRUPTED, NO_INPUT, USAGE, FlashError
 from card.fat import Fat
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
@@ -114,7 +114,7 @@ def test_a_mounted_boot_partition_gets_all(flash: Flash, parts: Path, bootfs: Pa
     card = of_folder(bootfs)
     assert card["hostname"] == card["local-hostname"] == "kitchen"
     assert card["user"]["ssh_authorized_keys"] == [KEY]
-    assert card["wifi"]["access-points"] == {NETWORK: {"password": PASSWORD}}
+    assert card["wifi"]["access-points"] == {NETWORK: {"mode": "infrastructure", "password": PASSWORD}}
     assert card["wifi"]["regulatory-domain"] == "NO"  # Norway, which YAML would read as false
     assert card["cmdline"] == CMDLINE.strip() + " cfg80211.ieee80211_regdom=NO\n"
     assert card["camera"] == "picamera:0"
@@ -369,8 +369,25 @@ def test_a_person_is_asked_and_only_a_yes_counts(parts: Path, bootfs: Path, answ
 def test_a_password_is_asked_for_and_not_shown(parts: Path, bootfs: Path) -> None:
     arguments = [bootfs, "--hostname", "kitchen", "--wifi", "home", "--country", "GB", "--yes"]
     _, said = in_terminal(parts, arguments, [("Password of home", b"s3cret word\n")])
-    assert of_folder(bootfs)["wifi"]["access-points"] == {"home": {"password": "s3cret word"}}, said
+    assert of_folder(bootfs)["wifi"]["access-points"] == {
+        "home": {"mode": "infrastructure", "password": "s3cret word"}
+    }, said
     assert "s3cret" not in said
+
+
+def test_the_end_of_input_is_no_yes(parts: Path, bootfs: Path) -> None:
+    code, said = in_terminal(parts, [bootfs, "--hostname", "kitchen"], [("Write this? [y/N]", b"\x04")])
+    assert (code, said.splitlines()[-1]) == (INTERRUPTED, "flash.py: stopped.")
+    assert snapshot(bootfs) == RASPBERRY
+
+
+def test_a_card_that_is_pulled_out_is_said(flash: Flash, bootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(folder: target.Folder) -> int:
+        raise OSError(5, "Input/output error", str(folder.path))
+
+    monkeypatch.setattr(target.Folder, "free", gone)
+    assert "still there?" in flash.refused(CANNOT_WRITE, bootfs, hostname="kitchen")
+    assert snapshot(bootfs) == RASPBERRY
 
 
 def test_nobody_to_ask_is_no_yes(flash: Flash, bootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,7 +419,7 @@ def test_fifty_boards_each_with_its_own(flash: Flash, parts: Path, tmp_path: Pat
     assert len(list(made.iterdir())) == 50
     for name in ("hostname", "instance-id", "token"):
         assert len({card[name] for card in cards}) == 50, name
-    assert cards[2]["wifi"]["access-points"] == {"net-2": {"password": "pass word-2"}}
+    assert cards[2]["wifi"]["access-points"] == {"net-2": {"mode": "infrastructure", "password": "pass word-2"}}
     assert (cards[2]["camera"], cards[3]["camera"], cards[3]["wifi"]) == ("rpicam:0", "0", {})
 
 
@@ -622,7 +639,9 @@ def test_a_fleet_as_spreadsheets_write_it(flash: Flash, parts: Path, tmp_path: P
     (tmp_path / "fleet.csv").write_bytes(text.encode(encoding))
     made = tmp_path / "{hostname}.img"
     assert flash(made, "--yes", fleet=tmp_path / "fleet.csv", image=parts / "raspios.img") == 0, flash.err
-    assert of_image(tmp_path / "kitchen.img")["wifi"]["access-points"] == {'Café; "5G"': {"password": "pass,word 1"}}
+    assert of_image(tmp_path / "kitchen.img")["wifi"]["access-points"] == {
+        'Café; "5G"': {"mode": "infrastructure", "password": "pass,word 1"}
+    }
 
 
 @pytest.mark.parametrize(
