@@ -2,6 +2,8 @@
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
+# make test-emulated   installs the release on the board's processor and system, emulated: root and mmdebstrap
+# make image-test   boots an emulated board from a fresh card, breaks it in many ways, cuts its power: an hour at first
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
 # make test-real    what is too heavy for each change: test-matrix, coverage, release-check
@@ -21,7 +23,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax test-matrix test-real real-models soak check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-emulated image-test image test-jax test-matrix test-real real-models soak check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -36,6 +38,9 @@ test-device: $(VENV)/dev real-models
 test-legacy: $(VENV)-legacy/ready real-models
 	$(VENV)-legacy/bin/python -m pytest tests/test_architecture.py tests/runtime
 	$(VENV)-legacy/bin/edge-fer run --camera demo
+
+test-emulated: $(VENV)/dev
+	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
 test-jax: $(VENV)/jax
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py

@@ -22,10 +22,10 @@ for name in release requirements.txt SHA256SUMS SHA256SUMS.sig allowed_signers; 
     [ -s "$here/$name" ] || fail 65 "$here/$name is missing: copy the folder edge-fer of a release there, all of it."
 done
 command -v ssh-keygen >/dev/null || fail 69 "ssh-keygen, which checks the signature, is missing: apt install openssh-client."
-ssh-keygen -q -Y verify -f "$signers" -I edge-fer -n edge-fer-release -s "$here/SHA256SUMS.sig" \
-    <"$here/SHA256SUMS" >/dev/null 2>&1 ||
-    fail 65 "The signature of this release is not by the one that $signers names: download it again, or, if you trust \
-this release, delete that file."
+said=$(ssh-keygen -q -Y verify -f "$signers" -I edge-fer -n edge-fer-release -s "$here/SHA256SUMS.sig" \
+    <"$here/SHA256SUMS" 2>&1) ||
+    fail 65 "The signature of this release is not by the one that $signers names ($(echo "$said" | tr -d '\r' | tail -n 1)): download it \
+again, or, if you trust this release, delete that file."
 damaged=$(cd "$here" && sha256sum --check --quiet --strict SHA256SUMS 2>/dev/null | sed 's/: .*//' | head -n 1)
 [ -z "$damaged" ] || fail 65 "$here/$damaged is missing or not as it was signed: copy the release to the card again."
 
@@ -65,23 +65,24 @@ esac
 # Done already?
 mark=$(sha256sum "$here/SHA256SUMS" | cut -c 1-12)
 [ "$pin" = requirements.txt ] || mark=$mark-picamera2
-if [ "$(readlink "$prefix/bin" || true)" = "$prefix/$mark/bin" ] && [ -e /etc/systemd/system/edge-fer.service ]; then
+environment=$prefix-$mark
+if [ "$(readlink "$prefix" || true)" = "$environment" ] && [ -e /etc/systemd/system/edge-fer.service ]; then
     echo "edge-fer $(of VERSION "$here/release") is installed already."
     exit 0
 fi
 
 # A new environment beside the one that runs. It needs neither pip nor python3-venv of the system.
-rm -rf "${prefix:?}/$mark"
+rm -rf "$environment"
 if [ "$pin" = requirements.txt ]; then
-    python3 -m venv --without-pip "$prefix/$mark"
+    python3 -m venv --without-pip "$environment"
 else
-    python3 -m venv --without-pip --system-site-packages "$prefix/$mark"
+    python3 -m venv --without-pip --system-site-packages "$environment"
 fi
 pip=$(echo "$here"/wheels/pip-*.whl)
 # /tmp is in memory, and the packages are large for a board with 512 MB.
-TMPDIR=/var/tmp "$prefix/$mark/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-index \
+TMPDIR=/var/tmp "$environment/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-index \
     --find-links "$here/wheels" --require-hashes -r "$here/$pin"
-"$prefix/$mark/bin/edge-fer" models verify
+"$environment/bin/edge-fer" models verify
 
 # What somebody has changed on the board stays.
 mkdir -p /etc/edge-fer
@@ -100,13 +101,15 @@ udevadm trigger --subsystem-match=usb
 install -D -m 644 "$here/edge-fer.service" /etc/systemd/system/edge-fer.service
 sync
 
-# From here on the new one counts. An earlier version had the environment in $prefix itself.
-[ -L "$prefix/bin" ] || rm -rf "$prefix/bin" "$prefix/lib" "$prefix/lib64" "$prefix/include" "$prefix/share"
-ln -sfn "$prefix/$mark/bin" "$prefix/bin.new"
-mv -T "$prefix/bin.new" "$prefix/bin"
+# From here on the new one counts. An earlier version had a folder of this name.
+[ -L "$prefix" ] || rm -rf "$prefix"
+ln -sfn "$environment" "$prefix.new"
+mv -T "$prefix.new" "$prefix"
 systemctl daemon-reload
 systemctl enable --quiet edge-fer.service
-find "$prefix" -mindepth 1 -maxdepth 1 -type d ! -name "$mark" -exec rm -rf {} +
+for old in "$prefix"-*; do
+    [ "$old" = "$environment" ] || rm -rf "$old"
+done
 sync
 version=$(of VERSION "$here/release")
 if systemctl restart edge-fer.service; then

@@ -215,8 +215,8 @@ def test_everything_gets_to_its_place(board: Board) -> None:
         assert file.read_bytes() == (board.card / name).read_bytes()
         # The service runs as a user of its own and must be able to read them.
         assert file.stat().st_mode & 0o777 == 0o644
-    environment = (board.root / "opt/edge-fer/bin").resolve().parent
-    assert environment.parent == board.root / "opt/edge-fer"
+    environment = (board.root / "opt/edge-fer").resolve()
+    assert environment.parent == board.root / "opt"
     assert f"python3 -m venv --without-pip {environment}" in calls
     assert (
         f"python {board.card}/wheels/pip-26.2.1-py3-none-any.whl/pip install --quiet --no-cache-dir --no-index "
@@ -235,10 +235,10 @@ def test_the_second_time_nothing_happens(board: Board) -> None:
 def test_an_update_takes_the_place_of_the_old_one(board: Board, tmp_path: Path, key: Path) -> None:
     board.install()
     board.write("etc/edge-fer/config.toml", 'name = "hall"\n')
-    before = (board.root / "opt/edge-fer/bin").resolve().parent
+    before = (board.root / "opt/edge-fer").resolve()
     board.insert(make_release(tmp_path / "newer", key, "1.3.0"))
     board.install()
-    after = (board.root / "opt/edge-fer/bin").resolve().parent
+    after = (board.root / "opt/edge-fer").resolve()
     assert after != before and not before.exists()
     assert board.config() == 'name = "hall"\n'
 
@@ -247,26 +247,26 @@ def test_an_environment_of_an_earlier_version_gives_way(board: Board) -> None:
     board.write("opt/edge-fer/bin/edge-fer")
     board.write("opt/edge-fer/lib/python3.13/site-packages/x.py")
     board.install()
-    assert (board.root / "opt/edge-fer/bin").is_symlink()
+    assert (board.root / "opt/edge-fer").is_symlink()
     assert not (board.root / "opt/edge-fer/lib").exists()
 
 
 def test_a_cut_off_installation_begins_again(board: Board) -> None:
     """The power goes while pip installs: what is left is not taken for an environment."""
     mark = release.sha256(board.card / "SHA256SUMS")[:12]
-    board.write(f"opt/edge-fer/{mark}/bin/half")
+    board.write(f"opt/edge-fer-{mark}/bin/half")
     board.install()
-    assert not (board.root / "opt/edge-fer" / mark / "bin" / "half").exists()
+    assert not (board.root / "opt" / f"edge-fer-{mark}" / "bin" / "half").exists()
 
 
 def test_a_model_that_computes_something_else_is_not_taken(board: Board, tmp_path: Path, key: Path) -> None:
     board.install()
-    before = (board.root / "opt/edge-fer/bin").resolve()
+    before = (board.root / "opt/edge-fer").resolve()
     board.write("bad-model")
     board.insert(make_release(tmp_path / "newer", key, "1.3.0"))
     assert board.run("install.sh").returncode != 0
-    assert (board.root / "opt/edge-fer/bin").resolve() == before
-    assert (before / "edge-fer").exists()
+    assert (board.root / "opt/edge-fer").resolve() == before
+    assert (before / "bin" / "edge-fer").exists()
 
 
 def test_a_wrong_configuration_is_said(board: Board) -> None:
