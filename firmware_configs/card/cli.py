@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -171,8 +172,13 @@ def _boards(args: argparse.Namespace) -> list[Board]:
     return read_fleet(args.fleet, values)
 
 
+def _home() -> Path:
+    """Of the person, also with sudo."""
+    return Path(f"~{os.environ.get('SUDO_USER', '')}").expanduser()
+
+
 def _own_key() -> str:
-    candidates = [Path("~/.ssh").expanduser() / f"id_{kind}.pub" for kind in ("ed25519", "ecdsa", "rsa")]
+    candidates = [_home() / ".ssh" / f"id_{kind}.pub" for kind in ("ed25519", "ecdsa", "rsa")]
     return next((str(path) for path in candidates if path.is_file()), "")
 
 

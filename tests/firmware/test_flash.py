@@ -8,6 +8,8 @@ import json
 import lzma
 import os
 import pty
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -698,6 +700,29 @@ def test_the_manifest_says_what_imager_asks(tmp_path: Path, parts: Path, capsys:
 def test_an_image_that_is_not_there_gets_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["manifest", str(tmp_path / "none.img.xz")]) == NO_INPUT
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["help", "docs/flash.md"])
+def test_commands_that_people_are_told_exist(text: str) -> None:
+    told = cli._EXAMPLES if text == "help" else (FIRMWARE.parent / text).read_text(encoding="utf-8")
+    commands = re.findall(r"(?m)^.*?\bflash\.py ((?:write|manifest) [^`\n]+)", told)
+    assert len(commands) >= 5
+    for command in commands:
+        assert callable(cli._parser().parse_args(shlex.split(command, comments=True)).act)
+
+
+def test_the_key_of_the_person_is_found_with_sudo_too(
+    flash: Flash, bootfs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ecdsa.pub").write_text(KEY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert flash(bootfs, "--yes", hostname="kitchen", key=None) == 0, flash.err
+    monkeypatch.setenv("HOME", "/nowhere")
+    assert "without it nobody can" in flash.refused(USAGE, bootfs, hostname="kitchen", key=None)
+    monkeypatch.setenv("SUDO_USER", "root")
+    assert Path("~root").expanduser() == cli._home()
 
 
 def test_help_names_every_verb() -> None:
