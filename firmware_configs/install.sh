@@ -113,7 +113,7 @@ done
 sync
 version=$(of VERSION "$here/release")
 if systemctl restart edge-fer.service; then
-    echo "edge-fer $version is installed and runs: journalctl -u edge-fer -f"
+    echo "edge-fer $version is installed: journalctl -u edge-fer -f"
 else
     echo "edge-fer $version is installed and does not start: journalctl -u edge-fer says why."
 fi

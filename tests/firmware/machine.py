@@ -48,7 +48,7 @@ class Machine:
             "systemd.set_credential=agetty.autologin:root systemd.set_credential=login.noauth:yes"
         )
         command = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "1", "-m", "512", "-nographic"]
-        # Its clock counts instructions and leaps over idle time: how busy this machine is makes no difference to timeouts.
+        # Its clock counts instructions and leaps over idle time: how busy this machine is changes no timeout.
         command += ["-icount", "shift=0,sleep=off", "-rtc", f"base={clock},clock=vm"]
         command += ["-no-reboot", "-nic", "none"]
         command += ["-kernel", str(kernel / "vmlinuz"), "-initrd", str(kernel / "initrd.img"), "-append", cmdline]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from edge_fer import errors
 from edge_fer.cli import build_parser
@@ -170,3 +172,56 @@ def test_commands_in_the_readme_exist() -> None:
     assert len(commands) >= 2
     for command in commands:
         assert build_parser().parse_args(shlex.split(command, comments=True)).verb == "run"
+
+
+# Images
+
+
+IMAGE = FOLDER / "image"
+
+
+def test_configurations_for_rpi_image_gen_name_layers_that_it_has() -> None:
+    """Its names, as of November 2026. No image was made of them."""
+    devices = {"zero2w": "rpizero2w", "pi3": "rpi3", "pi4": "rpi4", "pi5": "rpi5", "pi4-ab": "rpi4", "pi5-ab": "rpi5"}
+    files = {file.stem: yaml.safe_load(file.read_text()) for file in (IMAGE / "rpi-image-gen" / "config").iterdir()}
+    assert files.keys() == devices.keys()
+    for name, config in files.items():
+        assert config["device"] == {"layer": devices[name]}
+        assert config["layer"] == {"base": "trixie-minbase", "app": "edge-fer"}
+        # The layout with two slots is for these devices alone.
+        assert config["image"]["layer"] == ("image-rota" if name.endswith("-ab") else "image-rpios")
+
+
+def test_the_layer_for_rpi_image_gen_declares_what_it_uses() -> None:
+    text = (IMAGE / "rpi-image-gen" / "layer" / "edge-fer.yaml").read_text()
+    header = text.partition("# METAEND\n---\n")[0]
+    fields = dict(re.findall(r"(?m)^# (X-Env-[\w-]+): (.*)$", header))
+    assert fields["X-Env-Layer-Name"] == "edge-fer"
+    declared = {name for field in fields if (name := field.removeprefix("X-Env-Var-")).islower() and "-" not in name}
+    hooks = yaml.safe_load(text)["mmdebstrap"]["customize-hooks"]
+    assert set(re.findall(r"\$IGconf_edgefer_(\w+)", "\n".join(hooks))) == declared == {"release", "overlay"}
+    assert all((FOLDER / name).is_file() for hook in hooks for name in re.findall(r"edge-fer/([\w-]+\.sh)", hook))
+    assert all((IMAGE / "overlay" / name).is_dir() for name in ("etc/cloud", "etc/systemd"))
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+def test_the_image_builder_says_what_it_can_do() -> None:
+    assert subprocess.run(["bash", "-n", IMAGE / "build"], check=False).returncode == 0
+    if os.getuid() == 0 and shutil.which("mmdebstrap"):
+        done = subprocess.run([IMAGE / "build", "nothing"], capture_output=True, text=True, check=False)
+        assert (done.returncode, "build disk IMAGE" in done.stderr) == (2, True)
+
+
+def test_the_overlay_is_laid_over_a_system_as_it_is() -> None:
+    files = {
+        path.relative_to(IMAGE / "overlay").as_posix() for path in (IMAGE / "overlay").rglob("*") if path.is_file()
+    }
+    assert files == {
+        "etc/fstab",
+        "etc/cloud/cloud.cfg.d/99_edge-fer.cfg",
+        "etc/systemd/journald.conf.d/edge-fer.conf",
+        "etc/systemd/system.conf.d/edge-fer.conf",
+        "etc/systemd/zram-generator.conf",
+    }
+    cloud = yaml.safe_load((IMAGE / "overlay" / "etc/cloud/cloud.cfg.d/99_edge-fer.cfg").read_text())
+    assert cloud["datasource"]["NoCloud"]["seedfrom"] == "file:///boot/firmware"
