@@ -232,9 +232,9 @@ def read_fleet(path: Path, defaults: Mapping[str, str]) -> list[Board]:
         board = make_board({**defaults, **cells}, f"{path}, row {number}")
         for name, value in (("hostname", board.hostname), ("token", board.token)):
             if value in taken:
-                shown = value if name == "hostname" else "the same"
+                which = f"{name} {value}" if name == "hostname" else f"this {name}"
                 raise FlashError(
-                    f"{path}, row {number}: {name} {shown} is already in row {taken[value]}; each board needs its own."
+                    f"{path}, row {number}: {which} is already in row {taken[value]}; each board needs its own."
                 )
             taken[value] = number
         boards.append(board)

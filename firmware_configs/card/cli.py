@@ -145,7 +145,7 @@ def _write(args: argparse.Namespace) -> None:
                 target=Path(args.target.replace("{hostname}", board.hostname)),
                 image=image,
                 mode="show" if args.dry_run else "ask" if not args.yes and (one_by_one or number == 0) else "write",
-                others=0 if one_by_one else len(boards) - 1,
+                others=[] if one_by_one or number else [other.hostname for other in boards[1:]],
                 yes_really=args.yes_really,
                 progress=_progress(board.hostname),
             )

@@ -29,7 +29,7 @@ class Job:
         target: a mounted boot partition, an image file, or a whole disk.
         image: the system that is written there first; None to keep the one that is there.
         mode: "ask" a person, "write" without a question, or "show" alone.
-        others: how many boards the answer to the question counts for beside this one.
+        others: names of the boards that the answer to the question counts for beside this one.
         yes_really: also a disk that is mounted or large.
         progress: hears of the writing.
     """
@@ -39,7 +39,7 @@ class Job:
     target: Path
     image: Image | None
     mode: Literal["ask", "write", "show"]
-    others: int
+    others: list[str]
     yes_really: bool
     progress: Progress
 
@@ -72,7 +72,8 @@ class Job:
                 self._install(image, file)
         else:
             self._edit("image")
-        print(f"{self.board.hostname}: written and read back. Eject the card, put it into the board, switch on.")
+        is_card = path.is_dir() or is_device(path)
+        print(f"{self.board.hostname}: written and read back." + " Eject the card and put it into the board." * is_card)
 
     @property
     def _where(self) -> str:
@@ -118,6 +119,7 @@ class Job:
             "Onto": f"{what} {self._where}",
             "System": f"{self.image.path.name}, {megabytes(self.image.size)}" if self.image else "stays as it is",
             "Board": board.hostname,
+            "Then": f"{len(self.others)} more boards: {', '.join(self.others)}" if self.others else "",
             "Login": f"{board.user}, with the key of {', '.join(_owner(key) for key in board.keys)}; no password",
             "Network": f"Wi-Fi {quoted(board.wifi)} {password} password, in {board.country}; cable"
             if board.wifi
@@ -140,7 +142,7 @@ class Job:
         if self.mode == "ask":
             if not sys.stdin.isatty():
                 raise FlashError("Nobody is there to be asked: say --yes.", USAGE)
-            more = f" and {self.others} more" if self.others else ""
+            more = f" and the {len(self.others)} others" if self.others else ""
             if input(f"Write this{more}? [y/N] ").strip().lower() not in ("y", "yes"):
                 raise FlashError("Nothing more is written.", DECLINED)
 

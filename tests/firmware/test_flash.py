@@ -436,6 +436,15 @@ def test_cards_one_after_another(parts: Path, tmp_path: Path, bootfs: Path) -> N
     assert of_folder(bootfs)["hostname"] == "c"
 
 
+def test_the_question_names_all_boards_that_it_is_about(parts: Path, tmp_path: Path) -> None:
+    fleet = fleet_file(tmp_path / "fleet.csv", ["a", "b", "c"], "hostname")
+    arguments = [tmp_path / "{hostname}.img", "--image", parts / "raspios.img", "--fleet", fleet]
+    code, said = in_terminal(parts, arguments, [("Write this and the 2 others?", b"n\n")])
+    assert code == DECLINED
+    assert "2 more boards: b, c" in said
+    assert not list(tmp_path.glob("*.img*"))
+
+
 def test_a_fleet_without_a_terminal_needs_places_for_all(
     flash: Flash, tmp_path: Path, bootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,7 +629,7 @@ def test_a_key_that_lets_nobody_in_is_said(flash: Flash, tmp_path: Path, bootfs:
         (b"hostname,hostname\nx,y\n", "each once"),
         (b"hostname\n", "names no board"),
         (b"hostname,user\nx\n", "row 2: 1 cells under 2"),
-        (b"hostname,token\na,t\nb,t\n", "row 3: token the same is already in row 2"),
+        (b"hostname,token\na,t\nb,t\n", "row 3: this token is already in row 2"),
         (b"hostname,user\na,\nb,Me\n", "row 3: user Me"),
         (b'hostname\n"a\n', "no CSV"),
         (b"hostname\n\xff\xfe\xe9\n", "UTF-8"),
