@@ -2,6 +2,8 @@
 # make test         all tests, those of training and export included (installs TensorFlow)
 # make test-device  the runtime's tests alone: what one runs on a Pi
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
+# make test-emulated   installs the release on the board's processor and system, emulated: root and mmdebstrap
+# make image-test   boots an emulated board from a fresh card, breaks it in many ways and cuts its power
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
 # make test-real    what is too heavy for each change: test-matrix, coverage, release-check
@@ -11,6 +13,8 @@
 # make sbom         dist/sbom.json: what the runtime is made of
 # make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
 # make board-cost   what a frame costs on a Cortex-A53, in instructions: an emulated board
+# make release      dist/edge-fer-*-arm64.zip: what people download, one archive for each system; KEY=FILE signs them
+# make image        dist/edge-fer-qemu-arm64.img: a system with edge-fer installed, for QEMU
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train accurate and nano from scratch, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
@@ -21,7 +25,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-jax test-matrix test-real real-models soak check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-emulated test-jax test-matrix test-real real-models soak check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -36,6 +40,9 @@ test-device: $(VENV)/dev real-models
 test-legacy: $(VENV)-legacy/ready real-models
 	$(VENV)-legacy/bin/python -m pytest tests/test_architecture.py tests/runtime
 	$(VENV)-legacy/bin/edge-fer run --camera demo
+
+test-emulated: $(VENV)/dev
+	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
 test-jax: $(VENV)/jax
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py
@@ -61,7 +68,7 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: coverage lock sbom release-check board-cost
+.PHONY: coverage lock sbom release release-check board-cost image image-test
 
 coverage: $(VENV)/train
 	$(BIN)/coverage erase
@@ -81,6 +88,23 @@ lock: $(TOOLS)/made
 
 sbom: $(TOOLS)/made
 	.ci/sbom $(TOOLS)
+
+# Without KEY a key is made here: good for trying, not for handing out.
+KEY ?= dist/trial-key
+release: $(TOOLS)/made
+	@mkdir -p dist && rm -f dist/edge_fer-*.whl dist/edge-fer-*.zip
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(TOOLS)/bin/python -m build --wheel --outdir dist . >/dev/null
+	@[ -e $(KEY) ] || [ $(KEY) != dist/trial-key ] || ssh-keygen -q -t ed25519 -N '' -C trial -f $(KEY)
+	$(TOOLS)/bin/python firmware_configs/release.py --wheel dist/edge_fer-*.whl --key $(KEY)
+
+# What boots in QEMU, and on no board. CUT is how often the power goes.
+IMAGE := dist/edge-fer-qemu-arm64.img
+CUT   ?= 10
+image: release
+	firmware_configs/image/build disk $(IMAGE) dist/edge-fer-*-trixie-arm64.zip
+
+image-test: release $(VENV)/dev
+	$(BIN)/python tests/firmware/image_test.py dist/edge-fer-*-trixie-arm64.zip --cuts $(CUT)
 
 release-check: $(TOOLS)/made
 	.ci/release-check $(TOOLS)
@@ -153,4 +177,4 @@ $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-legacy $(TOOLS) .models out build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-legacy $(TOOLS) .models .image out build dist *.egg-info

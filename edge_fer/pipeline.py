@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -103,17 +103,25 @@ class Pipeline:
 
     Args:
         settings: what to open.
+        wait: called each time no camera is to be had, before the next try; without it that is an error.
+        idle: called now and then while no camera has sent a frame.
 
     Raises:
         EdgeFerError: something cannot be opened; what was open before it is closed again.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        wait: Callable[[UnavailableError], None] | None = None,
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
         self._stopped = False
+        self._idle = idle
         recognizer = build_recognizer(settings)
         cameras = _told_apart(settings.all_cameras)
         with ExitStack() as stack:
-            self._sources = _open_sources(cameras, stack)
+            self._sources = _open_sources(cameras, stack, wait)
             metadata = recognizer.bundle.metadata
 
             def run_of(sources: Sequence[FrameSource]) -> Run:
@@ -152,8 +160,8 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[Step]:
         """The steps of the loop, until the sources end or ``stop``."""
-        if len(self._sources) > 1:
-            frames: Iterable[tuple[int, Frame]] = SeveralSources(self._sources)
+        if len(self._sources) > 1 or isinstance(self._sources[0], LatestFrame):
+            frames: Iterable[tuple[int, Frame]] = SeveralSources(self._sources, self._idle)
         else:
             frames = _numbered(self._sources[0])
         try:
@@ -262,14 +270,33 @@ def _own_output(spec: str, name: str) -> str:
     return f"{kind}:{Path(path).with_stem(f'{Path(path).stem}-{name}')}"
 
 
-def _open_sources(cameras: Sequence[CameraSettings], stack: ExitStack) -> list[FrameSource]:
+def _open_sources(
+    cameras: Sequence[CameraSettings], stack: ExitStack, wait: Callable[[UnavailableError], None] | None
+) -> list[FrameSource]:
     """All sources. Of several cameras, those that are not there now are waited for in the background.
 
     Raises:
-        UnavailableError: none is there.
+        UnavailableError: none is there, and nobody waits.
         EdgeFerError: a source is wrong.
     """
     opened: dict[int, FrameSource] = {}
+    missing = _open_those_there(cameras, opened, stack)
+    while not opened:
+        if wait is None:
+            raise missing[0]
+        wait(missing[0])
+        missing = _open_those_there(cameras, opened, stack)
+    for place, reason in missing.items():
+        log.warning("%s It is tried again until it is there.", reason)
+        opened[place] = open_source(cameras[place], later=True)
+        stack.callback(opened[place].close)
+    return [opened[place] for place in range(len(cameras))]
+
+
+def _open_those_there(
+    cameras: Sequence[CameraSettings], opened: dict[int, FrameSource], stack: ExitStack
+) -> dict[int, UnavailableError]:
+    """Open what can be opened, by place; returns why the others cannot."""
     missing: dict[int, UnavailableError] = {}
     for place, camera in enumerate(cameras):
         try:
@@ -278,10 +305,4 @@ def _open_sources(cameras: Sequence[CameraSettings], stack: ExitStack) -> list[F
             stack.callback(opened[place].close)
         except UnavailableError as error:
             missing[place] = error
-    if not opened:
-        raise missing[0]
-    for place, reason in missing.items():
-        log.warning("%s It is tried again until it is there.", reason)
-        opened[place] = open_source(cameras[place], later=True)
-        stack.callback(opened[place].close)
-    return [opened[place] for place in range(len(cameras))]
+    return missing

@@ -241,9 +241,11 @@ class SeveralSources:
 
     Args:
         sources: those that do not drop frames wait until their turn comes.
+        idle: called now and then while none has a frame.
     """
 
-    def __init__(self, sources: Sequence[FrameSource]) -> None:
+    def __init__(self, sources: Sequence[FrameSource], idle: Callable[[], None] = lambda: None) -> None:
+        self._idle = idle
         self._sources = [one if isinstance(one, LatestFrame) else LatestFrame(one, drops=False) for one in sources]
         self._changed = threading.Condition()
         for source in self._sources:
@@ -251,7 +253,7 @@ class SeveralSources:
 
     def __iter__(self) -> Iterator[tuple[int, Frame]]:
         """Frames, each with the place of its source. What a source raises is raised when all others have ended."""
-        return _taken_in_turn(self._sources, self._changed)
+        return _taken_in_turn(self._sources, self._changed, self._idle)
 
     def close(self) -> None:
         """Close all."""
@@ -259,7 +261,9 @@ class SeveralSources:
             source.close()
 
 
-def _taken_in_turn(sources: Sequence[LatestFrame], changed: threading.Condition) -> Iterator[tuple[int, Frame]]:
+def _taken_in_turn(
+    sources: Sequence[LatestFrame], changed: threading.Condition, idle: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, Frame]]:
     """The newest frames of sources that share a condition, each with the place of its source, until all are over."""
     with changed:
         for source in sources:
@@ -286,7 +290,9 @@ def _taken_in_turn(sources: Sequence[LatestFrame], changed: threading.Condition)
                     changed.wait(WAKE_S)
             for _, source in waiting:
                 source.watch()
-        if frame is not None:
+        if frame is None:
+            idle()
+        else:
             yield waiting[-1][0], frame
     if error is not None:
         raise error

@@ -1,50 +1,119 @@
 #!/bin/sh
-# Installs edge-fer as a service on Raspberry Pi OS, or updates it: may be run any number of times.
-# cloud-init runs it at first boot; by hand: sudo sh /boot/firmware/edge-fer/install.sh
+# Installs edge-fer as a service on Raspberry Pi OS, or updates it, from the release in this folder: without a network,
+# any number of times, and whole or not at all. By hand: sudo sh /boot/firmware/edge-fer/install.sh
+# Exit codes: 0 done or already there; 65 this release cannot be installed here; 69 something may come later; 1 else.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+prefix=/opt/edge-fer
+config=/etc/edge-fer/config.toml
+trusted=/etc/edge-fer/allowed_signers
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "Run this as root: sudo sh $0" >&2
-    exit 1
-fi
+fail() { # CODE SENTENCE
+    echo "install.sh: $2" >&2
+    exit "$1"
+}
 
-wheel=$(find "$here" -maxdepth 1 -name 'edge_fer-*.whl' | sort -V | tail -n 1)
-if [ -z "$wheel" ]; then
-    echo "No edge_fer-*.whl in $here: make one in the repository with 'pip wheel --no-deps .' and copy it there." >&2
-    exit 1
-fi
+[ "$(id -u)" -eq 0 ] || fail 1 "Run this as root: sudo sh $0"
 
-# The board has no clock of its own, and with a wrong time no certificate is valid.
-for _ in $(seq 60); do
-    [ "$(timedatectl show --property=NTPSynchronized --value)" = yes ] && break
-    sleep 2
+# Is the release whole, and by whom this board trusts? The first release that is installed says who that is.
+signers=$trusted
+[ -e "$signers" ] || signers=$here/allowed_signers
+for name in release requirements.txt SHA256SUMS SHA256SUMS.sig allowed_signers; do
+    [ -s "$here/$name" ] || fail 65 "$here/$name is missing: copy the folder edge-fer of a release there, all of it."
 done
+command -v ssh-keygen >/dev/null || fail 69 "ssh-keygen, which checks the signature, is missing: apt install openssh-client."
+said=$(ssh-keygen -q -Y verify -f "$signers" -I edge-fer -n edge-fer-release -s "$here/SHA256SUMS.sig" \
+    <"$here/SHA256SUMS" 2>&1) ||
+    fail 65 "The signature of this release is not by the one that $signers names ($(echo "$said" | tr -d '\r' | tail -n 1)): download it \
+again, or, if you trust this release, delete that file."
+damaged=$(cd "$here" && sha256sum --check --quiet --strict SHA256SUMS 2>/dev/null | sed 's/: .*//' | head -n 1)
+[ -z "$damaged" ] || fail 65 "$here/$damaged is missing or not as it was signed: copy the release to the card again."
 
-export DEBIAN_FRONTEND=noninteractive
-# At first boot the daily update of the package lists may hold the lock.
-apt-get -o DPkg::Lock::Timeout=300 update
-# The recommended packages are the desktop's preview windows.
-apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends python3-venv python3-picamera2
+# Is it for this system?
+of() { sed -n "s/^$1=//p" "$2" | tr -d '"'; }
+codename=$(of CODENAME "$here/release")
+system=$(of VERSION_CODENAME /etc/os-release)
+[ "$(dpkg --print-architecture)" = arm64 ] ||
+    fail 65 "This system has 32 bits, and edge-fer needs 64: write the card with Raspberry Pi OS (64-bit)."
+[ "$codename" = "$system" ] ||
+    fail 65 "This release is for $codename and this system is $system: download edge-fer-...-$system-arm64.zip."
 
-# picamera2 and libcamera exist only as system packages: the environment must see them.
-python3 -m venv --system-site-packages /opt/edge-fer
+# Which camera? picamera2 comes from the system and wants the system's NumPy; nothing else does.
+asked=$config
+[ -e "$asked" ] || asked=$here/edge-fer.toml
+camera=$(sed -n 's/^ *source *= *"\([^"]*\)".*/\1/p' "$asked" | head -n 1)
+pin=requirements.txt
+ribbon= # how a new configuration names the ribbon cable's camera, if not as it was asked for
+get() { # PACKAGE
+    # At first boot the daily update of the package lists may hold the lock.
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$1"
+}
+case $camera in picamera | picamera:*)
+    if [ "$system" != bookworm ] && python3 -c 'import picamera2' 2>/dev/null; then
+        pin=requirements-picamera2.txt
+    elif command -v rpicam-vid >/dev/null || get rpicam-apps-lite; then
+        # Without picamera2, or with Bookworm's, which wants NumPy 1.
+        ribbon=rpicam
+    else
+        fail 69 "The ribbon camera needs the package rpicam-apps-lite or python3-picamera2, and neither is on this card: \
+connect the board to the internet until it is installed."
+    fi
+    ;;
+esac
 
+# Done already?
+mark=$(sha256sum "$here/SHA256SUMS" | cut -c 1-12)
+[ "$pin" = requirements.txt ] || mark=$mark-picamera2
+environment=$prefix-$mark
+if [ "$(readlink "$prefix" || true)" = "$environment" ] && [ -e /etc/systemd/system/edge-fer.service ]; then
+    echo "edge-fer $(of VERSION "$here/release") is installed already."
+    exit 0
+fi
+
+# A new environment beside the one that runs. It needs neither pip nor python3-venv of the system.
+rm -rf "$environment"
+if [ "$pin" = requirements.txt ]; then
+    python3 -m venv --without-pip "$environment"
+else
+    python3 -m venv --without-pip --system-site-packages "$environment"
+fi
+pip=$(echo "$here"/wheels/pip-*.whl)
 # /tmp is in memory, and the packages are large for a board with 512 MB.
-export TMPDIR=/var/tmp
-/opt/edge-fer/bin/pip install --no-cache-dir "$wheel"
-# pip takes a wheel of the version that is there already for the same one, which a newer build need not be.
-/opt/edge-fer/bin/pip install --no-cache-dir --no-deps --force-reinstall "$wheel"
+TMPDIR=/var/tmp "$environment/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-index \
+    --find-links "$here/wheels" --require-hashes -r "$here/$pin"
+"$environment/bin/edge-fer" models verify
 
 # What somebody has changed on the board stays.
-if [ ! -e /etc/edge-fer/config.toml ]; then
-    install -D -m 644 "$here/edge-fer.toml" /etc/edge-fer/config.toml
+mkdir -p /etc/edge-fer
+if [ ! -e "$config" ]; then
+    cp "$here/edge-fer.toml" "$config.new"
+    [ -z "$ribbon" ] || sed -i "s/^\( *source *= *\"\)picamera/\1$ribbon/" "$config.new"
+    chmod 644 "$config.new"
+    mv "$config.new" "$config"
+elif [ -n "$ribbon" ]; then
+    echo "There is no picamera2 for edge-fer here: write source = \"rpicam:0\" in $config."
 fi
+[ -e "$trusted" ] || install -m 644 "$here/allowed_signers" "$trusted"
 install -D -m 644 "$here/99-edge-fer-coral.rules" /etc/udev/rules.d/99-edge-fer-coral.rules
 udevadm control --reload
 udevadm trigger --subsystem-match=usb
 install -D -m 644 "$here/edge-fer.service" /etc/systemd/system/edge-fer.service
+sync
+
+# From here on the new one counts. An earlier version had a folder of this name.
+[ -L "$prefix" ] || rm -rf "$prefix"
+ln -sfn "$environment" "$prefix.new"
+mv -T "$prefix.new" "$prefix"
 systemctl daemon-reload
-systemctl enable edge-fer.service
-systemctl restart edge-fer.service
-echo "edge-fer is running: journalctl -u edge-fer -f"
+systemctl enable --quiet edge-fer.service
+for old in "$prefix"-*; do
+    [ "$old" = "$environment" ] || rm -rf "$old"
+done
+sync
+version=$(of VERSION "$here/release")
+if systemctl restart edge-fer.service; then
+    echo "edge-fer $version is installed: journalctl -u edge-fer -f"
+else
+    echo "edge-fer $version is installed and does not start: journalctl -u edge-fer says why."
+fi

@@ -15,10 +15,11 @@ from stat import S_ISREG
 from types import FrameType
 
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import Settings, default_file
+from edge_fer.config import CameraSettings, Settings, default_file
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
 from edge_fer.layers import load_settings
+from edge_fer.systemd import Service
 
 GRACE_S = 1.2
 """How long the frame in hand may take after a signal."""
@@ -27,7 +28,8 @@ EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
   edge-fer run --camera 0                            a USB webcam, live in the terminal
   edge-fer run --camera 0 --output terminal:picture  with the picture, over SSH too
-  edge-fer run --camera picamera:0                   a Raspberry Pi camera module
+  edge-fer run --camera picamera:0                   a Raspberry Pi camera module, through picamera2
+  edge-fer run --camera rpicam:0                     the same through rpicam-vid: where picamera2 is not to be had
   edge-fer run --camera 0 --camera rtsp://10.0.0.7/live --output jsonl:faces.jsonl
   edge-fer run --camera clip.mp4 --output video:annotated.mp4
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
@@ -52,8 +54,9 @@ def add_run(verbs: Verbs) -> None:
         "--camera",
         metavar="SOURCE",
         action="append",
-        help="0, /dev/video2, picamera:0, rtsp://..., http://..., a video, an image, a folder, - for a video from "
-        "stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, or demo; may be given often (default: 0)",
+        help="0, /dev/video2, picamera:0, rpicam:0, rtsp://..., http://..., a video, an image, a folder, - for a video "
+        "from stdin, pipe:WxH@HZ[:PATH] for YUV420 frames, demo, or demo:loop without end; may be given often "
+        "(default: 0)",
     )
     run.add_argument(
         "--output",
@@ -135,6 +138,9 @@ def _run(args: argparse.Namespace) -> None:
 def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -> None:
     """Open everything, then loop: one frame, one result, every sink; until the source ends or a signal stops it.
 
+    As a service of systemd (``Type=notify``) it says what it does, feeds the watchdog with every frame, waits for a
+    camera that is not there, and shows the demo again and again.
+
     Args:
         settings: what to do.
         config: the file that they come from, which no output may replace.
@@ -146,22 +152,36 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
     """
     check_outputs(settings, config)
     stopping = Stopping()
+    service = Service.from_environ(os.environ)
+    if service:
+        cameras = [_without_end(camera) for camera in settings.cameras]
+        settings = replace(settings, camera=_without_end(settings.camera), cameras=cameras)
 
     from edge_fer.pipeline import Pipeline
 
     with suppress(Stopped):
         try:
             stopping.interrupt()
-            with Pipeline(settings) as pipeline:
+            with Pipeline(settings, *((service.wait, service.alive) if service else ())) as pipeline:
                 stopping.call(pipeline.stop)
                 frame_s = _frame_s(settings, fast)
+                if service:
+                    service.opened(", ".join(camera.name or camera.source for camera in settings.all_cameras))
                 due_s = time.monotonic()
                 for _ in pipeline:
+                    if service:
+                        service.alive()
                     now_s = time.monotonic()
                     due_s = max(due_s + frame_s, now_s)
                     time.sleep(due_s - now_s)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            if service:
+                service.stopping()
+
+
+def _without_end(camera: CameraSettings) -> CameraSettings:
+    return replace(camera, source="demo:loop") if camera.source == "demo" else camera
 
 
 def _frame_s(settings: Settings, fast: bool) -> float:

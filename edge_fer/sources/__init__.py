@@ -21,9 +21,10 @@ from edge_fer.sources.header import jpeg_follows, read_header
 def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource:
     """Open what ``--camera`` names.
 
-    ``0`` or ``/dev/...`` is a V4L2 camera, ``picamera:0`` a Pi camera module, ``rtsp://...`` or ``http://...`` a
-    network stream, ``-`` a video from standard input, ``pipe:640x480@30`` frames of pixels from there, ``demo`` the
-    scene that comes with edge-fer. All else is a path: a folder of images and videos, an image or a video, told by its
+    ``0`` or ``/dev/...`` is a V4L2 camera, ``picamera:0`` a Pi camera module, ``rpicam:0`` the same by way of
+    rpicam-vid, ``rtsp://...`` or ``http://...`` a network stream, ``-`` a video from standard input,
+    ``pipe:640x480@30`` frames of pixels from there, ``demo`` the scene that comes with edge-fer, ``demo:loop`` that
+    scene again and again. All else is a path: a folder of images and videos, an image or a video, told by its
     content. ``./demo`` is a file of that name.
 
     Cameras and network streams drop frames when the reader is slow. The others never do.
@@ -48,12 +49,15 @@ def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource
     name = settings.source
     if not name:
         raise UsageError("The name of the camera is empty. Write 0 for the first one, or demo to try things out.")
-    if name == "demo":
+    if name in ("demo", "demo:loop"):
         from edge_fer.sources.demo import DemoSource
+        from edge_fer.threads import LatestFrame
 
-        return DemoSource()
+        return DemoSource() if name == "demo" else LatestFrame(DemoSource(loops=True))
     if name.partition(":")[0] == "picamera":
         return _open_picamera(name, settings, later)
+    if name.partition(":")[0] == "rpicam":
+        return _open_rpicam(name, settings, later)
     if name.startswith("pipe:"):
         from edge_fer.sources.pipe import raw_source
 
@@ -85,6 +89,17 @@ def _open_picamera(name: str, settings: CameraSettings, later: bool) -> FrameSou
         raise UsageError(f"{name} is not a Pi camera. Write picamera:0 for the first one, picamera:1 for the next.")
     open_camera = functools.partial(PicameraSource, int(number), settings)
     return newest_of(LiveSource(f"picamera:{int(number)}", open_camera, settings, later=later))
+
+
+def _open_rpicam(name: str, settings: CameraSettings, later: bool) -> FrameSource:
+    from edge_fer.sources.live import LiveSource, newest_of
+    from edge_fer.sources.rpicam import RpicamSource
+
+    number = name.removeprefix("rpicam").removeprefix(":") or "0"
+    if not number.isdecimal():
+        raise UsageError(f"{name} is not a Pi camera. Write rpicam:0 for the first one, rpicam:1 for the next.")
+    open_camera = functools.partial(RpicamSource, int(number), settings)
+    return newest_of(LiveSource(f"rpicam:{int(number)}", open_camera, settings, later=later))
 
 
 def _open_stdin(settings: CameraSettings) -> FrameSource:

@@ -6,7 +6,9 @@ nobody. The source knows what it drew, so every frame carries its truth.
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,21 +111,27 @@ class DemoSource:
     Each holds an expression for 1.7 s and turns into the next in 0.7 s; each shows all seven. ``Frame.truth`` has the
     boxes as a Haar detector frames them, and the expressions while they are held. The color is made when asked for.
 
+    Args:
+        loops: begin again at the end, without a seam, and keep to the pace of a camera: for a burn-in.
+
     Raises:
         DataError: the file with the faces is missing or damaged.
     """
 
     fps = 15.0
-    live = False
 
-    def __init__(self) -> None:
+    def __init__(self, loops: bool = False) -> None:
+        self.live = loops
         self._faces = [face.astype(np.float32) for face in average_faces()]
         self._backdrop_luma, self._backdrop_chroma = _backdrop()
         self._portraits = [_portrait(person) for person in _PEOPLE]
         self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
-        for seq in range(_FRAMES):
+        since_s = time.monotonic()
+        for seq in itertools.count() if self.live else range(_FRAMES):
+            if self.live:
+                time.sleep(max(0.0, since_s + seq / self.fps - time.monotonic()))
             if self._closed:
                 return
             poses = [_pose(person, seq) for person in _PEOPLE]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -158,3 +159,17 @@ def test_a_damaged_strip_is_one_clear_error(
     monkeypatch.setattr(demo, "_STRIP", path)
     with pytest.raises(DataError, match="install edge-fer again"):
         DemoSource()
+
+
+def test_a_loop_begins_again_without_a_seam_at_the_pace_of_a_camera(
+    demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(demo, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append))
+    source = DemoSource(loops=True)
+    assert source.live
+    frames = list(islice(source, len(demo_frames) + 2))
+    assert sum(slept) == pytest.approx(frames[-1].time_s) == pytest.approx(frames[-1].seq / 15)
+    for again, first in zip(frames[-2:], demo_frames[:2], strict=True):
+        assert np.array_equal(again.gray, first.gray)
+        assert [face.expression for face in again.truth] == [face.expression for face in first.truth]
