@@ -96,8 +96,11 @@ elif [ -n "$ribbon" ]; then
 fi
 [ -e "$trusted" ] || install -m 644 "$here/allowed_signers" "$trusted"
 install -D -m 644 "$here/99-edge-fer-coral.rules" /etc/udev/rules.d/99-edge-fer-coral.rules
-udevadm control --reload
-udevadm trigger --subsystem-match=usb
+# Not while an image is made.
+if [ -d /run/systemd/system ]; then
+    udevadm control --reload
+    udevadm trigger --subsystem-match=usb
+fi
 install -D -m 644 "$here/edge-fer.service" /etc/systemd/system/edge-fer.service
 sync
 
