@@ -7,6 +7,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 if [ "${1:-}" != run ]; then
     install -D -m 644 "$here/edge-fer-setup.service" /etc/systemd/system/edge-fer-setup.service
+    if [ ! -d /run/systemd/system ]; then # an image is being made
+        exec systemctl enable --quiet edge-fer-setup.service
+    fi
     systemctl daemon-reload
     systemctl enable --quiet edge-fer-setup.service
     exec systemctl start --no-block edge-fer-setup.service

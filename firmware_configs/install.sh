@@ -96,8 +96,12 @@ elif [ -n "$ribbon" ]; then
 fi
 [ -e "$trusted" ] || install -m 644 "$here/allowed_signers" "$trusted"
 install -D -m 644 "$here/99-edge-fer-coral.rules" /etc/udev/rules.d/99-edge-fer-coral.rules
-udevadm control --reload
-udevadm trigger --subsystem-match=usb
+# No system runs while an image is made.
+runs=$([ ! -d /run/systemd/system ] || echo yes)
+if [ -n "$runs" ]; then
+    udevadm control --reload
+    udevadm trigger --subsystem-match=usb
+fi
 install -D -m 644 "$here/edge-fer.service" /etc/systemd/system/edge-fer.service
 sync
 
@@ -105,14 +109,14 @@ sync
 [ -L "$prefix" ] || rm -rf "$prefix"
 ln -sfn "$environment" "$prefix.new"
 mv -T "$prefix.new" "$prefix"
-systemctl daemon-reload
+[ -z "$runs" ] || systemctl daemon-reload
 systemctl enable --quiet edge-fer.service
 for old in "$prefix"-*; do
     [ "$old" = "$environment" ] || rm -rf "$old"
 done
 sync
 version=$(of VERSION "$here/release")
-if systemctl restart edge-fer.service; then
+if [ -z "$runs" ] || systemctl restart edge-fer.service; then
     echo "edge-fer $version is installed: journalctl -u edge-fer -f"
 else
     echo "edge-fer $version is installed and does not start: journalctl -u edge-fer says why."

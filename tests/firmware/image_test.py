@@ -198,7 +198,7 @@ def broken_configuration(board: Board) -> None:
     board.configure("demo", 'nme = "x"')
     board.comes("it is not tried again", "systemctl is-failed edge-fer")
     board.says("with the exit code of a configuration", "systemctl show --value -p ExecMainStatus edge-fer", "78")
-    board.says("and a sentence", "journalctl -u edge-fer -o cat | tail -5", "did you mean")
+    board.says("and a sentence", "journalctl -u edge-fer -o cat | tail -5", "Did you mean")
     board.machine.run("systemctl restart edge-fer-setup", LONG_S)
     board.comes("the card says so", "grep -q 'does NOT run' /boot/firmware/edge-fer-status.txt")
 

@@ -59,6 +59,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     (wheel,) = (card / "wheels").glob("edge_fer-*.whl")
     release.fill(card, release.SYSTEMS[0], wheel.name.split("-")[1])
     release.sign(card, make_key(folder))
+    (root / "run" / "systemd" / "system").mkdir(parents=True)
     for name in ("systemctl", "udevadm"):
         program = root / "usr" / "sbin" / name
         program.write_text('#!/bin/sh\necho "${0##*/} $*" >>/tmp/calls\n')

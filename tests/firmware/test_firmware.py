@@ -83,6 +83,12 @@ def test_unit_reaches_cameras_and_no_network() -> None:
     assert SERVICE["RestrictAddressFamilies"] == ["AF_UNIX AF_NETLINK"]
 
 
+def test_classes_of_devices_are_there_before_the_unit_starts() -> None:
+    """Seen on an emulated board: a camera plugged in later was refused, since systemd had found no such class."""
+    for key in ("Wants", "After"):
+        assert unit()["Unit"][key] == ["modprobe@videodev.service modprobe@mc.service"]
+
+
 def test_unit_hears_what_the_program_says() -> None:
     """tests/runtime/test_systemd.py has the program's side: it is ready, and feeds a watchdog."""
     assert SERVICE["Type"] == ["notify"]

@@ -75,7 +75,7 @@ class Board:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.card = root / "boot" / "firmware" / "edge-fer"
-        for folder in ("bin", "etc", "run", "leds/ACT"):
+        for folder in ("bin", "etc", "run/systemd/system", "leds/ACT"):
             (root / folder).mkdir(parents=True)
         for name in ("trigger", "delay_on", "delay_off"):
             (root / "leds" / "ACT" / name).touch()
@@ -225,6 +225,14 @@ def test_everything_gets_to_its_place(board: Board) -> None:
     assert calls.index("edge-fer models verify") < calls.index("systemctl daemon-reload")
     assert calls[-1] == "systemctl restart edge-fer.service"
     assert not [call for call in calls if call.startswith("apt-get")]
+
+
+def test_an_image_is_made_where_no_system_runs(board: Board) -> None:
+    shutil.rmtree(board.root / "run" / "systemd")
+    called = [call for call in board.install() if call.startswith(("systemctl", "udevadm"))]
+    assert called == ["systemctl enable --quiet edge-fer.service"]
+    assert board.run("first-boot.sh").returncode == 0
+    assert board.calls() == ["systemctl enable --quiet edge-fer-setup.service"]
 
 
 def test_the_second_time_nothing_happens(board: Board) -> None:
