@@ -79,8 +79,9 @@ class CameraSettings:
         str,
         Setting(
             '"0" is the first USB camera, "/dev/v4l/by-id/..." a certain one, which keeps that name when another is '
-            'plugged in, "picamera:0" the camera on the ribbon cable, "rtsp://..." or "http://..." one in the network, '
-            '"demo" drawn faces for trying things out; also "pipe:640x480@30", a video, an image or a folder. '
+            'plugged in, "picamera:0" the camera on the ribbon cable ("rpicam:0" without picamera2), "rtsp://..." or '
+            '"http://..." one in the network, "demo" drawn faces for trying things out and for a burn-in; also '
+            '"pipe:640x480@30", a video, an image or a folder. '
             "`edge-fer cameras` lists what is there.",
             flag="--camera",
         ),
