@@ -68,8 +68,6 @@ TARGETS = {
     "evaluation/device.py": "evaluation/test_protocols",
     "evaluation/protocols.py": "evaluation/test_protocols",
     "evaluation/folds.py": "evaluation/test_folds",
-    "evaluation/decision.py": "evaluation/test_decision",
-    "evaluation/doubt.py": "evaluation/test_doubt",
     "evaluation/decision.py": "evaluation/test_fit_decision",
     "evaluation/doubt.py": "evaluation/test_fit_doubt",
     "export/load.py": "export/test_arithmetic export/test_foreign_models export/test_export",
