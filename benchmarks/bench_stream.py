@@ -433,6 +433,7 @@ class First:
     buffer = property(lambda self: self)
     encoding = "utf-8"
     def flush(self): pass
+    def isatty(self): return False
     def write(self, data):
         sys.stderr.write(str(time.process_time()))
         sys.stderr.flush()

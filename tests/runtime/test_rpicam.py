@@ -63,7 +63,7 @@ def test_no_camera_is_said_in_the_words_of_rpicam_vid(rpicam_vid: Callable[[str]
 def test_a_camera_that_goes_is_lost(rpicam_vid: Callable[[str], Path], left: int) -> None:
     """Where frames end, in the middle of one too."""
     rpicam_vid(f"head -c {SIZE + left} /dev/zero; echo 'ERROR: Device timeout detected' >&2")
-    source = open_source(SETTINGS)
+    source = RpicamSource(0, SETTINGS)
     try:
         frames = iter(source)
         next(frames)
