@@ -137,6 +137,7 @@ def test_the_card_says_what_else_a_model_has_learned_from() -> None:
         "confused": {},
         "corruptions": {},
         "through_detector": {},
+        "decision": {},
     }
     samples = {"Training": 27869, "PublicTest": 3589}
     bundles = (

@@ -422,7 +422,7 @@ def test_recipes_that_want_each_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_recipe_lists_those_there_are() -> None:
-    with pytest.raises(InputMissingError, match="one of accurate, cached, nano"):
+    with pytest.raises(InputMissingError, match="one of accurate, accurate-robust, cached, nano"):
         find("acurate")
 
 
