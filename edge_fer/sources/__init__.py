@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -54,10 +55,8 @@ def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource
         from edge_fer.threads import LatestFrame
 
         return DemoSource() if name == "demo" else LatestFrame(DemoSource(loops=True))
-    if name.partition(":")[0] == "picamera":
-        return _open_picamera(name, settings, later)
-    if name.partition(":")[0] == "rpicam":
-        return _open_rpicam(name, settings, later)
+    if name.partition(":")[0] in ("picamera", "rpicam"):
+        return _open_ribbon(name, settings, later)
     if name.startswith("pipe:"):
         from edge_fer.sources.pipe import raw_source
 
@@ -80,26 +79,23 @@ def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource
     return _open_path(Path(os.path.expanduser(name)))  # noqa: PTH111 - pathlib's fails where there is no such user
 
 
-def _open_picamera(name: str, settings: CameraSettings, later: bool) -> FrameSource:
+def _open_ribbon(name: str, settings: CameraSettings, later: bool) -> FrameSource:
     from edge_fer.sources.live import LiveSource, newest_of
-    from edge_fer.sources.picamera import PicameraSource
 
-    number = name.removeprefix("picamera").removeprefix(":") or "0"
+    way, _, number = name.partition(":")
+    number = number or "0"
     if not number.isdecimal():
-        raise UsageError(f"{name} is not a Pi camera. Write picamera:0 for the first one, picamera:1 for the next.")
-    open_camera = functools.partial(PicameraSource, int(number), settings)
-    return newest_of(LiveSource(f"picamera:{int(number)}", open_camera, settings, later=later))
+        raise UsageError(f"{name} is not a Pi camera. Write {way}:0 for the first one, {way}:1 for the next.")
+    open_camera: Callable[[], FrameSource]
+    if way == "picamera":
+        from edge_fer.sources.picamera import PicameraSource
 
+        open_camera = functools.partial(PicameraSource, int(number), settings)
+    else:
+        from edge_fer.sources.rpicam import RpicamSource
 
-def _open_rpicam(name: str, settings: CameraSettings, later: bool) -> FrameSource:
-    from edge_fer.sources.live import LiveSource, newest_of
-    from edge_fer.sources.rpicam import RpicamSource
-
-    number = name.removeprefix("rpicam").removeprefix(":") or "0"
-    if not number.isdecimal():
-        raise UsageError(f"{name} is not a Pi camera. Write rpicam:0 for the first one, rpicam:1 for the next.")
-    open_camera = functools.partial(RpicamSource, int(number), settings)
-    return newest_of(LiveSource(f"rpicam:{int(number)}", open_camera, settings, later=later))
+        open_camera = functools.partial(RpicamSource, int(number), settings)
+    return newest_of(LiveSource(f"{way}:{int(number)}", open_camera, settings, later=later))
 
 
 def _open_stdin(settings: CameraSettings) -> FrameSource:

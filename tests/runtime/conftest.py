@@ -1,12 +1,15 @@
-"""What tests of the runtime need: networks of others, as they are."""
+"""What tests of the runtime need: networks of others, as they are; an image file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 import real_models
+
+from edge_fer.core import Image
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,11 @@ def real_model() -> Callable[[str], Path]:
         return path
 
     return act
+
+
+@pytest.fixture
+def photo(tmp_path: Path, scene: Image) -> Path:
+    """A file with an image of two faces."""
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), scene)
+    return path

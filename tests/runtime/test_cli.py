@@ -38,13 +38,6 @@ def _signals_as_before() -> Any:
 
 
 @pytest.fixture
-def photo(tmp_path: Path, scene: Image) -> Path:
-    path = tmp_path / "photo.png"
-    cv2.imwrite(str(path), scene)
-    return path
-
-
-@pytest.fixture
 def clip(tmp_path: Path, demo_frames: list[Frame]) -> Path:
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))

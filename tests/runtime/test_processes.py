@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edge_fer.core import Frame, Image
+from edge_fer.core import Frame
 
 EDGE_FER = [sys.executable, "-m", "edge_fer"]
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -24,13 +24,6 @@ def _no_configuration_of_this_machine(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-
-
-@pytest.fixture
-def photo(tmp_path: Path, scene: Image) -> Path:
-    path = tmp_path / "photo.png"
-    cv2.imwrite(str(path), scene)
-    return path
 
 
 @pytest.fixture
