@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -32,3 +33,11 @@ def photo(tmp_path: Path, scene: Image) -> Path:
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), scene)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _hangup() -> Iterator[None]:
+    """SIGHUP ends a process, where the tests run under nohup too: children inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
