@@ -14,7 +14,7 @@
 # make soak N=10000 endurance: frames in a row, streams that are cut, files that are damaged, edited and forged
 # make board-cost   what a frame costs on a Cortex-A53, in instructions: an emulated board
 # make release      dist/edge-fer-*-arm64.zip: what people download, one archive for each system; KEY=FILE signs them
-# make image        dist/edge-fer-qemu-arm64.img: a system with edge-fer installed, for QEMU
+# make image        dist/edge-fer-qemu-arm64*.img: systems with edge-fer installed, for QEMU
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train accurate and nano from scratch, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
@@ -99,14 +99,15 @@ release: $(TOOLS)/made
 	@[ -e $(KEY) ] || [ $(KEY) != dist/trial-key ] || ssh-keygen -q -t ed25519 -N '' -C trial -f $(KEY)
 	$(TOOLS)/bin/python firmware_configs/release.py --wheel dist/edge_fer-*.whl --key $(KEY)
 
-# What boots in QEMU, and on no board. CUT is how often the power goes.
-IMAGE := dist/edge-fer-qemu-arm64.img
+# What boots in QEMU, and on no board; the second one never writes to its system. CUT is how often the power goes.
+IMAGE := dist/edge-fer-qemu-arm64
 CUT   ?= 10
 image: release
-	firmware_configs/image/build disk $(IMAGE) dist/edge-fer-*-trixie-arm64.zip
+	firmware_configs/image/build disk $(IMAGE).img dist/edge-fer-*-trixie-arm64.zip
+	firmware_configs/image/build read-only $(IMAGE)-read-only.img dist/edge-fer-*-trixie-arm64.zip
 
-image-test: release $(VENV)/dev
-	$(BIN)/python tests/firmware/image_test.py dist/edge-fer-*-trixie-arm64.zip --cuts $(CUT)
+image-test: image $(VENV)/dev
+	$(BIN)/python tests/firmware/image_test.py dist/edge-fer-*-trixie-arm64.zip $(IMAGE).img $(IMAGE)-read-only.img --cuts $(CUT)
 
 release-check: $(TOOLS)/made
 	.ci/release-check $(TOOLS)

@@ -1,11 +1,18 @@
-"""An emulated board: QEMU's machine `virt` with a Pi 3's processor and 512 MB, and a disk laid out as a Pi's card."""
+"""An emulated board: QEMU's machine `virt` with a Pi 3's processor and 512 MB, and a disk laid out as a Pi's card.
+
+When its power is cut, the card loses what a real one loses: of that what it has taken and was not told to flush, some.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import re
 import select
+import shutil
+import struct
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +20,10 @@ from typing import Self
 
 BOOT_OFFSET = "1M"
 """Where the boot partition begins on the disk."""
+
+_SECTOR = 512
+_DISCARD, _HAS_NO_DATA = 1 << 2, 1 << 2 | 1 << 0 | 1 << 3
+"""Of QEMU's blklogwrites, which writes as Linux' dm-log-writes does: discard; and flush, discard, mark."""
 
 
 class Hangs(Exception):
@@ -31,28 +42,86 @@ def read_from_boot(disk: Path, name: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def lose_power(disk: Path, log: Path, chance: random.Random) -> tuple[int, int]:
+    """Leave a card as a power cut leaves it: all that was flushed is there, and of the rest each write or not.
+
+    Args:
+        disk: the card as it was when the machine was switched on; is changed.
+        log: all that the machine has written since, by QEMU's blklogwrites.
+        chance: draws which writes are lost.
+
+    Returns:
+        How many writes came after the last flush, and how many of them are lost.
+    """
+    late = lost = 0
+    if not log.stat().st_size:  # nothing was written yet
+        return 0, 0
+    with log.open("rb") as writes, disk.open("r+b") as card:
+        # The superblock is brought up to date with each flush.
+        _, _, flushed, _ = struct.unpack("<QQQI", writes.read(28))
+        writes.seek(_SECTOR)
+        number = 0
+        while len(entry := writes.read(_SECTOR)) == _SECTOR:
+            sector, count, flags, _ = struct.unpack_from("<QQQQ", entry)
+            if number >= flushed and not (count or flags):
+                break
+            size = count * _SECTOR
+            data = b"" if flags & _DISCARD or not count else writes.read(size)
+            if number >= flushed and data:
+                late += 1
+                if len(data) < size or chance.random() < 0.5:
+                    lost += 1
+                    data = b""
+            card.seek(sector * _SECTOR)
+            card.write(data)
+            number += 1
+    return late, lost
+
+
 class Machine:
     """A machine that runs; leaving its context is a power cut.
 
+    As Raspberry Pi's firmware does, it loads kernel, initrd and command line from the boot partition.
+
     Args:
         disk: its card.
-        kernel: folder of ``vmlinuz`` and ``initrd.img``, which Raspberry Pi's firmware would load.
-        log: all that it prints.
+        log: all that it prints is added there.
         clock: the time at its start; a board without a clock of its own may have any.
+        chance: draws what a power cut leaves.
+        ssh_port: of this computer, leads to its port 22. It is then in a network, and its clock goes as ours does.
     """
 
-    def __init__(self, disk: Path, kernel: Path, log: Path, clock: str = "1970-01-02T00:00:00") -> None:
-        # The last two put a shell of root on the console, in place of its login; the disk knows nothing of that.
-        cmdline = (
-            "root=LABEL=rootfs rw console=ttyAMA0 quiet systemd.show_status=0 "
-            "systemd.debug_shell=ttyAMA0 systemd.mask=serial-getty@ttyAMA0.service"
-        )
+    def __init__(
+        self,
+        disk: Path,
+        log: Path,
+        clock: str = "1970-01-02T00:00:00",
+        *,
+        chance: random.Random | None = None,
+        ssh_port: int | None = None,
+    ) -> None:
+        self._disk, self._chance = disk, chance or random.Random(0)
+        self._before, self._writes = disk.with_suffix(".before"), disk.with_suffix(".writes")
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", disk, self._before], check=True)
+        self._writes.write_bytes(b"")
         command = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53", "-smp", "1", "-m", "512", "-nographic"]
-        # Its clock counts instructions and leaps over idle time: how busy this machine is changes no timeout.
-        command += ["-icount", "shift=0,sleep=off", "-rtc", f"base={clock},clock=vm"]
-        command += ["-no-reboot", "-nic", "none"]
-        command += ["-kernel", str(kernel / "vmlinuz"), "-initrd", str(kernel / "initrd.img"), "-append", cmdline]
-        command += ["-drive", f"file={disk},format=raw,if=none,id=card", "-device", "virtio-blk-device,drive=card"]
+        command += ["-no-reboot", "-device", "i6300esb", "-action", "watchdog=poweroff"]
+        # A clock that counts instructions and leaps over idle time: how busy this computer is changes no timeout.
+        command += ["-rtc", f"base={clock},clock=vm", *([] if ssh_port else ["-icount", "shift=0,sleep=off"])]
+        forward = f"user,model=virtio-net-device,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"
+        command += ["-nic", forward if ssh_port else "none"]
+        command += ["-blockdev", f"driver=file,node-name=card,filename={disk}"]
+        command += ["-blockdev", f"driver=file,node-name=writes,filename={self._writes}"]
+        command += ["-blockdev", "driver=blklogwrites,node-name=logged,file=card,log=writes"]
+        command += ["-device", "virtio-blk-device,drive=logged"]
+        self._folder = Path(tempfile.mkdtemp(dir=disk.parent))
+        for name in ("vmlinuz", "initrd.img"):
+            subprocess.run(["mcopy", "-n", "-i", f"{disk}@@{BOOT_OFFSET}", f"::{name}", self._folder], check=True)
+        # The last two put a shell of root on the console, in place of its login; the disk knows nothing of that.
+        words = [*read_from_boot(disk, "cmdline.txt").split(), "net.ifnames=0", "systemd.show_status=0"]
+        words += ["systemd.debug_shell=ttyAMA0", "systemd.mask=serial-getty@ttyAMA0.service"]
+        command += ["-kernel", str(self._folder / "vmlinuz"), "-initrd", str(self._folder / "initrd.img")]
+        command += ["-append", " ".join(words)]
         self._log = log.open("ab")
         self._said = b""
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
@@ -67,19 +136,35 @@ class Machine:
     ) -> None:
         self.cut()
 
-    def cut(self) -> None:
-        """Take away the power."""
+    def cut(self) -> tuple[int, int]:
+        """Take away the power; how many writes were not flushed, and how many of them are lost."""
         self._process.kill()
         self._process.wait()
-        self._log.close()
+        if not self._before.exists():
+            return 0, 0
+        lost = lose_power(self._before, self._writes, self._chance)
+        self._before.replace(self._disk)
+        self._clean_up()
+        return lost
 
     def power_off(self, within_s: float = 300) -> None:
         """Shut down as a person does."""
-        self._input.write(b"systemctl poweroff\n")
-        self._input.flush()
+        self.type("systemctl poweroff")
+        self.ends(within_s)
+
+    def ends(self, within_s: float) -> None:
+        """Wait until it is off, by itself."""
         end_s = time.monotonic() + within_s
         while self._hear(end_s):
             self._said = b""
+        self._process.wait()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        self._log.close()
+        self._before.unlink(missing_ok=True)
+        self._writes.unlink(missing_ok=True)
+        shutil.rmtree(self._folder)
 
     def log_in(self, within_s: float = 900) -> None:
         """Wait for the console's shell, which comes early, and then until all that starts at boot has started."""
@@ -88,10 +173,14 @@ class Machine:
         self.run("true", within_s)
         self.run("systemctl is-system-running --wait", within_s)
 
+    def type(self, command: str) -> None:
+        """Say something at the console, and wait for nothing."""
+        self._input.write(f"{command}\n".encode())
+        self._input.flush()
+
     def run(self, command: str, within_s: float = 300) -> tuple[int, str]:
         """Run a command at the console; exit code, and what it says."""
-        self._input.write(f"{{ {command}\n}}; code=$?; echo; echo @@$code@@\n".encode())
-        self._input.flush()
+        self.type(f"{{ {command}\n}}; code=$?; echo; echo @@$code@@")
         text = self._wait_for(rb"@@\d+@@\r?\n", within_s).replace("\r", "")
         text = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text)  # what a shell tells a terminal
         said, code = text.rstrip("\n").removesuffix("@@").rsplit("@@", 1)

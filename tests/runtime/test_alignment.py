@@ -48,12 +48,15 @@ def test_the_size_of_the_face_does_not_matter() -> None:
 
 
 def test_what_lies_around_the_face_does_not_matter() -> None:
-    face = tilted(FACES[3, ..., 0], 12)[60:180, 60:180]
-    alone = EyeFinder().tilt_deg(face, FaceBox(0, 0, 120, 120))
-    assert alone == pytest.approx(12, abs=6)
-    crowd = np.tile(tilted(FACES[3, ..., 0], -12)[60:180, 60:180], (3, 3))
-    crowd[120:240, 120:240] = face
-    assert EyeFinder().tilt_deg(crowd, FaceBox(120, 120, 120, 120)) == alone
+    """Each face's tilt is the same in a crowd; that it is found is asked of most, as a pixel can hide an eye."""
+    found = []
+    for face in FACES[..., 0]:
+        alone = tilted(face, 12)[60:180, 60:180]
+        crowd = np.tile(tilted(face, -12)[60:180, 60:180], (3, 3))
+        crowd[120:240, 120:240] = alone
+        found.append(EyeFinder().tilt_deg(alone, FaceBox(0, 0, 120, 120)))
+        assert EyeFinder().tilt_deg(crowd, FaceBox(120, 120, 120, 120)) == found[-1]
+    assert np.median(found) == pytest.approx(12, abs=6)
 
 
 @pytest.mark.parametrize(

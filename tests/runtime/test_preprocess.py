@@ -80,6 +80,24 @@ def test_only_what_shrinks_both_ways_is_averaged(height: int, width: int, method
     assert np.array_equal(tensor[..., 0], expected)
 
 
+@given(st.integers(48, 130), st.integers(40, 130), st.integers(0, 2**32 - 1))
+def test_averaging_is_exact(height: int, width: int, seed: int) -> None:
+    """Area by area in whole numbers: nothing is left to the last digits of a processor."""
+    image = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    # Each pixel as so many equal parts that every area is made of whole ones, one direction after the other.
+    sums = np.repeat(image.astype(np.int64), 48, axis=0).reshape(48, height, width).sum(axis=1)
+    sums = np.repeat(sums, 40, axis=1).reshape(48, 40, width).sum(axis=2)
+    rest, whole = sums % (height * width) * 2, sums // (height * width)
+    expected = whole + ((rest > height * width) | ((rest == height * width) & (whole % 2 == 1)))
+    tensor = face_tensor(image, FaceBox(0, 0, width, height), (48, 40), margin=0)
+    assert np.array_equal(tensor[..., 0], expected)
+
+
+def test_the_sum_of_a_large_face_does_not_run_over() -> None:
+    """More than 32 bits of it: a face that fills a photo."""
+    assert (face_tensor(np.full((2950, 2900), 255, np.uint8), FaceBox(0, 0, 2900, 2950), (48, 48), 0) == 255).all()
+
+
 def test_a_box_smaller_than_a_pixel_is_that_pixel() -> None:
     assert (face_tensor(RAMP, FaceBox(11, 12, 0.2, 0.2), (48, 48), margin=0) == RAMP[12, 11]).all()
 
