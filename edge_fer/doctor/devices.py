@@ -247,10 +247,13 @@ def _usb_node(machine: Machine, device: Path) -> Path:
 
 
 def check_outputs(machine: Machine) -> Iterator[Finding]:
-    """The places that outputs write to can be written."""
+    """The places that outputs write to can be written, and the ports that they listen at are free."""
     for spec in machine.settings.outputs:
-        name = spec.partition(":")[2]
-        if name in ("", "-"):
+        kind, _, name = spec.partition(":")
+        if kind == "web":
+            yield _port(machine, spec, name)
+            continue
+        if name in ("", "-") or name.startswith("//") or "://" in name:  # nowhere, or to an address of others
             continue
         folder = Path(os.path.expanduser(name)).absolute()  # noqa: PTH111 - see sinks
         folder = machine.path(str(folder)) if machine.root != Path("/") else folder
@@ -260,3 +263,20 @@ def check_outputs(machine: Machine) -> Iterator[Finding]:
             yield Finding("red", text, f"sudo chown {machine.user} {shlex.quote(str(folder))}")
         else:
             yield Finding("green", printable(spec))
+
+
+def _port(machine: Machine, spec: str, where: str) -> Finding:
+    """Whether an output that serves can listen where it is told to: HOST:PORT, PORT, or nothing at all."""
+    host, _, port = where.rpartition(":")
+    if not (port or "1").isdecimal() or int(port or 1) > 65_535:
+        text = f"{printable(spec)} names no port. One that is usual:"
+        return Finding("red", text, "edge-fer config edit outputs terminal web:127.0.0.1:8080")
+    number = int(port or 8080)
+    reason = machine.why_taken(host.strip("[]") or "127.0.0.1", number)
+    if not reason:
+        return Finding("green", printable(spec))
+    # The service holds its own port while it runs.
+    if machine.read("/sys/fs/cgroup/system.slice/edge-fer.service/cgroup.procs").strip():
+        return Finding("green", f"{printable(spec)}: in use, by edge-fer.service as far as can be told")
+    text = f"{printable(spec)} cannot listen there ({reason}). Choose another port, or see who does:"
+    return Finding("red", text, f"sudo ss -ltnp 'sport = :{number}'")

@@ -66,6 +66,15 @@ def _why_unreachable(host: str, port: int) -> str:
     return ""
 
 
+def _why_taken(host: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, UnicodeError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
 @dataclass(frozen=True)
 class Machine:
     """All that checks know: files below a root, and what is not in files. Tests give another.
@@ -91,6 +100,7 @@ class Machine:
         free_bytes: on the disk of a folder.
         is_synchronized: whether the clock follows another; None where that cannot be told.
         why_unreachable: why a host does not answer at a port; "" where it does.
+        why_taken: why nobody can listen at an address and port of this machine; "" where one can.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -113,6 +123,7 @@ class Machine:
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     is_synchronized: Callable[[], bool | None] = _is_synchronized
     why_unreachable: Callable[[str, int], str] = _why_unreachable
+    why_taken: Callable[[str, int], str] = _why_taken
 
     def path(self, name: str) -> Path:
         """The file that is called so on this machine: "/proc/meminfo"."""

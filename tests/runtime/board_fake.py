@@ -84,6 +84,7 @@ class Board:
             "groups": (1000, 44),
             "may_write": lambda path: True,
             "why_unreachable": lambda host, port: "",
+            "why_taken": lambda host, port: "",
             "settings": Settings(),
             **self.fields,
         }

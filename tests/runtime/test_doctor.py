@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,3 +214,10 @@ def test_this_machine_is_examined(call: Call, monkeypatch: pytest.MonkeyPatch) -
     levels = {one["check"]: one["level"] for one in json.loads(done.out)["checks"]}
     assert done.code == (1 if "red" in levels.values() else 0)
     assert levels["model"] == levels["OpenCV"] == "green"
+
+
+def test_a_port_that_is_taken_and_one_that_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert "in use" in Machine().why_taken("127.0.0.1", port)
+    assert Machine().why_taken("127.0.0.1", port) == ""

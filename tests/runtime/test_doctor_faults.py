@@ -276,6 +276,14 @@ RED: list[tuple[str, Callable[[Board], None], str, str]] = [
         "sudo chown pi ",
     ),
     (
+        "outputs",
+        fields(settings=Settings(outputs=["web:0.0.0.0:8080"]), why_taken=lambda host, port: f"{host} {port} in use"),
+        "web:0.0.0.0:8080 cannot listen there (0.0.0.0 8080 in use)",
+        "sudo ss -ltnp 'sport = :8080'",
+    ),
+    ("outputs", fields(settings=Settings(outputs=["web:here"])), "web:here names no port", "web:127.0.0.1:8080"),
+    ("outputs", fields(settings=Settings(outputs=["web:65536"])), "web:65536 names no port", "web:127.0.0.1:8080"),
+    (
         "memory",
         text("proc/meminfo", "MemTotal: 437000 kB\nMemAvailable: 60000 kB\nSwapFree: 90000 kB\n"),
         "58 MB of 426",
@@ -390,6 +398,15 @@ def test_what_works_but_should_be_looked_at_is_yellow(
         ("Coral", usb_coral("1a6e", "089a"), "not used: model.device is cpu"),
         ("Coral", several(pcie_coral, text("dev/apex_0", "")), "PCIe; not used"),
         ("outputs", fields(settings=Settings(outputs=["csv:/srv/x.csv"])), "csv:/srv/x.csv"),
+        ("outputs", fields(settings=Settings(outputs=["web:"])), "web:"),
+        (
+            "outputs",
+            several(
+                fields(settings=Settings(outputs=["web:[::1]:8080"]), why_taken=lambda host, port: f"{host} in use"),
+                text("sys/fs/cgroup/system.slice/edge-fer.service/cgroup.procs", "812\n"),
+            ),
+            "web:[::1]:8080: in use, by edge-fer.service",
+        ),
         ("model", said(packages.MODEL_SCRIPT, lsb=1), "within 1 LSB"),
         ("clock", fields(is_synchronized=lambda: None), "cannot be told"),
     ],
