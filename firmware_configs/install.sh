@@ -62,31 +62,36 @@ connect the board to the internet until it is installed."
     ;;
 esac
 
+# While an image is made no system runs: what belongs to one board is left to its first boot.
+runs=$([ ! -d /run/systemd/system ] || echo yes)
+
 # Done already?
 mark=$(sha256sum "$here/SHA256SUMS" | cut -c 1-12)
 [ "$pin" = requirements.txt ] || mark=$mark-picamera2
 environment=$prefix-$mark
 if [ "$(readlink "$prefix" || true)" = "$environment" ] && [ -e /etc/systemd/system/edge-fer.service ]; then
-    echo "edge-fer $(of VERSION "$here/release") is installed already."
-    exit 0
-fi
-
-# A new environment beside the one that runs. It needs neither pip nor python3-venv of the system.
-rm -rf "$environment"
-if [ "$pin" = requirements.txt ]; then
-    python3 -m venv --without-pip "$environment"
+    if [ -e "$config" ]; then
+        echo "edge-fer $(of VERSION "$here/release") is installed already."
+        exit 0
+    fi
 else
-    python3 -m venv --without-pip --system-site-packages "$environment"
+    # A new environment beside the one that runs. It needs neither pip nor python3-venv of the system.
+    rm -rf "$environment"
+    if [ "$pin" = requirements.txt ]; then
+        python3 -m venv --without-pip "$environment"
+    else
+        python3 -m venv --without-pip --system-site-packages "$environment"
+    fi
+    pip=$(echo "$here"/wheels/pip-*.whl)
+    # /tmp is in memory, and the packages are large for a board with 512 MB.
+    TMPDIR=/var/tmp "$environment/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-index \
+        --find-links "$here/wheels" --require-hashes -r "$here/$pin"
+    "$environment/bin/edge-fer" models verify
 fi
-pip=$(echo "$here"/wheels/pip-*.whl)
-# /tmp is in memory, and the packages are large for a board with 512 MB.
-TMPDIR=/var/tmp "$environment/bin/python" "$pip/pip" install --quiet --no-cache-dir --no-index \
-    --find-links "$here/wheels" --require-hashes -r "$here/$pin"
-"$environment/bin/edge-fer" models verify
 
 # What somebody has changed on the board stays.
 mkdir -p /etc/edge-fer
-if [ ! -e "$config" ]; then
+if [ -n "$runs" ] && [ ! -e "$config" ]; then
     cp "$here/edge-fer.toml" "$config.new"
     [ -z "$ribbon" ] || sed -i "s/^\( *source *= *\"\)picamera/\1$ribbon/" "$config.new"
     chmod 644 "$config.new"
@@ -96,8 +101,6 @@ elif [ -n "$ribbon" ]; then
 fi
 [ -e "$trusted" ] || install -m 644 "$here/allowed_signers" "$trusted"
 install -D -m 644 "$here/99-edge-fer-coral.rules" /etc/udev/rules.d/99-edge-fer-coral.rules
-# No system runs while an image is made.
-runs=$([ ! -d /run/systemd/system ] || echo yes)
 if [ -n "$runs" ]; then
     udevadm control --reload
     udevadm trigger --subsystem-match=usb
@@ -109,8 +112,10 @@ sync
 [ -L "$prefix" ] || rm -rf "$prefix"
 ln -sfn "$environment" "$prefix.new"
 mv -T "$prefix.new" "$prefix"
-[ -z "$runs" ] || systemctl daemon-reload
-systemctl enable --quiet edge-fer.service
+if [ -n "$runs" ]; then
+    systemctl daemon-reload
+    systemctl enable --quiet edge-fer.service
+fi
 for old in "$prefix"-*; do
     [ "$old" = "$environment" ] || rm -rf "$old"
 done

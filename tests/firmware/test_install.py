@@ -230,9 +230,23 @@ def test_everything_gets_to_its_place(board: Board) -> None:
 def test_an_image_is_made_where_no_system_runs(board: Board) -> None:
     shutil.rmtree(board.root / "run" / "systemd")
     called = [call for call in board.install() if call.startswith(("systemctl", "udevadm"))]
-    assert called == ["systemctl enable --quiet edge-fer.service"]
+    assert called == []
     assert board.run("first-boot.sh").returncode == 0
     assert board.calls() == ["systemctl enable --quiet edge-fer-setup.service"]
+
+
+def test_a_board_configures_what_its_image_has_installed(board: Board) -> None:
+    """The camera that flash.py wrote on the card counts, not the one of the day when the image was made."""
+    shutil.move(board.root / "run" / "systemd", board.root / "run" / "later")
+    board.install()
+    assert not (board.root / "etc/edge-fer/config.toml").exists()
+    shutil.move(board.root / "run" / "later", board.root / "run" / "systemd")
+    board.write("boot/firmware/edge-fer/edge-fer.toml", '[camera]\nsource = "demo"\n')
+    calls = board.install()
+    assert 'source = "demo"' in board.config()
+    assert not [call for call in calls if call.startswith("python")]
+    assert "systemctl enable --quiet edge-fer.service" in calls
+    assert calls[-1] == "systemctl restart edge-fer.service"
 
 
 def test_the_second_time_nothing_happens(board: Board) -> None:
