@@ -173,7 +173,7 @@ def is_as_made(board: Board) -> None:
     nothing = 'test -z "$(ls -A /var/log/journal)"'
     board.says("what happened is in memory alone", f"journalctl --header | grep /run/log && {nothing}")
     board.says("so is its swap", "swapon --noheadings --show=NAME,SIZE", "/dev/zram0")
-    board.says("a watchdog guards the system", "wdctl --oneline /dev/watchdog0", 'TIMEOUT="15"')
+    board.says("a watchdog guards the system", "wdctl --oneline /dev/watchdog0", 'TIMEOUT="60"')
 
 
 def is_as_told(board: Board) -> None:
