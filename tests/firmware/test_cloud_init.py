@@ -63,7 +63,9 @@ def test_user_data_of_a_board() -> None:
     assert data["bootcmd"][0][3:] == ["systemctl", "mask", "userconfig.service"]
     assert data["bootcmd"][-1][-1] == "/boot/firmware/edge-fer/first-boot.sh"
     assert (FIRMWARE / "first-boot.sh").is_file()
-    secrets = {item["path"]: (item["content"], item["permissions"]) for item in data["write_files"]}
+    swap, *files = data["write_files"]
+    assert swap == {"path": "/etc/rpi/swap.conf.d/90-edge-fer.conf", "content": "[Main]\nMechanism=zram\n"}
+    secrets = {item["path"]: (item["content"], item["permissions"]) for item in files}
     assert secrets == {
         "/etc/edge-fer/token": ("t0ken", "0600"),
         "/etc/edge-fer/mqtt-password": (FULL["mqtt_password"], "0600"),
@@ -71,7 +73,7 @@ def test_user_data_of_a_board() -> None:
 
 
 def test_what_a_board_has_not_is_left_out() -> None:
-    assert [item["path"] for item in loaded("user-data")["write_files"]] == ["/etc/edge-fer/token"]
+    assert [item["path"] for item in loaded("user-data")["write_files"][1:]] == ["/etc/edge-fer/token"]
     assert set(loaded("network-config")["network"]) == {"version", "ethernets"}
 
 
