@@ -40,8 +40,7 @@ def load(
 
     Args:
         folder: holds ``fer2013.csv`` or ``icml_face_data.csv``, perhaps with ``fer2013new.csv``; or ``train``; or
-        another
-            set of ``datasets.catalog`` that has splits.
+            another set of ``datasets.catalog`` that has splits.
         exclude: name of a CSV in the folder with Training rows of FER2013 to leave out, see ``fer2013.load_csv``.
         size_hw: what images of class folders are brought to. Those of FER2013 are 48x48 and stay so.
         alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
@@ -59,6 +58,7 @@ def load(
     """
     if not folder.is_dir():
         raise InputMissingError(f"No folder {folder}: --data wants the folder that holds fer2013.csv.")
+    folder = _place(folder)
     fer2013 = next((folder / name for name in CSV_NAMES if (folder / name).is_file()), None)
     if (known := _further(folder)) is not None:
         splits = _official(*known, size_hw)
@@ -93,8 +93,7 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
 
     Args:
         folder: as for ``load``; or any other set of ``datasets.catalog``, or class folders ("angry", "happy", ...)
-        right
-            in it. Where the files are named as those of CK+48, the samples have subjects and sequences.
+            right in it. Where the files are named as those of CK+48, the samples have subjects and sequences.
         split: "PublicTest" or "PrivateTest"; nothing where there are no splits.
         size_hw: what faces are brought to; those of FER2013 are 48x48 and stay so.
 
@@ -102,38 +101,49 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
         InputMissingError: nothing readable is there, or no such split.
         DataError: a file is there but its content is wrong.
     """
+    if known := _further(folder):
+        layout, samples = known[0], read_all(*known)
+        if not layout.splits:
+            return as_dataset(layout, samples, size_hw)
+        if wanted := [one for one in samples if one.split and _SPLITS[one.split] == split]:
+            return as_dataset(layout, wanted, size_hw)  # of a large set its test is a small part
+    folder = _place(folder)
     if folder.is_dir() and not has_splits(folder):
-        known = _further(folder)
-        return load_classes(folder, size_hw) if known is None else as_dataset(known[0], read_all(*known), size_hw)
+        return load_classes(folder, size_hw)
     splits = load(folder, size_hw=size_hw)
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     return splits[split]
 
 
-def _further(folder: Path) -> tuple[Layout, Path] | None:
-    """The set in a folder and its place, where it is none that this file reads into arrays by itself."""
-    if not folder.is_dir():
-        return None
+def _known(folder: Path) -> tuple[Layout, Path] | None:
     try:
-        layout, place = recognize(folder)
+        return recognize(folder)
     except (DataError, InputMissingError):
         return None
-    return None if place == folder and layout in (FER2013, CK48, FOLDERS) else (layout, place)
+
+
+def _further(folder: Path) -> tuple[Layout, Path] | None:
+    """The set in a folder and its place, where it is none that this file reads into arrays by itself."""
+    known = _known(folder)
+    return None if known is None or known[0] in (FER2013, CK48, FOLDERS) else known
+
+
+def _place(folder: Path) -> Path:
+    """Where in a folder the set lies; the folder where it is none."""
+    known = _known(folder)
+    return folder if known is None else known[1]
 
 
 def _official(layout: Layout, place: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     """A set's own splits, by the names of FER2013's; a tenth of Training for PublicTest where there is none."""
-    samples = read_all(layout, place)
-    if not any(one.split == "train" for one in samples):
+    if not layout.splits:
         raise InputMissingError(
             f"{place} is {layout.name}, which has no split for training: `python -m evaluation folds` makes folds."
         )
-    read = {
-        name: as_dataset(layout, [one for one in samples if one.split == part], size_hw)
-        for part, name in _SPLITS.items()
-    }
-    splits = {name: data for name, data in read.items() if len(data)}
+    samples = read_all(layout, place)
+    parts = {name: [one for one in samples if one.split == part] for part, name in _SPLITS.items()}
+    splits = {name: as_dataset(layout, part, size_hw) for name, part in parts.items() if part}
     if "PublicTest" not in splits:
         splits["Training"], splits["PublicTest"] = held_out(splits["Training"])
     return splits

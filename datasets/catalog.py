@@ -31,10 +31,11 @@ from datasets.tfd import LAYOUT as TFD
 from edge_fer.errors import DataError, InputMissingError
 
 LAYOUTS = (
-    *(CK_PLUS, CK48, JAFFE, TFD, FER2013, FERPLUS, AFEW, SFEW, SFEW_FACES, AFFECTNET, AFFECTNET_FACES, MMI, EMOTIONET),
+    *(FER2013, FERPLUS, TFD, CK_PLUS, CK48, JAFFE, AFEW, SFEW, SFEW_FACES, AFFECTNET, AFFECTNET_FACES, MMI, EMOTIONET),
     *(MULTIPIE, BU3DFE, OULU_CASIA, RAFD, KDEF, RAF_DB, RAF_DB_COMPOUND, RAF_DB_FOLDERS, EXPW, FOLDERS),
 )
-"""In the order of the survey's table; the first that fits is it, and a folder for each class fits many."""
+"""The first that fits is it: what is known by a file right in the folder, then by names of folders, then by names of
+images, and last a folder for each class, which fits many."""
 
 _DEPTH = 5
 """Folders that hold nothing but a folder, as archives leave them."""

@@ -15,6 +15,7 @@ from datasets.core import Dataset, Labels
 from datasets.sample import Layout, Sample, frames_in
 from edge_fer.core import Detection, Expression, FaceBox, Image
 from edge_fer.detection.cascade import CascadeDetector
+from edge_fer.errors import DataError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 
 _SEARCHED_PX = 400
@@ -33,8 +34,13 @@ def as_dataset(layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, in
         layout: of the set.
         samples: of it; those without expression and compound are left out.
         size_hw: what faces are brought to.
+
+    Raises:
+        DataError: there is no such sample, or a face in none.
     """
     wanted = [one for one in layout.stills(samples) if one.expression is not None or one.compound is not None]
+    if not wanted:
+        raise DataError(f"No image of {layout.name} has an expression that edge-fer knows: there is nothing to read.")
     detector = None if layout.faces else CascadeDetector()
     preprocessor = Preprocessor(PreprocessSpec(), size_hw)
     images, found = [], []
@@ -43,16 +49,18 @@ def as_dataset(layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, in
         if box is not None:
             images.append(preprocessor(gray, Detection(box)))
             found.append(sample)
+    if not found:
+        raise DataError(f"{layout.name}: no face was found in any of the {len(wanted):,} images.")
     if len(found) < len(wanted):
         lost = f"{len(wanted) - len(found):,} of {len(wanted):,}"
         print_note(f"{layout.name}: no face was found in {lost} images; they are left out.")
     return Dataset(
-        np.stack(images) if images else np.zeros((0, *size_hw, 1), np.uint8),
+        np.stack(images),
         {layout.task: _labels(layout, found)},
         np.zeros(len(found), np.bool_),
-        _texts([one.subject for one in found]),
-        _texts([one.sequence for one in found]),
-        _texts([one.compound for one in found]),
+        _names([one.subject for one in found]),
+        _names([one.sequence for one in found]),
+        np.array([one.compound or "" for one in found]) if any(one.compound for one in found) else None,
         _attributes(found),
     )
 
@@ -94,15 +102,16 @@ def _labels(layout: Layout, samples: Sequence[Sample]) -> Labels:
     votes = [one.votes for one in samples if one.votes is not None]
     if layout.rated and len(votes) == len(samples):
         return layout.rated(np.array(votes, np.float32))
-    present = {one.expression for one in samples}
-    classes = tuple(one for one in Expression if one in present)
+    present = {*layout.labels.values(), *(one.expression for one in samples)}
+    classes = tuple(one for one in Expression if one in present) or tuple(Expression)
     truth = [classes.index(one.expression) if one.expression else -1 for one in samples]
     return Labels.single(classes, np.array(truth, np.int64))
 
 
-def _texts(values: Sequence[str | None]) -> NDArray[np.str_] | None:
-    """As an array, "" for None; None where all are."""
-    return np.array([one or "" for one in values]) if any(values) else None
+def _names(values: Sequence[str | None]) -> NDArray[np.str_] | None:
+    """As an array; None where none is known. Who is unknown is nobody else's: a name that no other has."""
+    known = [f"unknown {row}" if one is None else one for row, one in enumerate(values)]
+    return np.array(known) if any(one is not None for one in values) else None
 
 
 def _attributes(samples: Sequence[Sample]) -> dict[str, NDArray[np.str_]]:

@@ -85,6 +85,7 @@ def tfd(folder: Path) -> None:
         np.array([[1], [4], [7], [6], [-1], [2]], np.int16),
         np.array([[3], [3], [5], [6], [7], [-1]], np.int16),
     )
+    folder.mkdir(exist_ok=True)
     savemat(folder / "TFD_48x48.mat", {"images": images, "labs_ex": labels, "labs_id": people, "folds": folds})
 
 
