@@ -227,7 +227,7 @@ def raf_db(folder: Path) -> None:
 
 @miniature("raf-db-compound")
 def raf_db_compound(folder: Path) -> None:
-    _raf(folder / "compound", {"train_0001": 1, "train_0002": 10, "test_0001": 11})
+    _raf(folder / "compound", {"train_0001": 1, "train_0002": 10, "test_0001": 11, "test_0002": 1})
 
 
 @miniature("raf-db-folders")

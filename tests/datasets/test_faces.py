@@ -91,7 +91,10 @@ def test_who_and_what_is_known_stays_with_the_faces(tmp_path: Path) -> None:
     assert ferplus["Training"].labels["ferplus"].votes is not None
     MADE["raf-db-compound"](tmp_path / "compound")
     compound = datasets.load_test(tmp_path / "compound", "PrivateTest")
-    assert compound.compounds is not None and compound.compounds.tolist() == ["disgustedly surprised"]
+    assert compound.compounds is not None and compound.compounds.tolist() == [
+        "disgustedly surprised",
+        "happily surprised",
+    ]
 
 
 @pytest.fixture
