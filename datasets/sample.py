@@ -44,8 +44,7 @@ class Sample:
         subject: who it is, as the set numbers its people.
         sequence: which sequence it is a frame of, or which film it is from.
         frame: number of the frame in its sequence or video.
-        split: of the set's own split; None where it has none.
-        folds: its split in each of several official folds.
+        split: of the set's own split, the first where it has several; None where it has none.
         box: of the face, in pixels.
         landmarks: float32 (k, 2), x and y in pixels, in the set's own order.
         intensity: how strongly the expression is shown, 0-1.
@@ -67,7 +66,6 @@ class Sample:
     sequence: str | None = None
     frame: int | None = None
     split: Split | None = None
-    folds: tuple[Split | None, ...] = ()
     box: FaceBox | None = None
     landmarks: NDArray[np.float32] | None = None
     intensity: float | None = None

@@ -1,7 +1,8 @@
 """TFD, the Toronto Face Database (Susskind et al., Univ. of Toronto TR 2010-001): thirty sets in one, cut to 48x48.
 
 ``TFD_48x48.mat`` (or ``TFD_96x96.mat``): ``images`` (n, 48, 48), ``labs_ex`` -1 or 1 to 7, ``labs_id`` -1 or a person,
-``folds`` (n, 5): 0 unlabeled, 1 train, 2 validation, 3 test, in each of five official folds. Names and codes as in
+``folds`` (n, 5): 0 unlabeled, 1 train, 2 validation, 3 test, in each of five official folds, of which
+the first is its split here. Names and codes as in
 github.com/lisa-lab/pylearn2 (pylearn2/datasets/tfd.py). It holds images of CK+, JAFFE, KDEF and MMI.
 """
 
@@ -53,15 +54,14 @@ def _read(folder: Path) -> Iterator[Sample]:
         raise DataError(f"{path}: {len(images):,} images and {len(labels):,} labels do not belong together.")
     for image, label, person, fold in zip(images, labels, people, folds, strict=True):
         name, expression = (None, None) if label < 0 else _CODES[label - 1]
-        splits = tuple(_SPLITS[one] for one in fold)
         yield Sample(
             path,
             name,
             expression,
             pixels=image.astype(np.uint8),
             subject=None if person < 0 else str(person),
-            split=splits[0],
-            folds=splits,
+            split=_SPLITS[fold[0]],
+            attributes={"folds": " ".join(_SPLITS[one] or "none" for one in fold)},
         )
 
 

@@ -142,7 +142,7 @@ def test_tfd_has_five_splits(tmp_path: Path) -> None:
     samples = samples_of("tfd", tmp_path)
     assert [one.expression for one in samples] == [E.ANGER, E.HAPPINESS, E.NEUTRAL, E.SURPRISE, None, E.DISGUST]
     assert [one.split for one in samples] == ["train", "train", "validation", "test", None, "train"]
-    assert samples[0].folds == ("train", "validation", "test", "train", "train")
+    assert samples[0].attributes == {"folds": "train validation test train train"}
     assert [one.subject for one in samples] == ["3", "3", "5", "6", "7", None]
 
 
