@@ -3,7 +3,7 @@
 ::
 
     image/origin/afraid_African_214.jpg
-    label/label.lst      "afraid_African_214.jpg 0 23 28 113 113 28.73 2": image, face, top, left, right, bottom,
+    label/label.lst      "afraid_African_214.jpg 0 33 275 342 100 68.6817 2": image, face, top, left, right, bottom,
                          confidence of the box, expression
 
 Columns and codes as in github.com/HazyResearch/meerkat (meerkat/datasets/expw). The labels are noisy.

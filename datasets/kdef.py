@@ -1,8 +1,8 @@
 """KDEF (Lundqvist et al., 1998): 70 amateur actors, seven expressions, five angles, photographed twice.
 
 ``KDEF/AF01/AF01ANS.JPG``: series A or B, female or male, number of the person, expression, angle; 562x762. Codes as
-in github.com/oarriaga/face_classification (src/utils/datasets.py: characters 4 to 6 are the expression). A few files
-of the published set have broken names (``AM31H.JPG``, ``AF31V.JPG``): they have no label.
+in github.com/oarriaga/face_classification (src/utils/datasets.py: characters 4 to 6 are the expression). A file
+whose name is cut off (``AM31H.JPG``) has no label.
 """
 
 from __future__ import annotations

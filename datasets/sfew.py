@@ -1,6 +1,6 @@
 """SFEW 2.0 (Dhall et al., ICCV Workshops 2011; EmotiW 2015): frames of AFEW's clips.
 
-``Train/Angry/Airheads_000519240_00000005.png`` (film, clip, frame) and ``Val/...``, or the faces of these alone,
+``Train/Angry/Airheads_000519240_00000005.png`` (film, clip, number) and ``Val/...``, or the faces of these alone,
 ``Train_Aligned_Faces/Angry/...`` and ``Val_Aligned_Faces`` (or ``..._new``), as public loaders name them. The labels
 of the test set are not public. SFEW 1.0 (``Set1``, ``Set2``) has other splits.
 """
@@ -20,7 +20,10 @@ _FACES: dict[Split, tuple[str, ...]] = {
     "train": ("Train_Aligned_Faces",),
     "validation": ("Val_Aligned_Faces", "Val_Aligned_Faces_new"),
 }
-_SCENES: dict[Split, tuple[str, ...]] = {"train": ("Train",), "validation": ("Val",)}
+_SCENES: dict[Split, tuple[str, ...]] = {
+    "train": ("Train", "Train_SFEW_2_0"),
+    "validation": ("Val", "Val_SFEW_2_0"),
+}
 _NAME = re.compile(r"(.+)_(\d{9})_(\d{8})(?:_.*)?")
 
 

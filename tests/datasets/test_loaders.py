@@ -223,3 +223,24 @@ def test_clips_and_frames_of_films(tmp_path: Path) -> None:
     assert [(one.sequence, one.frame) for one in frames] == [("000046280", 0), ("000046280", 1), ("000046280", 2)]
     sfew = samples_of("sfew", tmp_path / "sfew")
     assert sfew[0].sequence == "Airheads_000519240" and sfew[2].attributes == {"film": "About_A_Boy"}
+
+
+def test_the_page_of_the_data_sets_is_the_catalog() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `{one.name}` | {one.title} | {one.wants} | {whole} | {one.licence} |"
+        for one in LAYOUTS
+        for whole in [", ".join(f"{count:,} {what}" for what, count in one.counts.items()) or "-"]
+    ]
+    assert "\n".join(rows) in page
+
+
+def test_the_rows_of_expw_are_top_left_right_bottom(tmp_path: Path) -> None:
+    """Three rows of the published list: all of its boxes are squares."""
+    rows = ("amazed_actor_579.jpg 0 16 161 354 209 38.5907 6", "afraid_African_214.jpg 0 33 275 342 100 68.6817 2")
+    MADE["expw"](tmp_path)
+    (tmp_path / "label" / "label.lst").write_text("\n".join(rows) + "\n")
+    for row in rows:
+        (tmp_path / "image" / "origin" / row.split()[0]).touch()
+    boxes = [one.box for one in read_all(*recognize(tmp_path))]
+    assert [(box.x, box.y, box.w, box.h) for box in boxes if box] == [(161, 16, 193, 193), (275, 33, 67, 67)]
