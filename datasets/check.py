@@ -58,7 +58,7 @@ def findings_of(samples: Sequence[Sample]) -> Findings:
             continue
         same = by_pixels.setdefault(hashlib.sha1(image.tobytes() + str(image.shape).encode()).hexdigest(), [])
         same.append(row)
-        if len(same) == 1:
+        if len(same) == 1 and len(rows) <= MOST_COMPARED:
             small.append(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
             rows.append(row)
     copies = tuple(tuple(group) for group in by_pixels.values() if len(group) > 1)

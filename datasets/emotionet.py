@@ -88,7 +88,7 @@ LAYOUT = Layout(
     labels={name: _BASIC.get(name) for name in _UNITS},
     recognizes=lambda folder: bool(_lists(folder)),
     read=_read,
-    counts={"images": 1000000},
-    survey="1,000,000 images of 23 expressions; addresses, so that nobody has all of them.",
+    counts={},
+    survey="1,000,000 images of 23 expressions; addresses, of which nobody has all images.",
     licence="research, signed agreement; photographs from the web",
 )

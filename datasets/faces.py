@@ -43,11 +43,11 @@ def as_dataset(layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, in
         raise DataError(f"No image of {layout.name} has an expression that edge-fer knows: there is nothing to read.")
     detector = None if layout.faces else CascadeDetector()
     preprocessor = Preprocessor(PreprocessSpec(), size_hw)
-    images, found = [], []
+    images, found = np.empty((len(wanted), *size_hw, 1), np.uint8), list[Sample]()
     for sample, gray in _pixels(wanted):
         box = FaceBox(0, 0, *reversed(gray.shape)) if detector is None else sample.box or _face(gray, sample, detector)
         if box is not None:
-            images.append(preprocessor(gray, Detection(box)))
+            images[len(found)] = preprocessor(gray, Detection(box))
             found.append(sample)
     if not found:
         raise DataError(f"{layout.name}: no face was found in any of the {len(wanted):,} images.")
@@ -55,7 +55,7 @@ def as_dataset(layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, in
         lost = f"{len(wanted) - len(found):,} of {len(wanted):,}"
         print_note(f"{layout.name}: no face was found in {lost} images; they are left out.")
     return Dataset(
-        np.stack(images),
+        images[: len(found)],
         {layout.task: _labels(layout, found)},
         np.zeros(len(found), np.bool_),
         _names([one.subject for one in found]),

@@ -1,4 +1,4 @@
-"""TFD, the Toronto Face Database (Susskind et al., Univ. of Toronto TR 2010-001): thirty sets in one, cut to 48x48.
+"""TFD, the Toronto Face Database (Susskind et al., Univ. of Toronto TR 2010-001): many sets in one, cut to 48x48.
 
 ``TFD_48x48.mat`` (or ``TFD_96x96.mat``): ``images`` (n, 48, 48), ``labs_ex`` -1 or 1 to 7, ``labs_id`` -1 or a person,
 ``folds`` (n, 5): 0 unlabeled, 1 train, 2 validation, 3 test, in each of five official folds, of which
