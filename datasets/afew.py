@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, Split, files_below, folder_named
+from datasets.sample import Layout, Sample, Split, class_folders, files_below, folder_named
 from datasets.sequences import without_neutral
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
@@ -23,9 +23,8 @@ def _read(folder: Path) -> Iterator[Sample]:
         home = folder_named(folder, name)
         if home is None:
             raise DataError(f"{folder} has no {name}: AFEW is {' and '.join(_FOLDERS)}, side by side.")
-        for place in sorted(path for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
-            label = place.name.capitalize()
-            expression = LAYOUT.expression(label, place)
+        for label, place in class_folders(home, LAYOUT):
+            expression = LAYOUT.labels[label]
             for path in files_below(place, ".avi", ".mp4"):
                 yield Sample(path, label, expression, sequence=path.stem, split=split)
             for path in files_below(place, ".jpg", ".png"):

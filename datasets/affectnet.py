@@ -67,13 +67,16 @@ def _read_lists(folder: Path) -> Iterator[Sample]:
 
 def _rows(path: Path, images: Path, split: Split) -> Iterator[Sample]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
+        for number, row in enumerate(csv.reader(file), 1):
+            if number == 1 and row[:1] == ["subDirectory_filePath"]:  # not every copy has a head in both lists
+                continue
             try:
-                x, y, w, h = (float(row[f"face_{side}"]) for side in ("x", "y", "width", "height"))
-                points = np.array(row["facial_landmarks"].split(";"), np.float32).reshape(-1, 2)
-                label, valence, arousal = row["expression"], float(row["valence"]), float(row["arousal"])
-                place = images / row["subDirectory_filePath"]
-            except (KeyError, ValueError, TypeError, AttributeError):
+                name, *sides, landmarks, label, valence_text, arousal_text = row
+                x, y, w, h = map(float, sides)
+                points = np.array(landmarks.split(";"), np.float32).reshape(-1, 2)
+                valence, arousal = float(valence_text), float(arousal_text)
+                place = images / name
+            except ValueError:
                 raise DataError(f"{path}, line {number}: not the nine columns of AffectNet's lists.") from None
             if len(points) != _POINTS:
                 raise DataError(f"{path}, line {number}: {len(points)} landmarks, not {_POINTS}.")

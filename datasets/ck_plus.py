@@ -83,7 +83,7 @@ def _label(folder: Path) -> str | None:
 
 def _units(folder: Path) -> Mapping[int, float]:
     """0 is the intensity of a unit that was not rated."""
-    found = [numbers_in(path) for path in sorted(folder.glob("*_facs.txt")) if path.stat().st_size]
+    found = [numbers_in(path) for path in sorted(folder.glob("*_facs.txt")) if any(lines_of(path))]
     return {int(unit): float(intensity) for table in found for unit, intensity in table[:, :2]}
 
 

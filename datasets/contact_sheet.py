@@ -42,7 +42,7 @@ def show(folder: Path, out: Path, columns: int = 10) -> Path:
     for sample in stills:
         rows.setdefault(sample.label or "no label", []).append(sample)
     sheet = np.full((_HEAD + _CELL * len(rows), _LABEL + _CELL * columns, 3), 255, np.uint8)
-    _text(sheet, f"{layout.title}: {len(stills):,} images. {layout.licence}. Not to be passed on.", (8, 19))
+    _text(sheet, f"{layout.title}: {len(stills):,} images. Terms: {layout.licence}. Not to be passed on.", (8, 19))
     for row, (label, samples) in enumerate(sorted(rows.items())):
         top = _HEAD + row * _CELL
         expression = samples[0].expression or samples[0].compound or "-"

@@ -19,7 +19,7 @@ _NAME = re.compile(r"([A-Z]{2})\.([A-Z]{2})\d\.\d+", re.IGNORECASE)
 
 def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     for path in files_below(folder, ".tiff", ".tif", ".png", ".jpg"):
-        if match := _NAME.fullmatch(path.stem):
+        if match := _NAME.fullmatch(path.stem.strip()):
             yield path, match
 
 

@@ -8,7 +8,7 @@ peak. As public loaders read it; some videos lie on their side and are taken as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,9 +33,9 @@ def _read(folder: Path) -> Iterator[Sample]:
     if sessions is None:
         raise DataError(f"{folder} has no Sessions.")
     for session in sorted(path for path in sessions.iterdir() if path.is_dir() and path.name.isdigit()):
-        view = _attribute(session / "session.xml", "track", "view")
+        view = _attribute(session / "session.xml", "track", {}, "view")
         for path in sorted(session.glob("S*.avi")):
-            code = _attribute(path.with_suffix(".xml"), "Metatag[@Name='Emotion']", "Value")
+            code = _attribute(path.with_suffix(".xml"), "Metatag", {"Name": "Emotion"}, "Value")
             label, expression = _CODES.get(code or "", (None, None))
             yield Sample(
                 path,
@@ -47,15 +47,18 @@ def _read(folder: Path) -> Iterator[Sample]:
             )
 
 
-def _attribute(path: Path, element: str, name: str) -> str | None:
-    """What the first such element of a file says; None without one."""
+def _attribute(path: Path, element: str, given: Mapping[str, str], name: str) -> str | None:
+    """What the first such element of a file says, whatever its name space; None without one."""
     if not path.is_file():
         return None
     try:
-        found = ElementTree.parse(path).getroot().find(f".//{element}")
+        elements = ElementTree.parse(path).iter()
+        fitting = [
+            one for one in elements if one.tag.rpartition("}")[2] == element and given.items() <= one.attrib.items()
+        ]
     except ElementTree.ParseError as error:
         raise DataError(f"{path} is no XML: {error}.") from None
-    return None if found is None else found.get(name)
+    return fitting[0].get(name) if fitting else None
 
 
 LAYOUT = Layout(

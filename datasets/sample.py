@@ -222,6 +222,22 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
 
 
+def class_folders(home: Path, layout: Layout) -> Iterator[tuple[str, Path]]:
+    """The folders of a set's classes, by label, whatever their case.
+
+    Beside them EmotiW's sets have faces that are cut out, and features: these are passed over.
+
+    Raises:
+        DataError: a folder is neither.
+    """
+    by_name = {label.lower(): label for label in layout.labels}
+    for place in _folders(home):
+        if label := by_name.get(place.name.lower()):
+            yield label, place
+        elif not any(word in place.name.lower() for word in ("aligned", "lbp", "lpq", "phog", "points")):
+            layout.expression(place.name, place)
+
+
 def files_below(folder: Path, *suffixes: str) -> list[Path]:
     """All files of these types, at any depth, sorted; what macOS and editors leave behind begins with a dot."""
     return sorted(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.afew import LAYOUT as AFEW
-from datasets.sample import Layout, Sample, Split, files_below, folder_named, some_name_fits
+from datasets.sample import Layout, Sample, Split, class_folders, files_below, folder_named, some_name_fits
 from edge_fer.errors import DataError
 
 _FACES: dict[Split, tuple[str, ...]] = {
@@ -32,8 +32,9 @@ def _is_faces(folder: Path) -> bool:
 
 
 def _is_scenes(folder: Path) -> bool:
-    places = [folder_named(folder, *names) for names in _SCENES.values()]
-    return any(place is not None and some_name_fits(place, _NAME) for place in places) or _is_first(folder)
+    homes = [home for names in _SCENES.values() if (home := folder_named(folder, *names))]
+    places = [place for home in homes for place in home.iterdir() if place.name.capitalize() in AFEW.labels]
+    return any(some_name_fits(place, _NAME) for place in places) or _is_first(folder)
 
 
 def _is_first(folder: Path) -> bool:
@@ -48,9 +49,8 @@ def _samples(folder: Path, splits: dict[Split, tuple[str, ...]]) -> Iterator[Sam
         home = folder_named(folder, *names)
         if home is None:
             raise DataError(f"{folder} has no {names[0]}: SFEW is for training and validation, side by side.")
-        for place in sorted(path for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
-            label = place.name.capitalize()
-            expression = AFEW.expression(label, place)
+        for label, place in class_folders(home, AFEW):
+            expression = AFEW.labels[label]
             for path in files_below(place, ".png", ".jpg"):
                 match = _NAME.fullmatch(path.stem)
                 sequence = f"{match[1]}_{match[2]}" if match else None

@@ -13,6 +13,7 @@ from datasets.catalog import LAYOUTS, read_all, recognize
 from datasets.sample import Sample, counted
 from edge_fer.compound import COMPOUNDS
 from edge_fer.core import Expression as E
+from edge_fer.errors import DataError
 
 NAMES = [layout.name for layout in LAYOUTS]
 
@@ -244,3 +245,33 @@ def test_the_rows_of_expw_are_top_left_right_bottom(tmp_path: Path) -> None:
         (tmp_path / "image" / "origin" / row.split()[0]).touch()
     boxes = [one.box for one in read_all(*recognize(tmp_path))]
     assert [(box.x, box.y, box.w, box.h) for box in boxes if box] == [(161, 16, 193, 193), (275, 33, 67, 67)]
+
+
+def test_what_lies_beside_the_classes_of_emotiw(tmp_path: Path) -> None:
+    MADE["afew"](tmp_path / "afew")
+    (tmp_path / "afew" / "Train_AFEW" / "AlignedFaces_LBPTOP_Points" / "Faces").mkdir(parents=True)
+    assert len(read_all(*recognize(tmp_path / "afew"))) == 3
+    MADE["sfew"](tmp_path / "sfew")
+    MADE["sfew-faces"](tmp_path / "sfew" / "Train")
+    assert len(read_all(*recognize(tmp_path / "sfew"))) == 3
+    for name in ("Train", "Val"):  # as in the archives, faces alone
+        MADE["sfew-faces"](tmp_path / "faces" / name)
+    layout, place = recognize(tmp_path / "faces")
+    assert layout.name == "sfew-faces" and len(read_all(layout, place)) == 3
+    (tmp_path / "afew" / "Train_AFEW" / "Bored").mkdir()
+    with pytest.raises(DataError, match="'Bored' is no label of afew"):
+        read_all(*recognize(tmp_path / "afew"))
+
+
+def test_affectnet_with_and_without_heads_of_its_lists(tmp_path: Path) -> None:
+    MADE["affectnet"](tmp_path)
+    path = tmp_path / "Manually_Annotated_file_lists" / "validation.csv"
+    path.write_text(path.read_text().partition("\n")[2])
+    assert [one.expression for one in read_all(*recognize(tmp_path))] == [E.CONTEMPT, None, E.NEUTRAL]
+
+
+def test_mmi_with_a_name_space(tmp_path: Path) -> None:
+    MADE["mmi"](tmp_path)
+    path = tmp_path / "Sessions" / "1" / "S001-001.xml"
+    path.write_text('<?xml version="1.0"?>' + path.read_text().replace("<file>", '<file xmlns="urn:mmi">'))
+    assert read_all(*recognize(tmp_path))[0].label == "happiness"
