@@ -11,12 +11,20 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.cache import cached
+from datasets.catalog import read_all, recognize
+from datasets.ck48 import LAYOUT as CK48
 from datasets.core import Dataset, Labels, truth_for
+from datasets.faces import as_dataset
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
-from datasets.folders import is_split, load_classes, load_folders
+from datasets.fer2013 import LAYOUT as FER2013
+from datasets.folders import LAYOUT as FOLDERS
+from datasets.folders import held_out, is_split, load_classes, load_folders
+from datasets.sample import Layout, Split
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
+
+_SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 
 __all__ = ["SIDE", "Dataset", "Labels", "has_splits", "load", "load_test", "truth_for"]
 
@@ -31,7 +39,8 @@ def load(
     """Read all splits of the data set in a folder.
 
     Args:
-        folder: holds ``fer2013.csv`` or ``icml_face_data.csv``, perhaps with ``fer2013new.csv``; or ``train``.
+        folder: holds ``fer2013.csv`` or ``icml_face_data.csv``, perhaps with ``fer2013new.csv``; or ``train``; or
+            another set of ``datasets.catalog`` that has splits.
         exclude: name of a CSV in the folder with Training rows of FER2013 to leave out, see ``fer2013.load_csv``.
         size_hw: what images of class folders are brought to. Those of FER2013 are 48x48 and stay so.
         alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
@@ -49,8 +58,11 @@ def load(
     """
     if not folder.is_dir():
         raise InputMissingError(f"No folder {folder}: --data wants the folder that holds fer2013.csv.")
+    folder = _place(folder)
     fer2013 = next((folder / name for name in CSV_NAMES if (folder / name).is_file()), None)
-    if fer2013 is None:
+    if (known := _further(folder)) is not None:
+        splits = _official(*known, size_hw)
+    elif fer2013 is None:
         splits = load_folders(folder, size_hw)
     else:
         ferplus, unwanted = folder / "fer2013new.csv", folder / exclude if exclude else None
@@ -71,28 +83,70 @@ def load(
 
 def has_splits(folder: Path) -> bool:
     """Whether the data set in a folder says what is for training and what for a test."""
+    if (known := _further(folder)) is not None:
+        return known[0].splits
     return any((folder / name).is_file() for name in CSV_NAMES) or (folder.is_dir() and is_split(folder))
 
 
 def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] = (SIDE, SIDE)) -> Dataset:
-    """Read what a model is tested on: a split of a data set that has some, else all of class folders.
+    """Read what a model is tested on: a split of a data set that has some, else all of it.
 
     Args:
-        folder: as for ``load``, or with class folders ("angry", "happy", ...) right in it. Where the files are named as
-            those of CK+48, the samples have subjects and sequences.
+        folder: as for ``load``; or any other set of ``datasets.catalog``, or class folders ("angry", "happy", ...)
+            right in it. Where the files are named as those of CK+48, the samples have subjects and sequences.
         split: "PublicTest" or "PrivateTest"; nothing where there are no splits.
-        size_hw: what images of class folders are brought to.
+        size_hw: what faces are brought to; those of FER2013 are 48x48 and stay so.
 
     Raises:
         InputMissingError: nothing readable is there, or no such split.
         DataError: a file is there but its content is wrong.
     """
+    if known := _further(folder):
+        layout, samples = known[0], read_all(*known)
+        if not layout.splits:
+            return as_dataset(layout, samples, size_hw)
+        if wanted := [one for one in samples if one.split and _SPLITS[one.split] == split]:
+            return as_dataset(layout, wanted, size_hw)  # of a large set its test is a small part
+    folder = _place(folder)
     if folder.is_dir() and not has_splits(folder):
         return load_classes(folder, size_hw)
     splits = load(folder, size_hw=size_hw)
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     return splits[split]
+
+
+def _known(folder: Path) -> tuple[Layout, Path] | None:
+    try:
+        return recognize(folder)
+    except (DataError, InputMissingError):
+        return None
+
+
+def _further(folder: Path) -> tuple[Layout, Path] | None:
+    """The set in a folder and its place, where it is none that this file reads into arrays by itself."""
+    known = _known(folder)
+    return None if known is None or known[0] in (FER2013, CK48, FOLDERS) else known
+
+
+def _place(folder: Path) -> Path:
+    """Where in a folder the set lies; the folder where it is none."""
+    known = _known(folder)
+    return folder if known is None else known[1]
+
+
+def _official(layout: Layout, place: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
+    """A set's own splits, by the names of FER2013's; a tenth of Training for PublicTest where there is none."""
+    if not layout.splits:
+        raise InputMissingError(
+            f"{place} is {layout.name}, which has no split for training: `python -m evaluation folds` makes folds."
+        )
+    samples = read_all(layout, place)
+    parts = {name: [one for one in samples if one.split == part] for part, name in _SPLITS.items()}
+    splits = {name: as_dataset(layout, part, size_hw) for name, part in parts.items() if part}
+    if "PublicTest" not in splits:
+        splits["Training"], splits["PublicTest"] = held_out(splits["Training"])
+    return splits
 
 
 def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:

@@ -8,12 +8,14 @@ no neutral. Frames of one sequence are nearly alike: split it by subject, and co
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from datasets.core import Dataset
+from datasets.sample import Layout, Sample, files_below
+from edge_fer.core import Expression as E
 
 _NAME = re.compile(r"(S\d{3})_(\d{3})_\d{8}")
 
@@ -36,3 +38,45 @@ def with_subjects(data: Dataset, files: Sequence[Path]) -> Dataset:
         subjects=np.array([match[1] for match in found]),
         sequences=np.array([f"{match[1]}_{match[2]}" for match in found]),
     )
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    for label in LAYOUT.labels:
+        for path in files_below(folder / label, ".png", ".jpg"):
+            if match := _NAME.fullmatch(path.stem):
+                yield path, match
+
+
+def _read(folder: Path) -> Iterator[Sample]:
+    for path, match in _files(folder):
+        label = path.parent.name
+        yield Sample(
+            path,
+            label,
+            LAYOUT.labels[label],
+            subject=match[1],
+            sequence=f"{match[1]}_{match[2]}",
+            frame=int(path.stem.rpartition("_")[2]),
+        )
+
+
+LAYOUT = Layout(
+    name="ck+48",
+    title="CK+48: peak frames of CK+, cut to 48x48",
+    wants="anger/S010_004_00000017.png and the like, contempt, ...",
+    labels={
+        "anger": E.ANGER,
+        "contempt": E.CONTEMPT,
+        "disgust": E.DISGUST,
+        "fear": E.FEAR,
+        "happy": E.HAPPINESS,
+        "sadness": E.SADNESS,
+        "surprise": E.SURPRISE,
+    },
+    recognizes=lambda folder: any(True for _ in _files(folder)),
+    read=_read,
+    counts={"images": 981, "people": 118, "sequences": 327},
+    survey="not in the survey's table; 981 frames of CK+'s 327 labeled sequences, three of each, no neutral.",
+    licence="as CK+: research",
+    faces=True,
+)

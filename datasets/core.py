@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class Dataset:
         also_in_training: bool (n,), the very same pixels stand among the Training samples too.
         subjects: who it is, as the data set numbers its people: texts (n,); None where it does not tell.
         sequences: which sequence a sample is a frame of: texts (n,); None where samples stand alone.
+        compounds: two expressions at once ("happily surprised"): texts (n,), "" for none; None where there are none.
+        attributes: of people or recordings, by name ("gender"), in the data set's words: texts (n,), "" for unknown.
     """
 
     images: NDArray[np.uint8]
@@ -68,6 +70,8 @@ class Dataset:
     also_in_training: NDArray[np.bool_]
     subjects: NDArray[np.str_] | None = None
     sequences: NDArray[np.str_] | None = None
+    compounds: NDArray[np.str_] | None = None
+    attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,6 +83,8 @@ class Dataset:
             self.also_in_training[rows],
             None if self.subjects is None else self.subjects[rows],
             None if self.sequences is None else self.sequences[rows],
+            None if self.compounds is None else self.compounds[rows],
+            {name: values[rows] for name, values in self.attributes.items()},
         )
 
     def replace(self, **changes: Any) -> Dataset:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.core import Dataset, Labels
+from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 
@@ -29,7 +30,7 @@ FERPLUS_LABELS = (E.NEUTRAL, E.HAPPINESS, E.SURPRISE, E.SADNESS, E.ANGER, E.DISG
 """FER+'s expressions in the order of its vote columns."""
 
 _VOTE_COLUMNS = (*FERPLUS_LABELS, "unknown", "NF")
-_SPLITS = ("Training", "PublicTest", "PrivateTest")
+_SPLITS: dict[str, Split] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 
 
 def ferplus_labels(votes: NDArray[np.float32]) -> Labels:
@@ -99,6 +100,38 @@ def load_csv(fer2013: Path, ferplus: Path, exclude: Path | None) -> dict[str, Da
         if len(splits[name]) == 0:
             raise DataError(f"{fer2013} has no rows whose Usage is {name}.")
     return {name: split for name, split in splits.items() if len(split)}
+
+
+def _csv(folder: Path) -> Path | None:
+    return next((folder / name for name in CSV_NAMES if (folder / name).is_file()), None)
+
+
+def _read(folder: Path) -> Iterator[Sample]:
+    path = _csv(folder)
+    if path is None:
+        raise DataError(f"{folder} has neither {' nor '.join(CSV_NAMES)}.")
+    for usage, data in load_csv(path, folder / "fer2013new.csv", None).items():
+        votes = data.labels["ferplus"].votes if "ferplus" in data.labels else None
+        for row, (image, code) in enumerate(zip(data.images, data.labels["fer2013"].truth.tolist(), strict=True)):
+            raters = None if votes is None else tuple(votes[row].tolist())
+            yield Sample(
+                path, str(code), FER2013_LABELS[code], pixels=image[..., 0], split=_SPLITS[usage], votes=raters
+            )
+
+
+LAYOUT = Layout(
+    name="fer2013",
+    title="FER2013 (Goodfellow et al., 2013), FER+",
+    wants="fer2013.csv or icml_face_data.csv, perhaps fer2013new.csv",
+    labels={str(code): one for code, one in enumerate(FER2013_LABELS)},
+    recognizes=lambda folder: _csv(folder) is not None,
+    read=_read,
+    counts={"train": 28709, "validation": 3589, "test": 3589},
+    survey="28,709, 3,589 and 3,589 images; where a digest says six labels, they are seven, with neutral.",
+    licence="Kaggle challenge; images from the web; FER+ labels MIT",
+    splits=True,
+    faces=True,
+)
 
 
 def _read_votes(path: Path, votes: NDArray[np.float32]) -> list[str]:

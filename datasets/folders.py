@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.ck48 import with_subjects
 from datasets.core import Dataset, Labels
+from datasets.sample import Layout, Sample, Split, files_below, read_gray
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
@@ -30,6 +30,8 @@ _CLASS_NAMES = {
     E.FEAR: ("fear", "fearful", "afraid"),
     E.CONTEMPT: ("contempt",),
 }
+_BY_NAME = {name: expression for expression, names in _CLASS_NAMES.items() for name in names}
+_SPLIT_NAMES: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 _SPLIT_FOLDERS = {
     "Training": ("train", "training"),
     "PublicTest": ("validation", "valid", "val", "publictest"),
@@ -60,13 +62,17 @@ def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
     classes = _classes({expression for _, expressions, _ in read.values() for expression in expressions})
     splits = {split: _dataset(*one, classes) for split, one in read.items()}
     if "PublicTest" not in splits:
-        # Without a validation folder a tenth of train serves, chosen by content so that copies of one image
-        # fall on the same side and the choice is the same in every run.
-        digests = [hashlib.sha1(image).digest()[0] for image in splits["Training"].images]
-        held_out = np.array(digests) % 10 == 0
-        splits["PublicTest"] = splits["Training"][held_out]
-        splits["Training"] = splits["Training"][~held_out]
+        splits["Training"], splits["PublicTest"] = held_out(splits["Training"])
     return splits
+
+
+def held_out(training: Dataset) -> tuple[Dataset, Dataset]:
+    """Training without a tenth, and the tenth, for a set that has nothing to choose by.
+
+    It is chosen by content, so that copies of one image fall on the same side and the choice is the same in every run.
+    """
+    chosen = np.array([hashlib.sha1(image).digest()[0] for image in training.images]) % 10 == 0
+    return training[~chosen], training[chosen]
 
 
 def is_split(folder: Path) -> bool:
@@ -106,7 +112,6 @@ def _dataset(
 
 
 def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], list[E], list[Path]]:
-    by_name = {name: expression for expression, names in _CLASS_NAMES.items() for name in names}
     preprocessor = Preprocessor(PreprocessSpec(), size_hw)
     images: list[NDArray[np.uint8]] = []
     expressions: list[E] = []
@@ -114,8 +119,8 @@ def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.ui
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):
             continue
-        if path.name.lower() not in by_name:
-            raise DataError(f"{path} is no expression that edge-fer knows; it knows {', '.join(sorted(by_name))}.")
+        if path.name.lower() not in _BY_NAME:
+            raise DataError(f"{path} is no expression that edge-fer knows; it knows {', '.join(sorted(_BY_NAME))}.")
         # What macOS and editors leave behind begins with a dot.
         files = [
             file
@@ -125,14 +130,41 @@ def _read_classes(folder: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.ui
         if not files:
             raise DataError(f"{path} holds no images.")
         for file in files:
-            # Read by Python: OpenCV cannot take a name that is not UTF-8.
-            content = np.frombuffer(file.read_bytes(), np.uint8)
-            gray = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-            if gray is None:
-                raise DataError(f"{file} cannot be read as an image.")
-            images.append(preprocessor.crop(gray.astype(np.uint8, copy=False)))
-            expressions.append(by_name[path.name.lower()])
+            images.append(preprocessor.crop(read_gray(file)))
+            expressions.append(_BY_NAME[path.name.lower()])
             read.append(file)
     if not images:
         raise InputMissingError(f"{folder} holds no class folders (angry, happy, ...).")
     return np.stack(images), expressions, read
+
+
+def _has_classes(folder: Path) -> bool:
+    return any(name in _BY_NAME for name in _folders(folder))
+
+
+def _read(folder: Path) -> Iterator[Sample]:
+    homes = _folders(folder)
+    found: list[tuple[Path, Split | None]] = [(folder, None)] if _has_classes(folder) else []
+    for split, usage in _SPLIT_NAMES.items():
+        found += [(homes[name], split) for name in _SPLIT_FOLDERS[usage] if name in homes]
+    for home, part in found:
+        for name, place in _folders(home).items():
+            if name.startswith("."):
+                continue
+            expression = LAYOUT.expression(name, place)
+            for path in files_below(place, *STILL_SUFFIXES):
+                yield Sample(path, name, expression, split=part)
+
+
+LAYOUT = Layout(
+    name="folders",
+    title="A folder for each class",
+    wants="angry, happy, ...; or train/angry, ..., perhaps validation and test",
+    labels=_BY_NAME,
+    recognizes=lambda folder: _has_classes(folder) or is_split(folder),
+    read=_read,
+    counts={},
+    survey="not in the survey's table; FER2013, RAF-DB and others are passed on in this form.",
+    licence="as the set that it is of",
+    faces=True,
+)

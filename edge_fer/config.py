@@ -206,6 +206,14 @@ class ModelSettings:
             live=True,
         ),
     ] = False
+    compound: Annotated[
+        bool,
+        Setting(
+            'Events say too which two expressions a face shows at once ("sadly angry"), where both are probable.',
+            flag="--compound",
+            live=True,
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         _check(self, "model")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
 
+from edge_fer.compound import compound_of
 from edge_fer.config import DecisionKind
 from edge_fer.core import Face, FaceBox, FrameResult, Image
 from edge_fer.files import shown
@@ -41,6 +42,7 @@ class Run:
         model: name of the model.
         model_sha256: of its FlatBuffer, in hex.
         decision: the rule by which its answers are made of its logits.
+        compound: whether events say which two expressions a face shows at once.
         fps: nominal frames per second of the source.
         live: the source is a camera, not a file. What an earlier run wrote is kept: text files are continued, videos
             and folders of pictures get a number.
@@ -56,6 +58,7 @@ class Run:
         model_sha256: str = "",
         *,
         decision: DecisionKind = "balanced",
+        compound: bool = False,
         fps: float = 30.0,
         live: bool = False,
         overwrite: bool = False,
@@ -66,6 +69,7 @@ class Run:
         self.model = model
         self.model_sha256 = model_sha256
         self.decision = decision
+        self.compound = compound
         self.fps = fps
         self.keeps_earlier = live and not overwrite
         self._now = now
@@ -126,6 +130,7 @@ class Run:
             "expression": face.expression.value,
             "confidence": round(face.confidence, 4),
             "uncertain": face.uncertain,
+            **({"compound": compound_of(prediction.probabilities)} if self.compound else {}),
             "probabilities": {label.value: round(p, 4) for label, p in prediction.probabilities.items()},
             "raw": face.raw.expression.value,
             "intensity": round(intensity(prediction, face.expression), 4),

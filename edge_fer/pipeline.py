@@ -130,6 +130,7 @@ class Pipeline:
                     metadata.name,
                     metadata.model_sha256,
                     decision=recognizer.decision,
+                    compound=settings.model.compound,
                     fps=max(source.fps for source in sources),
                     live=any(source.live for source in sources),
                     overwrite=settings.overwrite,

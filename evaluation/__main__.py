@@ -4,6 +4,8 @@ python -m evaluation --model edge_fer/bundles/accurate.tflite --data ~/fer2013
 python -m evaluation --model mine.tflite --data ~/fer2013 --faces 300 --json out.json
 python -m evaluation protocols --help   what a device would report on other data sets: the cross-database table
 python -m evaluation ceiling --help     how often people would agree with the labels
+python -m evaluation groups --help      by gender, age, pose, light: what the data set tells of its people and images
+python -m evaluation compounds --help   two expressions at once
 python -m evaluation folds --help       folds without leaks, and a check of a data set's own splits
 python -m evaluation fit --help         the decision rule of a bundle and its doubt: fit and measure them
 """
@@ -32,7 +34,7 @@ from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.decision import Rule
 from edge_fer.preprocess import Preprocessor
-from evaluation import ceiling, corruptions, decision, fit, folds, metrics, protocols
+from evaluation import ceiling, compounds, corruptions, decision, fit, folds, groups, metrics, protocols
 from evaluation.model_card import model_card
 
 CONSISTENCY_FACES = 1000
@@ -49,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
                 ceiling.command(rest)
             case ["fit", *rest]:
                 fit.run(rest)
+            case ["groups", *rest]:
+                groups.command(rest)
+            case ["compounds", *rest]:
+                compounds.command(rest)
             case ["folds", *rest]:
                 folds.command(rest)
             case rest:

@@ -3,6 +3,7 @@
 python -m evaluation folds --data ~/CK+48 --k 10 --json folds.json
 python -m evaluation folds --data ~/CK+48 --leave-one-out
 python -m evaluation folds --data ~/my-faces --official      the data set's own splits: refused where they leak
+python -m evaluation folds --data ~/CK+48 --check mine.json  folds of your own, as --json writes them: likewise
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 import datasets
 from datasets import Dataset
 from datasets.leaks import near_duplicates, refuse_leaks
-from edge_fer.errors import UsageError
+from edge_fer.errors import DataError, InputMissingError, UsageError
 
 SEED = 0
 
@@ -100,6 +101,7 @@ def command(arguments: list[str]) -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--k", type=int, help="so many folds")
     kind.add_argument("--leave-one-out", action="store_true", help="one fold for each person")
+    kind.add_argument("--check", type=Path, metavar="FILE", help="check these test rows of each fold")
     kind.add_argument("--official", action="store_true", help="check the data set's own splits")
     args = parser.parse_args(arguments)
     if args.official:
@@ -108,6 +110,9 @@ def command(arguments: list[str]) -> None:
     if datasets.has_splits(args.data):
         raise UsageError(f"{args.data} has splits of its own: folds are for what has none; --official checks them.")
     data = datasets.load_test(args.data)
+    if args.check:
+        _check_folds(data, args.check)
+        return
     folds = leave_one_subject_out(data) if args.leave_one_out else k_folds(data, args.k)
     Console(highlight=False).print(_table(data, folds))
     if args.json:
@@ -123,6 +128,23 @@ def _check_official(folder: Path) -> None:
     for name, test in splits.items():
         refuse_leaks(training, test, ("Training", name))
         print(f"{name}: {len(test):,} images, nothing shared with the {len(training):,} of Training.")
+
+
+def _check_folds(data: Dataset, path: Path) -> None:
+    if not path.is_file():
+        raise InputMissingError(f"No file {path}: --check wants a JSON list of the test rows of each fold.")
+    try:
+        folds = [
+            np.array([int(row) for row in fold], np.int64) for fold in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, TypeError):
+        raise DataError(f"{path} is no JSON list of the test rows of each fold.") from None
+    for number, fold in enumerate(folds, 1):
+        if not len(fold) or len(np.unique(fold)) < len(fold) or fold.min() < 0 or fold.max() >= len(data):
+            raise DataError(f"{path}, fold {number}: its rows should be 0 to {len(data) - 1:,}, each once.")
+        rest = np.setdiff1d(np.arange(len(data)), fold)
+        refuse_leaks(data[rest], data[fold], (f"Fold {number}'s training", "test"))
+        print(f"Fold {number}: {len(fold):,} images, nothing shared with the other {len(rest):,}.")
 
 
 def _table(data: Dataset, folds: list[Rows]) -> Table:

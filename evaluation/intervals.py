@@ -67,6 +67,27 @@ def paired_bootstrap(
     return {name: _limits(theirs[name] - ours[name]) for name in ours}
 
 
+def unpaired_bootstrap(
+    one: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.str_] | None],
+    other: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.str_] | None],
+    classes: int,
+) -> dict[str, Interval]:
+    """Percentile intervals of how far one model lies higher on other images than on some, -1 to 1.
+
+    Each part is drawn by itself: of people, who are in one part or the other.
+
+    Args:
+        one: truth, answers and people of some images, as for ``bootstrap``.
+        other: of others.
+        classes: as for ``bootstrap``.
+    """
+    draws = []
+    for seed, (truth, reported, groups) in enumerate((one, other), SEED):
+        cells = _confusions(truth, reported, classes, _numbers(truth, groups))
+        draws.append(_metrics(_drawn(cells, seed), classes))
+    return {name: _limits(draws[1][name] - draws[0][name]) for name in draws[0]}
+
+
 def _numbers(truth: NDArray[np.int64], groups: NDArray[np.str_] | None) -> NDArray[np.intp]:
     return np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
 
@@ -80,9 +101,9 @@ def _confusions(
     return cells
 
 
-def _drawn(cells: NDArray[np.floating]) -> NDArray[np.float64]:
+def _drawn(cells: NDArray[np.floating], seed: int = SEED) -> NDArray[np.float64]:
     """Sums over as many groups as there are, drawn with replacement: float64 (DRAWS, columns)."""
-    count, generator = len(cells), np.random.default_rng(SEED)
+    count, generator = len(cells), np.random.default_rng(seed)
     weights = (generator.multinomial(count, np.full(count, 1 / count), _AT_A_TIME) for _ in range(0, DRAWS, _AT_A_TIME))
     return np.concatenate([some.astype(np.float32) @ cells.astype(np.float32) for some in weights]).astype(np.float64)
 

@@ -36,6 +36,8 @@ from evaluation.ceiling import human_ceiling, in_words
 from evaluation.device import Reports, reports_of
 from evaluation.intervals import DRAWS, SEED, Interval, bootstrap, paired_bootstrap
 from evaluation.metrics import metrics_of
+from evaluation.paired import in_words as test_in_words
+from evaluation.paired import matrix, mcnemar
 
 FEW = 30
 """A note is made of a class with fewer images, as its recall is hardly known, and of fewer people, as a bootstrap's
@@ -92,8 +94,8 @@ def difference_of(data: Dataset, task: str, first: Reports, second: Reports) -> 
         second: by the other.
 
     Returns:
-        JSON-able: ``n``, ``accuracy`` and ``mean_recall`` of the second less that of the first, -1 to 1, and their
-        ``intervals``.
+        JSON-able: ``n``, ``accuracy`` and ``mean_recall`` of the second less that of the first, -1 to 1, their
+        ``intervals``, and ``mcnemar``: a test of the accuracy.
     """
     labels = tuple(one for one in Expression if one in first.labels or one in second.labels)
     truths = [_truth(data, task, one.labels) for one in (first, second)]
@@ -108,6 +110,7 @@ def difference_of(data: Dataset, task: str, first: Reports, second: Reports) -> 
         "accuracy": round(float((theirs == truth).mean() - (ours == truth).mean()), 4),
         "mean_recall": round(float(more - less), 4),
         "intervals": paired_bootstrap(truth, ours, theirs, len(labels), subjects),
+        "mcnemar": mcnemar(truth, ours, theirs),
     }
 
 
@@ -189,11 +192,14 @@ def command(arguments: list[str]) -> None:
     for row in rows:
         _print_confusion(row, console)
     console.print(_table(rows))
+    if len({(row["data"], row["task"]) for row in rows}) > 1:
+        console.print(matrix(rows))
     for one in differences:
         console.print(
             f"{one['data']}, {one['task']}: {one['model']} against {one['against']}, N = {one['n']:,}: accuracy "
             f"{_with_interval(one['accuracy'], one['intervals']['accuracy'], '+')}, mean recall "
-            f"{_with_interval(one['mean_recall'], one['intervals']['mean_recall'], '+')}."
+            f"{_with_interval(one['mean_recall'], one['intervals']['mean_recall'], '+')}; "
+            f"{test_in_words(one['mcnemar'])}."
         )
     for labels, ceiling in people.items():
         console.print(f"{labels}: {in_words(ceiling)}")

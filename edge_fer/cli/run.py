@@ -85,6 +85,12 @@ def add_run(verbs: Verbs) -> None:
         const=True,
         help="answer by the mean of a face and its mirror image: a little steadier, and the network runs twice",
     )
+    run.add_argument(
+        "--compound",
+        action="store_const",
+        const=True,
+        help="events also say which two expressions a face shows at once, where both are probable",
+    )
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model (default: 1)")
     run.add_argument(
         "--detector", choices=["haar", "lbp", "yunet", "blazeface"], help="what finds the faces (default: haar)"
@@ -125,6 +131,7 @@ def _run(args: argparse.Namespace) -> None:
         "model.threads": args.threads,
         "model.decision": args.decision,
         "model.tta": args.tta,
+        "model.compound": args.compound,
     }
     settings = load_settings(args.config, os.environ, flags)
     cameras = settings.cameras

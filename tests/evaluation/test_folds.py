@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniatures import MADE
 
 from datasets import Dataset, Labels
 from datasets.leaks import leaks
@@ -163,3 +164,34 @@ def test_what_cannot_be_split(
     done = call(main, "folds", "--data", data, *arguments)
     assert (done.code, done.out) == (2, "")
     assert "has splits of its own" in done.err
+
+
+def test_the_command_refuses_folds_of_ones_own_that_leak(tmp_path: Path, call: Callable[..., Any]) -> None:
+    write(tmp_path / "set", "anger", noise(8))  # rows 0-7: two of each person
+    check = ("folds", "--data", tmp_path / "set", "--check", tmp_path / "mine.json")
+    for text, code, told in (
+        ("[[0, 1], [2, 3, 4, 5]]", 0, ""),
+        ("[[0, 1], [2, 4]]", 65, "Fold 2's training and test share 2 people (S001, S002) and 2 sequences"),
+        ("[[0, 1, 1]]", 65, "fold 1: its rows should be 0 to 7, each once"),
+        ("[[0, 8]]", 65, "fold 1: its rows should be 0 to 7, each once"),
+        ("[[]]", 65, "fold 1: its rows should be 0 to 7, each once"),
+        ("[0, 1]", 65, "is no JSON list of the test rows of each fold"),
+        ("folds", 65, "is no JSON list of the test rows of each fold"),
+    ):
+        (tmp_path / "mine.json").write_text(text)
+        done = call(main, *check)
+        assert done.code == code and told in done.err, done.err
+        assert done.err.count("\n") == (code != 0)
+    (tmp_path / "mine.json").unlink()
+    assert call(main, *check).code == 66
+
+
+@pytest.mark.parametrize("name", ["ck+48", "tfd"])
+def test_sets_are_split_as_their_layout_has_them(name: str, tmp_path: Path, call: Callable[..., Any]) -> None:
+    MADE[name](tmp_path / "set")
+    how = ("--official",) if name == "tfd" else ("--leave-one-out",)
+    done = call(main, "folds", "--data", tmp_path / "set", *how)
+    if name == "tfd":
+        assert done.code == 0 and "PublicTest: 1 images, nothing shared" in done.out
+    else:
+        assert done.code == 0 and "9 images" in done.out

@@ -1,0 +1,310 @@
+"""What the loaders give: one sample for each image or video of a data set, in the data set's own terms and in ours.
+
+A loader is a ``Layout``: how to know the set by its files, and how to read its labels. It opens no image; whoever wants
+pixels asks a sample for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.core import Labels
+from edge_fer.core import Expression, FaceBox, Frame, Image
+from edge_fer.errors import DataError
+from edge_fer.sources.folder import STILL_SUFFIXES
+from edge_fer.sources.video import open_video
+
+Split = Literal["train", "validation", "test"]
+
+_LOOKED_AT = 20000
+"""Names of files by which a set is known: some sets have hundreds of thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, one frame of a sequence, or one video.
+
+    Attributes:
+        path: the image or video; the file that holds it, where a set is one file of arrays.
+        label: as the data set writes it; None where it has none.
+        expression: what that is in our terms; None where it is none of ours.
+        compound: two expressions at once ("happily surprised"), where the set has such labels.
+        pixels: uint8 (height, width), where a set is one file of arrays; None: they are in ``path``.
+        subject: who it is, as the set numbers its people.
+        sequence: which sequence it is a frame of, or which film it is from.
+        frame: number of the frame in its sequence or video.
+        split: of the set's own split, the first where it has several; None where it has none.
+        box: of the face, in pixels.
+        landmarks: float32 (k, 2), x and y in pixels, in the set's own order.
+        intensity: how strongly the expression is shown, 0-1.
+        yaw_deg: by which the head is turned: negative to its right, 0 from the front.
+        illumination: the light, in the set's words.
+        votes: how many raters, or which part of them, chose each of the set's labels.
+        valence: -1 to 1.
+        arousal: -1 to 1.
+        action_units: FACS action units that are there, with their intensity 1-5, or 0 where it is not rated.
+        attributes: of the person or the recording, by name ("gender", "age"), in the set's words.
+    """
+
+    path: Path
+    label: str | None = None
+    expression: Expression | None = None
+    compound: str | None = None
+    pixels: Image | None = None
+    subject: str | None = None
+    sequence: str | None = None
+    frame: int | None = None
+    split: Split | None = None
+    box: FaceBox | None = None
+    landmarks: NDArray[np.float32] | None = None
+    intensity: float | None = None
+    yaw_deg: float | None = None
+    illumination: str | None = None
+    votes: tuple[float, ...] | None = None
+    valence: float | None = None
+    arousal: float | None = None
+    action_units: Mapping[int, float] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video from beginning to end."""
+        return self.frame is None and self._in_video
+
+    @property
+    def is_frame_of_video(self) -> bool:
+        """Whether it is one frame of a video."""
+        return self.frame is not None and self._in_video
+
+    @property
+    def _in_video(self) -> bool:
+        return self.pixels is None and self.path.suffix.lower() not in STILL_SUFFIXES
+
+    def replace(self, **changes: Any) -> Sample:
+        """The same with other fields."""
+        return dataclasses.replace(self, **changes)
+
+    def images(self) -> Iterator[Image]:
+        """Its image, or all frames of its video: uint8 (height, width).
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if self.pixels is not None:
+            yield self.pixels
+        elif not self._in_video:
+            yield read_gray(self.path)
+        else:
+            yield from (frame.gray for frame in frames_in(self.path) if self.frame in (None, frame.seq))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as it lies on its owner's disk.
+
+    Attributes:
+        name: on the command line.
+        title: with authors and year.
+        wants: what a folder holds that is one, in a few words.
+        labels: all labels of the set, with what they are in our terms; None for what is none of ours.
+        recognizes: whether a folder holds the set, or what is left of it.
+        read: its samples, in an order that is always the same. Raises DataError where a file is wrong or missing.
+        counts: what a whole set has, by the names of ``counted``.
+        survey: how the survey's table (Li & Deng, arXiv 1804.08348, Table 1) counts it, and where a digest of it errs.
+        licence: on what terms people have it.
+        splits: whether it has a split for training of its own.
+        faces: whether its images are faces from edge to edge; else a face has to be found in them.
+        stills: which frames of a sequence show its label.
+        task: what a labeling of the set is called: a head of that name is measured by it.
+        rated: the labels of the raters' votes, float32 (n, k), where the set has them; None for those of the samples.
+    """
+
+    name: str
+    title: str
+    wants: str
+    labels: Mapping[str, Expression | None]
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path], Iterable[Sample]]
+    counts: Mapping[str, int]
+    survey: str
+    licence: str
+    splits: bool = False
+    faces: bool = False
+    stills: Callable[[Sequence[Sample]], list[Sample]] = list
+    task: str = "expression"
+    rated: Callable[[NDArray[np.float32]], Labels] | None = None
+
+    def expression(self, label: str, where: Path | str) -> Expression | None:
+        """What a label is in our terms.
+
+        Args:
+            label: as the set writes it.
+            where: what is said in the message of where it stands.
+
+        Raises:
+            DataError: the set has no such label.
+        """
+        if label not in self.labels:
+            known = ", ".join(self.labels)
+            raise DataError(f"{where}: {label!r} is no label of {self.name}; it has {known}.")
+        return self.labels[label]
+
+
+def counted(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many samples there are of each kind: what ``Layout.counts`` expects.
+
+    Returns:
+        "images" or "videos", "people", "sequences", "labeled" and "labeled sequences", "train", "validation" and
+        "test", each where there are any.
+    """
+    labeled = [one for one in samples if one.label is not None]
+    counts = {
+        "images": sum(not one.is_video for one in samples),
+        "videos": sum(one.is_video for one in samples),
+        "people": len({one.subject for one in samples} - {None}),
+        "sequences": len({one.sequence for one in samples} - {None}),
+        "labeled": len(labeled),
+        "labeled sequences": len({one.sequence for one in labeled} - {None}),
+        **{split: sum(one.split == split for one in samples) for split in ("train", "validation", "test")},
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def read_gray(path: Path) -> Image:
+    """The image in a file: uint8 (height, width).
+
+    Raises:
+        DataError: there is none.
+    """
+    # Read by Python: OpenCV cannot take a name that is not UTF-8.
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    gray = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+    if gray is None:
+        raise DataError(f"{path} cannot be read as an image.")
+    return gray.astype(np.uint8, copy=False)
+
+
+def frames_in(video: Path) -> Iterator[Frame]:
+    """The frames of a video.
+
+    Raises:
+        DataError: it is none, or breaks off.
+    """
+    source = open_video(video)
+    try:
+        yield from source
+    finally:
+        source.close()
+
+
+def folder_named(folder: Path, *names: str) -> Path | None:
+    """The folder itself, or one up to two levels below it, that has one of the names, whatever their case."""
+    wanted = {name.lower() for name in names}
+    for level in ([folder], _folders(folder), [below for one in _folders(folder) for below in _folders(one)]):
+        for one in level:
+            if one.name.lower() in wanted:
+                return one
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
+
+
+def class_folders(home: Path, layout: Layout) -> Iterator[tuple[str, Path]]:
+    """The folders of a set's classes, by label, whatever their case.
+
+    Beside them EmotiW's sets have faces that are cut out, and features: these are passed over.
+
+    Raises:
+        DataError: a folder is neither.
+    """
+    by_name = {label.lower(): label for label in layout.labels}
+    for place in _folders(home):
+        if label := by_name.get(place.name.lower()):
+            yield label, place
+        elif not any(word in place.name.lower() for word in ("aligned", "lbp", "lpq", "phog", "points")):
+            layout.expression(place.name, place)
+
+
+def files_below(folder: Path, *suffixes: str) -> list[Path]:
+    """All files of these types, at any depth, sorted; what macOS and editors leave behind begins with a dot."""
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith((".", "__"))
+    )
+
+
+def some_name_fits(folder: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether a file at any depth has a name, without its type, of that pattern; of many, the first are looked at."""
+    names = (Path(name).stem for _, _, files in os.walk(folder) for name in files)
+    return any(pattern.fullmatch(name) for name in islice(names, _LOOKED_AT))
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text that are not empty, with their numbers from 1.
+
+    Raises:
+        DataError: it is no text.
+    """
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+            if line.strip():
+                yield number, line.strip()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text: it should hold labels, one a line.") from None
+
+
+def numbers_in(path: Path) -> NDArray[np.float32]:
+    """The table of numbers in a text: float32 (rows, columns).
+
+    Raises:
+        DataError: it holds none, or rows of unequal length.
+    """
+    try:
+        table = np.array([[float(one) for one in line.replace(",", " ").split()] for _, line in lines_of(path)], "f4")
+    except ValueError:
+        raise DataError(f"{path} holds no table of numbers.") from None
+    if table.ndim != 2:
+        raise DataError(f"{path} is empty.")
+    return table
+
+
+def landmarks_in(path: Path, points: int) -> NDArray[np.float32]:
+    """Landmarks in a text, x and y a line: float32 (points, 2).
+
+    Raises:
+        DataError: there are others than that many.
+    """
+    table = numbers_in(path)
+    if table.shape != (points, 2):
+        raise DataError(f"{path} holds {len(table)} landmarks, not {points}.")
+    return table
+
+
+def refuse_missing(missing: Sequence[Path], named: int, where: Path) -> None:
+    """Let a list of images pass if all of them are there.
+
+    Args:
+        missing: those that are not.
+        named: how many the list names.
+        where: the list.
+
+    Raises:
+        DataError: some are missing.
+    """
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of the {named:,} images that {where} names are not there ({missing[0]} is the first): "
+            "the set is not whole; unpack all of its archives."
+        )
