@@ -3,13 +3,14 @@
     python benchmarks/bench_archive.py                     cores, memory, a killed worker
     python benchmarks/bench_archive.py dask ray spark      also what these engines add, where they are installed
 
-Frames of the demo, 640x480 with two faces, as Motion-JPEG. Several calls in one run, so that ratios can be trusted where
-times cannot. Tiny videos have three frames: what is left of a task when there is hardly a video.
+Frames of the demo, 640x480 with two faces, as Motion-JPEG. Several calls in one run, so that ratios can be trusted
+where times cannot. Tiny videos have three frames: what is left of a task when there is hardly a video.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -29,12 +30,12 @@ from edge_fer.sources.demo import DemoSource
 
 
 def write_clips(home: Path, count: int, frames: int) -> Path:
-    """So many equal clips."""
+    """So many equal clips, of the demo again and again."""
     home.mkdir()
-    shown = [frame.picture() for frame in list(DemoSource())[:frames]]
+    shown = [frame.picture() for frame in itertools.islice(DemoSource(), frames)]
     first = home / "00000.avi"
     writer = cv2.VideoWriter(str(first), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
-    for picture in shown:
+    for picture in itertools.islice(itertools.cycle(shown), frames):
         writer.write(picture)
     writer.release()
     for number in range(1, count):
@@ -46,7 +47,7 @@ def archive(videos: Path, output: Path, *options: str) -> dict[str, Any]:
     """Figures of one call, with what its process and children took."""
     command = [sys.executable, "-m", "edge_fer", "archive", str(videos), "-o", str(output), "--json", *options]
     since = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall_s = time.perf_counter() - since
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1], "wall_s": wall_s}
@@ -66,16 +67,14 @@ def rss_mb() -> float:
 
 def measure_cores(home: Path) -> None:
     """Frames a second on one and on two cores."""
-    videos = write_clips(home / "clips", 8, 120)
+    videos = write_clips(home / "clips", 8, 960)
     one = archive(videos, home / "one", "-j", "1")
     two = archive(videos, home / "two", "-j", "2")
     for name, figures in (("one process", one), ("two processes", two)):
-        print(
-            f"{name}: {figures['frames']} frames in {figures['seconds']} s, {figures['frames'] / figures['seconds']:.1f}/s"
-        )
-    print(
-        f"speed-up {one['seconds'] / two['seconds']:.2f}; the same bytes: {files(home / 'one') == files(home / 'two')}"
-    )
+        rate = figures["frames"] / figures["seconds"]
+        print(f"{name}: {figures['frames']} frames in {figures['seconds']} s, {rate:.1f} frames/s")
+    same = files(home / "one") == files(home / "two")
+    print(f"speed-up {one['seconds'] / two['seconds']:.2f}; the same bytes: {same}")
 
 
 def measure_memory(home: Path, count: int) -> None:
@@ -109,23 +108,25 @@ def measure_death(home: Path) -> None:
 
 
 def measure_engines(home: Path, count: int, engines: list[str]) -> None:
-    """What an engine adds to tiny videos, beside loky with as many processes."""
-    videos = home / "some"
-    videos.mkdir()
-    for path in sorted((home / "tiny").iterdir())[:count]:
-        os.link(path, videos / path.name)
+    """What an engine adds: its start with one tiny video, then each further one."""
+    for name, many in (("first", 1), ("some", count)):
+        (home / name).mkdir()
+        for path in sorted((home / "tiny").iterdir())[:many]:
+            os.link(path, home / name / path.name)
     for engine in ["loky", *engines]:
-        figures = archive(videos, home / f"by-{engine}", "-j", "2", "--backend", engine)
-        if "failed" in figures:
-            print(f"{engine}: {figures['failed']}")
-            continue
-        twice = archive(videos, home / f"by-{engine}", "-j", "2", "--backend", engine, "--retry")
-        each_ms = figures["seconds"] * 2000 / count
-        same = files(home / f"by-{engine}") == files(home / "by-loky")
-        print(
-            f"{engine}: {figures['wall_s']:.1f} s for {count} tiny videos, {each_ms:.0f} ms of a core each with the engine's start; "
-            f"with nothing left to do {twice['wall_s']:.1f} s; the same bytes: {same}"
+        first, some = (
+            archive(home / name, home / f"{name}-{engine}", "-j", "2", "--backend", engine)
+            for name in ("first", "some")
         )
+        if reason := some.get("failed"):
+            print(f"{engine}: {reason}")
+            continue
+        each_ms = (some["wall_s"] - first["wall_s"]) / (count - 1) * 1000
+        same = files(home / f"some-{engine}") == files(home / "some-loky")
+        print(
+            f"{engine}: {first['wall_s']:.1f} s for one tiny video, {each_ms:.0f} ms more for each of {count}", end=""
+        )
+        print(f" with two workers; the same bytes as by loky: {same}")
 
 
 def main() -> None:

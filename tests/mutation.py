@@ -28,6 +28,9 @@ import pytest
 
 TARGETS = {
     "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_alignment runtime/test_events",
+    "edge_fer/archive/folder.py": "runtime/test_archive",
+    "edge_fer/archive/inputs.py": "runtime/test_archive",
+    "edge_fer/archive/task.py": "runtime/test_archive",
     "edge_fer/cameras.py": "runtime/test_cameras",
     "edge_fer/config_file.py": "runtime/test_config_file runtime/test_config",
     "edge_fer/doctor/board.py": "runtime/test_doctor_faults",

@@ -57,6 +57,8 @@ def outcomes(
         UnavailableError: the engine is not installed, or does not answer.
         EdgeFerError: workers die again and again.
     """
+    if not calls:
+        return
     if engine == "loky":
         yield from _by_processes(jobs, calls, on_death)
         return
@@ -85,6 +87,7 @@ def outcomes(
 def _by_processes(jobs: int, calls: Sequence[Call], on_death: Callable[[], Sequence[Call]]) -> Iterator[Outcome]:
     """The processes of joblib's loky. A worker that dies takes its like with it; those that are left begin anew."""
     import joblib
+    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     fruitless = 0
@@ -104,6 +107,10 @@ def _by_processes(jobs: int, calls: Sequence[Call], on_death: Callable[[], Seque
                     "stays done; the same command goes on."
                 ) from None
             calls = on_death()
+        finally:
+            if jobs != 1:
+                # joblib keeps them for a next call, and a process that ends has been seen to leave them behind.
+                get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
 def _on_engine(engine: Engine, jobs: int, calls: Sequence[Call]) -> Iterator[Outcome]:

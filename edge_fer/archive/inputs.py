@@ -106,7 +106,7 @@ def find_videos(inputs: Iterable[str]) -> tuple[list[Video], int]:
                 others += 1
     if not found:
         raise InputMissingError(
-            f"No video in {', '.join(inputs)}, only {others} other files. A video is told by its suffix, or how it begins."
+            f"No video in {', '.join(inputs)}, only {others} other files. Videos are told by suffix or first bytes."
         )
     return sorted(found.values(), key=lambda video: (-video.size, video.path)), others
 
