@@ -56,6 +56,7 @@ TARGETS = {
     "edge_fer/model/selftest.py": "runtime/test_classifier runtime/test_bundle",
     "edge_fer/model/litert.py": "runtime/test_classifier runtime/test_bundle",
     "edge_fer/model/classifier.py": "runtime/test_classifier",
+    "edge_fer/temporal/aggregation.py": "runtime/test_aggregation",
     "edge_fer/temporal/smoothing.py": "runtime/test_smoothing runtime/test_events",
     "edge_fer/temporal/doubt.py": "runtime/test_doubt runtime/test_decision",
     "edge_fer/temporal/affect.py": "runtime/test_smoothing",

@@ -109,7 +109,7 @@ def _by_processes(jobs: int, calls: Sequence[Call], on_death: Callable[[], Seque
             calls = on_death()
         finally:
             if jobs != 1:
-                # joblib keeps them for a next call, and a process that ends has been seen to leave them behind.
+                # joblib keeps them for a next call; a process that ends by `os._exit` would leave them behind.
                 get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 

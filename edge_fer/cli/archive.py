@@ -255,7 +255,8 @@ class _Progress:
             parts = [f"{self.counts[kind]:,} {words}" for kind, words in told.items() if self.counts[kind]]
             if self._before:
                 parts.append(f"{self._before:,} done before")
-            print(f"{self._wanted:,} videos: {', '.join(parts) or 'none in this shard'}.", end="")
+            noun = "video" if self._wanted == 1 else "videos"
+            print(f"{self._wanted:,} {noun}: {', '.join(parts) or 'none in this shard'}.", end="")
             if self._others:
                 print(f" {self._others:,} other files passed over.", end="")
             print()
