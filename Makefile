@@ -6,7 +6,8 @@
 # make image-test   boots an emulated board from a fresh card, breaks it in many ways and cuts its power
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
-# make test-real    what is too heavy for each change: test-matrix, coverage, release-check
+# make test-engines `edge-fer archive` on local clusters of dask, ray and Spark
+# make test-real    what is too heavy for each change: test-matrix, coverage, release-check, test-engines
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
@@ -25,7 +26,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-emulated test-jax test-matrix test-real real-models soak check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-emulated test-jax test-matrix test-engines test-real real-models soak check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -47,12 +48,17 @@ test-emulated: $(VENV)/dev
 	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
 test-jax: $(VENV)/jax
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py \
+		tests/training/test_distributed_jax.py
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
 
-test-real: test-matrix coverage release-check
+# Local clusters of what `edge-fer archive` can run on. Spark wants Java 17.
+test-engines: $(VENV)-engines/ready
+	PYTHONPATH=$(CURDIR) $(VENV)-engines/bin/python -m pytest -m engines tests/runtime/test_archive_engines.py
+
+test-real: test-matrix coverage release-check test-engines
 
 # FRAMES and CUTS are the other numbers; hours, as they stand.
 N      ?= 10000
@@ -175,9 +181,14 @@ $(VENV)/jax: | $(VENV)/train
 $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
-	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema
+	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema joblib pyarrow duckdb
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+$(VENV)-engines/ready: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)-engines
+	$(VENV)-engines/bin/python -m pip install --quiet -e '.[dev]' 'dask[distributed]' ray joblibspark pyspark
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-legacy $(TOOLS) .models .image out build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-legacy $(VENV)-engines $(TOOLS) .models .image out build dist *.egg-info

@@ -21,8 +21,16 @@ _PACKAGES = {
 }
 """By module, what pip calls it."""
 
-_WANTED = {"cv2": "'opencv-python-headless>=4.13,<5'"}
-"""What pip is to install, where the newest will not do: OpenCV 5 has no Haar cascades."""
+_WANTED = {
+    "cv2": "'opencv-python-headless>=4.13,<5'",
+    "joblib": "joblib pyarrow",
+    "pyarrow": "joblib pyarrow",
+    "dask": "'dask[distributed]'",
+    "distributed": "'dask[distributed]'",
+    "joblibspark": "joblibspark pyspark",
+    "pyspark": "joblibspark pyspark",
+}
+"""What pip is to install, where the newest will not do (OpenCV 5 has no Haar cascades) or others are wanted as well."""
 
 _TRIAL = """
 import sys

@@ -112,12 +112,19 @@ class Recognizer:
 
         It uses the same detector and model, which know nothing of streams, and no track has the number of another.
         """
+        return self._sharing(self._numbers)
+
+    def restarted(self) -> Recognizer:
+        """One with the same detector and model that has seen nothing yet: its tracks begin at 1."""
+        return self._sharing(None)
+
+    def _sharing(self, numbers: Iterator[int] | None) -> Recognizer:
         return Recognizer(
             self._detector,
             self._classifier,
             min_face_px=self._min_face_px,
             new_face_s=self._new_face_s,
-            numbers=self._numbers,
+            numbers=numbers,
         )
 
     @property

@@ -323,3 +323,13 @@ class OneThread:
                 f"{self._name} belongs to the thread that used it first ({self._owner.name!r}), and {current.name!r} "
                 "calls it now. Make one for each thread."
             )
+
+
+class PerThread(threading.local, Generic[T]):
+    """A value of each thread's own: what one has set, no other sees.
+
+    Attributes:
+        value: None before it is set.
+    """
+
+    value: T | None = None

@@ -28,6 +28,9 @@ import pytest
 
 TARGETS = {
     "edge_fer/recognizer.py": "runtime/test_recognizer runtime/test_alignment runtime/test_events",
+    "edge_fer/archive/folder.py": "runtime/test_archive",
+    "edge_fer/archive/inputs.py": "runtime/test_archive",
+    "edge_fer/archive/task.py": "runtime/test_archive",
     "edge_fer/cameras.py": "runtime/test_cameras",
     "edge_fer/config_file.py": "runtime/test_config_file runtime/test_config",
     "edge_fer/doctor/board.py": "runtime/test_doctor_faults",
@@ -53,6 +56,7 @@ TARGETS = {
     "edge_fer/model/selftest.py": "runtime/test_classifier runtime/test_bundle",
     "edge_fer/model/litert.py": "runtime/test_classifier runtime/test_bundle",
     "edge_fer/model/classifier.py": "runtime/test_classifier",
+    "edge_fer/temporal/aggregation.py": "runtime/test_aggregation",
     "edge_fer/temporal/smoothing.py": "runtime/test_smoothing runtime/test_events",
     "edge_fer/temporal/doubt.py": "runtime/test_doubt runtime/test_decision",
     "edge_fer/temporal/affect.py": "runtime/test_smoothing",

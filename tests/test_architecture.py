@@ -93,7 +93,13 @@ def test_tests_on_a_device_need_no_training(folder: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "home"),
-    [("threading", {"edge_fer.threads"}), ("ai_edge_litert", set()), ("tomlkit", {"edge_fer.config_file"})],
+    [
+        ("threading", {"edge_fer.threads"}),
+        ("ai_edge_litert", set()),
+        ("tomlkit", {"edge_fer.config_file"}),
+        ("duckdb", {"edge_fer.archive.report"}),
+        ("joblib", {"edge_fer.archive.engines", "edge_fer.cli.archive"}),
+    ],
 )
 def test_some_packages_have_one_user(name: str, home: set[str]) -> None:
     users = {module for module, path in modules().items() if name in top_level(path) and module.startswith("edge_fer")}

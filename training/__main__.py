@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge_fer.errors import INTERRUPTED, OS_ERROR, EdgeFerError
+from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError
 from edge_fer.model.trial import why_it_dies
 from training.recipe import load_recipe
 
@@ -136,8 +136,14 @@ def main(arguments: list[str] | None = None) -> int:
     go_on = "the same command, without --from" if args.verb == "run" else "--resume"
     try:
         if args.verb == "run":
+            from training import distributed
             from training.pipeline import run as walk
             from training.stages import find
+
+            if (count := distributed.started()) > 1:
+                raise ConfigError(
+                    f"{count} processes were started, and stages are walked by one: start `train` by all."
+                )
 
             walk(
                 find(args.recipe),
@@ -242,8 +248,9 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
     import datasets
     from edge_fer.errors import DataError, InputMissingError
     from evaluation import metrics
-    from training import models
+    from training import distributed, models
 
+    processes = distributed.join("data" if distributed.started() > 1 else "none")
     model = models.load(model_path)
     described = models.read_description(model_path)
     splits = datasets.load(data, alignment=described.preprocess.alignment if described else "none")
@@ -252,7 +259,11 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
     heads = described.heads if described else splits[split].heads
     if model.output_shape != (None, sum(len(head.labels) for head in heads)):
         raise DataError(f"{model_path} has outputs {model.output_shape}, which are not those of its heads.")
-    logits = model.predict(splits[split].images, batch_size=512, verbose=0)
+    logits = distributed.predict(
+        lambda images: model.predict(images, batch_size=512, verbose=0), splits[split].images, processes
+    )
+    if not processes.leads:
+        return
     results = metrics.evaluate_logits(logits, splits[split], heads)
     metrics.write_metrics(results, heads, out or model_path.parent / "evaluation")
     Console().print(metrics.report({"float": results}))

@@ -6,6 +6,7 @@ the time.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from jax import numpy as jnp
 from numpy.typing import NDArray
 
+from edge_fer.errors import ConfigError
 from training.callbacks.ema import WeightEMA
 from training.tasks import TrainingNetwork
 
@@ -30,6 +32,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback],
     seed: int,
     ema: WeightEMA | None = None,
+    parallel: bool = False,
 ) -> None:
     """Train as ``network.fit`` does, with callbacks at the beginning and end of training and of epochs only.
 
@@ -46,7 +49,25 @@ def fit(
         callbacks: see above.
         seed: of the order of the samples, which is another in each epoch.
         ema: is updated here, after each step.
+        parallel: on all devices of all processes (``distributed``), each of which has a part of every batch. What
+            callbacks see is the same in all of them.
+
+    Raises:
+        ConfigError: a batch cannot be cut into equal parts.
     """
+    devices = jax.devices() if parallel else jax.local_devices()[:1]
+    if batch_size % len(devices):
+        raise ConfigError(f"batch_size must be a multiple of the {len(devices)} devices, not {batch_size}.")
+    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    whole, parts = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((), ("batch",)))
+
+    def everywhere(values: Any) -> Any:
+        """An array that each device has whole. That it is the same in all processes is not checked."""
+        if jax.process_count() == 1:
+            return jax.device_put(values, whole)
+        host = np.asarray(values)
+        return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
+
     optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     weights, others = network.trainable_variables, network.non_trainable_variables
@@ -56,13 +77,13 @@ def fit(
     decay = ema.decay if ema else 0.0
     steps = -(-len(images) // batch_size)
 
-    @jax.jit
-    def epoch_of(state: Any, pixels: Any, targets: Any, key: Any) -> Any:
+    @functools.partial(jax.jit, out_shardings=whole)
+    def epoch_of(state: Any, pixels: Any, targets: Any, epoch: Any) -> Any:
         def step(state: Any, batch: Any) -> Any:
             weights, others, slots, means, done = state
 
             def loss_and_others(weights: Any) -> Any:
-                seen = pixels[batch].astype("float32")
+                seen = jax.lax.with_sharding_constraint(pixels[batch].astype("float32"), parts)
                 outputs, changed = network.stateless_call(weights, others, seen, training=True)
                 wanted = {name: values[batch] for name, values in targets.items()}
                 return network.compute_loss(y=wanted, y_pred=outputs), changed
@@ -75,22 +96,22 @@ def fit(
             means = [keep * mean + (1 - keep) * now[at] for mean, at in zip(means, sources, strict=True)]
             return (weights, others, slots, means, done), loss
 
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
         order = jnp.resize(jax.random.permutation(key, len(images)), (steps, batch_size))
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    pixels = jnp.asarray(images)
-    wanted_of = {name: jnp.asarray(values) for name, values in targets.items()}
-    key = jax.random.key(seed)
+    pixels = everywhere(images)
+    wanted_of = {name: everywhere(values) for name, values in targets.items()}
     held = [weights, others, optimizer.variables, averaged]
     callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
     callback_list.on_train_begin()
     for epoch in range(initial_epoch, epochs):
         callback_list.on_epoch_begin(epoch)
-        values = ([variable.value for variable in part] for part in held)
-        state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, wanted_of, jax.random.fold_in(key, epoch))
+        values = ([everywhere(variable.value) for variable in part] for part in held)
+        state, loss = epoch_of((*values, everywhere(np.float32(epoch * steps))), pixels, wanted_of, np.uint32(epoch))
         for part, values in zip(held, state, strict=False):
             for variable, value in zip(part, values, strict=True):
-                variable.assign(value)
-        callback_list.on_epoch_end(epoch, {"loss": float(loss)})
+                variable.assign(value.addressable_data(0))
+        callback_list.on_epoch_end(epoch, {"loss": float(loss.addressable_data(0))})
     callback_list.on_train_end()

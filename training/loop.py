@@ -21,7 +21,7 @@ from rich.console import Console
 from datasets import Dataset
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.model.spec import Head
-from training import augmentation, models, optimizers
+from training import augmentation, distributed, models, optimizers
 from training.augmentation import Mixup
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
@@ -64,7 +64,6 @@ def train(
     Raises:
         EdgeFerError: recipe, data or run folder are not as they should be.
     """
-    console = Console(stderr=True)
     checkpoint = run / "checkpoint.keras"
     if resume:
         if not checkpoint.is_file():
@@ -83,6 +82,8 @@ def train(
             if recipe.distill.weight
             else f"{recipe.name} has no distill.weight: leave --teacher-logits and --teacher out."
         )
+    processes = distributed.join(recipe.distribution)  # after all looked into the folder, which one of them will fill
+    console = Console(stderr=True, quiet=not processes.leads)
     splits = read_data(data_folder, recipe)
     training, validation = splits["Training"], splits["PublicTest"]
     targets, facts = targets_of(training, recipe.label_smoothing), {}
@@ -99,19 +100,22 @@ def train(
     steps = -(-len(images) // recipe.batch_size)
     network = build(recipe, training.heads, steps, class_balance(recipe.class_balance, training), ensemble)
     core = models.core_of(network, recipe.model.kind)
+    epochs_done, history, ema_so_far = 0, [], None
     if resume:
-        models.restore(network, checkpoint)
-        epochs_done = int(network.optimizer.iterations.numpy()) // steps
-        # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
-        history = [line for line in read_history(run / "history.csv") if line["epoch"] <= epochs_done]
-    else:
-        epochs_done, history = 0, []
+        with distributed.leader_first(processes):
+            models.restore(network, checkpoint)
+            epochs_done = int(network.optimizer.iterations.numpy()) // steps
+            # A cut after the checkpoint but before the line in history.csv, or the reverse, must not double an epoch.
+            history = [line for line in read_history(run / "history.csv") if line["epoch"] <= epochs_done]
+            if recipe.optimizer.ema:
+                ema_so_far = _load_ema(run, epochs_done)
     if init_from:
         if not resume:
             _init_from(core, init_from)
         facts["init_from"] = sha256_of(init_from)
-    run.mkdir(parents=True, exist_ok=True)
-    write_recipe(run, recipe)
+    if processes.leads:
+        run.mkdir(parents=True, exist_ok=True)
+        write_recipe(run, recipe)
     more = f" and {len(images) - len(training):,} of {recipe.data.further}" if recipe.data.further else ""
     console.print(
         f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples{more}, "
@@ -120,7 +124,7 @@ def train(
     started = time.monotonic()
     ema, callbacks = None, []
     if recipe.optimizer.ema:
-        averaged = _load_ema(run, epochs_done) if resume else keras.models.clone_model(core)
+        averaged = ema_so_far or keras.models.clone_model(core)
         if not resume:
             averaged.set_weights(core.get_weights())
         ema = WeightEMA(core, averaged, recipe.optimizer.ema)
@@ -128,21 +132,26 @@ def train(
         callbacks.append(MixupUntil(recipe.epochs - math.ceil(recipe.epochs / 10)))
     measured = ema.averaged if ema else core
     log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console, place)
-    callbacks.append(log)
+    if processes.leads:
+        callbacks.append(log)
     options = {"epochs": recipe.epochs, "initial_epoch": epochs_done}
     with log.progress:  # the terminal has its cursor back whatever happens
-        if accelerated():
+        if accelerated() or recipe.distribution == "data":
             from training import jax_fit
 
-            log.least_seconds = 10.0
+            log.least_seconds = 10.0 if accelerated() else 0.0
             callbacks.append(ChanceByEpoch(recipe.seed))
             options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
-            jax_fit.fit(network, images, targets, **options, callbacks=callbacks, ema=ema)
+            parallel = recipe.distribution == "data"
+            jax_fit.fit(network, images, targets, **options, callbacks=callbacks, ema=ema, parallel=parallel)
         else:
             batches = Batches(images, targets, recipe.batch_size)
             callbacks += [ChanceByEpoch(recipe.seed, batches), *([ema] if ema else [])]
             network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
-    facts |= {"seconds": round(time.monotonic() - started), "resumed": resume}
+    if not processes.leads:
+        distributed.wait_for_all(processes)
+        return
+    facts |= {"seconds": round(time.monotonic() - started), "resumed": resume, "processes": processes.count}
     facts["images_per_second"] = round(len(images) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.repvgg:
         replace(run / "multibranch.keras", measured.save)
@@ -152,6 +161,7 @@ def train(
     if recipe.precision != "float32":
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
+    distributed.wait_for_all(processes)
 
 
 def with_further(

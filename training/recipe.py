@@ -15,6 +15,7 @@ from edge_fer.preprocess.alignment import Alignment
 from edge_fer.strict import from_table, read_toml
 
 Precision = Literal["float32", "bfloat16"]
+Distribution = Literal["none", "data"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ class Recipe:
             ``fixed_statistics.FixedStatistics``.
         consistency: weight of ``tasks.Consistency``, for which the network sees each image corrupted too; 0 for none. A
             step then takes twice the time.
+        distribution: "data" trains on all devices of this machine, and of all processes that were started together, see
+            ``distributed``; it wants Keras on JAX. "none" is one device.
         precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have
             it, and much slower on others (Micikevicius et al., arXiv 1710.03740). The trained model is float32.
         model: the network.
@@ -177,6 +180,7 @@ class Recipe:
     auxiliary_heads: float = 0.0
     fixed_statistics: bool = False
     consistency: float = 0.0
+    distribution: Distribution = "none"
     precision: Precision = "float32"
     task_weights: Mapping[str, float] = field(default_factory=dict)
     data: DataRecipe = DataRecipe()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 
 from edge_fer.address import printable
+from edge_fer.cli.archive import add_archive
 from edge_fer.cli.bench import add_bench
 from edge_fer.cli.cameras import add_cameras
 from edge_fer.cli.config import add_config
@@ -36,7 +37,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"edge-fer {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_run, add_models, add_cameras, add_config, add_doctor, add_bench):
+    for add in (add_run, add_models, add_cameras, add_config, add_doctor, add_bench, add_archive):
         add(verbs)
     return parser
 

@@ -152,7 +152,7 @@ class Metadata:
         if not 0 <= metadata.preprocess.margin <= 2:
             raise ConfigError(f"{origin}: preprocess.margin must be 0 to 2, not {metadata.preprocess.margin}.")
         for key, value in asdict(metadata.smoothing).items():
-            if not 0 <= value < math.inf:
+            if key != "aggregation" and not 0 <= value < math.inf:
                 raise ConfigError(f"{origin}: smoothing.{key} must be 0 or more, not {value}.")
         return metadata
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from edge_fer.core import Expression, Prediction
+from edge_fer.temporal.aggregation import Kind, make_aggregator
 
 LEAST = 1e-6
 """Against rounding of times, and against a hysteresis of 0."""
@@ -16,7 +16,7 @@ class Smoothing:
     """A part of a model's metadata: how predictions of a track become one steady answer; see ``ExpressionFilter``.
 
     Attributes:
-        time_constant_s: of the exponential mean of the probabilities.
+        time_constant_s: of the exponential mean of the probabilities; length of the window of another aggregation.
         hysteresis: how much more probable than the reported expression another one must be to replace it
         dwell_s: after this time; with a smaller lead it takes longer, in proportion.
         min_confidence: below it the answer of a bundle that has no ``Doubt`` is marked uncertain.
@@ -24,6 +24,7 @@ class Smoothing:
         min_blur: of one with a smaller variance of the Laplacian,
         min_brightness: of a darker one, 0-1,
         max_turn: and of one that is turned further away, see ``core.Quality.turn``.
+        aggregation: how the frames' probabilities become one distribution, see ``temporal.aggregation``.
     """
 
     time_constant_s: float = 0.17
@@ -34,12 +35,13 @@ class Smoothing:
     min_blur: float = 5.0
     min_brightness: float = 0.08
     max_turn: float = 0.35
+    aggregation: Kind = "exponential"
 
 
 class ExpressionFilter:
     """What one face shows over time.
 
-    Frame aggregation at decision level (Li & Deng, arXiv 1804.08348, section 4.2.1): an exponential mean of the
+    Frame aggregation at decision level (``temporal.aggregation``): by default an exponential mean of the
     probabilities over time, so that it does not depend on the frame rate. The reported expression changes when another
     has been more probable for a while, by the hysteresis for the dwell; by less, for longer in proportion, so that of
     two expressions that are nearly tied the more probable one is reported in the end. This is a cumulative sum test
@@ -51,6 +53,7 @@ class ExpressionFilter:
 
     def __init__(self, smoothing: Smoothing) -> None:
         self._smoothing = smoothing
+        self._aggregator = make_aggregator(smoothing.aggregation, smoothing.time_constant_s)
         self._time_s = 0.0
         self._since_s = 0.0
         self._beaten_s = 0.0
@@ -61,14 +64,13 @@ class ExpressionFilter:
         """Take the prediction of one frame; time that does not advance counts as no time."""
         smoothing = self._smoothing
         if self.prediction is None or self.expression is None:
-            self.prediction, self.expression = raw, raw.expression
+            self.prediction = Prediction(self._aggregator.update(raw.probabilities, 0.0))
+            self.expression = self.prediction.expression
             self._time_s = self._since_s = time_s
             return
         step_s = max(0.0, time_s - self._time_s)
         self._time_s = max(self._time_s, time_s)
-        keep = math.exp(-step_s / smoothing.time_constant_s)
-        old = self.prediction.probabilities
-        mean = {label: keep * old[label] + (1 - keep) * new for label, new in raw.probabilities.items()}
+        mean = self._aggregator.update(raw.probabilities, step_s)
         self.prediction = Prediction(mean)
         rival = self.prediction.expression
         lead = mean[rival] - mean[self.expression]
