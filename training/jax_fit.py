@@ -6,8 +6,8 @@ the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import keras
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from training.callbacks.ema import WeightEMA
 from training.tasks import TrainingNetwork
+
+Program: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 
 def fit(
@@ -30,6 +32,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback],
     seed: int,
     ema: WeightEMA | None = None,
+    program: Program | None = None,
 ) -> None:
     """Train as ``network.fit`` does, with callbacks at the beginning and end of training and of epochs only.
 
@@ -46,18 +49,49 @@ def fit(
         callbacks: see above.
         seed: of the order of the samples, which is another in each epoch.
         ema: is updated here, after each step.
+        program: of ``compiled`` for the same network, batch size and EMA, where several trainings share it.
+    """
+    epoch_of = program or compiled(network, batch_size, ema)
+    steps = -(-len(images) // batch_size)
+    pixels = jnp.asarray(images)
+    wanted_of = {name: jnp.asarray(values) for name, values in targets.items()}
+    key = jax.random.key(seed)
+    held = [
+        network.trainable_variables,
+        network.non_trainable_variables,
+        network.optimizer.variables,
+        ema.averaged.weights if ema else [],
+    ]
+    callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
+    callback_list.on_train_begin()
+    for epoch in range(initial_epoch, epochs):
+        callback_list.on_epoch_begin(epoch)
+        values = ([variable.value for variable in part] for part in held)
+        state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, wanted_of, jax.random.fold_in(key, epoch))
+        for part, values in zip(held, state, strict=False):
+            for variable, value in zip(part, values, strict=True):
+                variable.assign(value)
+        callback_list.on_epoch_end(epoch, {"loss": float(loss)})
+    callback_list.on_train_end()
+
+
+def compiled(network: TrainingNetwork, batch_size: int, ema: WeightEMA | None = None) -> Program:
+    """A program of one epoch: state, images, targets and key of the order -> state, mean loss.
+
+    It is compiled when it is called first, and again for another number of samples. Its state is the values of all
+    variables, so that trainings from other weights share it.
     """
     optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     weights, others = network.trainable_variables, network.non_trainable_variables
     place = {id(variable): at for at, variable in enumerate([*weights, *others])}
     sources = [place[id(variable)] for variable in ema.core.weights] if ema else []
-    averaged = ema.averaged.weights if ema else []
     decay = ema.decay if ema else 0.0
-    steps = -(-len(images) // batch_size)
 
     @jax.jit
     def epoch_of(state: Any, pixels: Any, targets: Any, key: Any) -> Any:
+        steps = -(-len(pixels) // batch_size)
+
         def step(state: Any, batch: Any) -> Any:
             weights, others, slots, means, done = state
 
@@ -75,22 +109,9 @@ def fit(
             means = [keep * mean + (1 - keep) * now[at] for mean, at in zip(means, sources, strict=True)]
             return (weights, others, slots, means, done), loss
 
-        order = jnp.resize(jax.random.permutation(key, len(images)), (steps, batch_size))
+        order = jnp.resize(jax.random.permutation(key, len(pixels)), (steps, batch_size))
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    pixels = jnp.asarray(images)
-    wanted_of = {name: jnp.asarray(values) for name, values in targets.items()}
-    key = jax.random.key(seed)
-    held = [weights, others, optimizer.variables, averaged]
-    callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
-    callback_list.on_train_begin()
-    for epoch in range(initial_epoch, epochs):
-        callback_list.on_epoch_begin(epoch)
-        values = ([variable.value for variable in part] for part in held)
-        state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, wanted_of, jax.random.fold_in(key, epoch))
-        for part, values in zip(held, state, strict=False):
-            for variable, value in zip(part, values, strict=True):
-                variable.assign(value)
-        callback_list.on_epoch_end(epoch, {"loss": float(loss)})
-    callback_list.on_train_end()
+    program: Program = epoch_of
+    return program
