@@ -48,7 +48,7 @@ from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.ensemble import load_logits
 from training.recipe import Recipe, load_recipe
-from training.tasks import targets_of
+from training.tasks import ClassBalance, targets_of
 
 SEEDS = (1, 2, 3)
 CLOSE = 0.01
@@ -64,16 +64,24 @@ class Trainer:
         training: labels of the Training faces; its images are not used.
         test: labels of the test faces, likewise.
         teacher: cached logits, float32 (n, classes); None where the recipe does not distill.
+        balance: what the losses do for rare classes, by head; see ``tasks.class_balance``.
+        more: faces that an epoch has beside those of ``training``.
     """
 
     def __init__(
-        self, recipe: Recipe, training: Dataset, test: Dataset, teacher: NDArray[np.float32] | None = None
+        self,
+        recipe: Recipe,
+        training: Dataset,
+        test: Dataset,
+        teacher: NDArray[np.float32] | None = None,
+        balance: Mapping[str, ClassBalance] | None = None,
+        more: int = 0,
     ) -> None:
-        self.recipe, self.test = recipe, test
+        self.recipe, self.test, self.balance = recipe, test, balance
         self.targets = targets_of(training, recipe.label_smoothing)
         if teacher is not None:
             self.targets["teacher"] = teacher
-        self.steps = -(-len(training) // recipe.batch_size)
+        self.steps = -(-(len(training) + more) // recipe.batch_size)
         self.network = self._built(recipe.seed)
         self.core = models.core_of(self.network, recipe.model.kind)
         self.network.optimizer.build(self.network.trainable_variables)
@@ -84,7 +92,7 @@ class Trainer:
 
     def _built(self, seed: int) -> Any:
         keras.utils.set_random_seed(seed)
-        return loop.build(self.recipe, self.test.heads, self.steps)
+        return loop.build(self.recipe, self.test.heads, self.steps, self.balance)
 
     def begin(self, seed: int) -> None:
         """Put all variables where a new training with this seed has them."""

@@ -75,8 +75,8 @@ def normalized_illumination(image: Image, steps: Sequence[Illumination]) -> Imag
 def standardized(values: Floats) -> Floats:
     """With mean 0 and standard deviation 1; zeros where there is no contrast."""
     off = values - values.mean()
-    deviation = off.std()
-    return off / deviation if deviation > FLAT else np.zeros_like(off)
+    deviation = float(off.std())
+    return np.asarray(off / deviation if deviation > FLAT else np.zeros_like(off))
 
 
 def equalization(image: Gray) -> Floats:
@@ -205,7 +205,7 @@ def isotropic(image: Gray, smoothness: float = 7.0) -> Floats:
     rows, columns = _cosines(image.shape[0]), _cosines(image.shape[1])
     u, v = (2 - 2 * np.cos(np.pi * np.arange(side) / side) for side in image.shape)
     waves = rows @ lit @ columns.T / (1 + smoothness * (u[:, np.newaxis] + v))
-    return lit / (rows.T @ waves @ columns)
+    return np.asarray(lit / (rows.T @ waves @ columns))
 
 
 def anisotropic(image: Gray, smoothness: float = 1.0, least: float = 0.05) -> Floats:
