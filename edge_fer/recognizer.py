@@ -192,7 +192,7 @@ class Recognizer:
         if not 0 <= frame.time_s - track.placed_s < pace_s:
             track.placement, track.placed_s = self._preprocessor.placement(frame.gray, where), frame.time_s
         crop = self._preprocessor.cut(frame.gray, where, track.placement)
-        quality = measure_quality(crop, min(track.box.w, track.box.h), found.landmarks)
+        quality = measure_quality(crop, min(track.box.w, track.box.h), found.landmarks, self._preprocessor.spec.margin)
         clock.stop("preprocess")
         if track.raw is None or _is_new(track, crop, frame.time_s, pace_s):
             tensor = self._preprocessor.normalized(crop)
