@@ -18,7 +18,7 @@ from edge_fer.preprocess.pose import FACE_MM, Pose, pose_of, rotation
 
 SIDE_MM = 63.0 / (EYES[1][0] - EYES[0][0])
 """Side of a crop without margin: its eyes are 63 mm apart."""
-LOOK_UP = 8
+LOOK_UP = 6
 """The view is rendered from the surface at so many points a pixel, along each side."""
 
 
@@ -109,8 +109,12 @@ def turned(face: Image, pose: Pose) -> Image:
     empty = np.full((2 * side, 2 * side), 255, np.uint8)
     canvas[rows[inside], columns[inside]] = texture[order][inside]
     empty[rows[inside], columns[inside]] = 0
-    whole = cv2.inpaint(canvas, empty, 3, cv2.INPAINT_TELEA)
-    return cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    # Holes and what lies behind the head take the nearest pixel.
+    _, nearest = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colors = np.zeros(nearest.max() + 1, np.uint8)
+    colors[nearest[empty == 0]] = canvas[empty == 0]
+    whole = colors[nearest]
+    return np.asarray(cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def landmarks_of_turned(side: int, pose: Pose) -> Landmarks:

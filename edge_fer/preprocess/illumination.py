@@ -74,7 +74,7 @@ def normalized_illumination(image: Image, steps: Sequence[Illumination]) -> Imag
 
 def standardized(values: Floats) -> Floats:
     """With mean 0 and standard deviation 1; zeros where there is no contrast."""
-    off = values - values.mean()
+    off: Floats = values - values.mean()
     deviation = float(off.std())
     return np.asarray(off / deviation if deviation > FLAT else np.zeros_like(off))
 
@@ -95,7 +95,7 @@ def equalization(image: Gray) -> Floats:
     if least == most:
         return levels.astype(np.float64)
     table = (510 * (seen - least) + (most - least)) // (2 * (most - least))
-    return table[levels].astype(np.float64)
+    return np.asarray(table[levels], np.float64)
 
 
 def equalization_mix(image: Gray, alpha: float = 0.5) -> Floats:

@@ -84,7 +84,7 @@ def rotation(pose: Pose) -> NDArray[np.float64]:
     about_z = [[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]]
     about_y = [[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]
     about_x = [[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]]
-    return np.array(about_z) @ np.array(about_y) @ np.array(about_x)
+    return np.asarray(np.array(about_z) @ np.array(about_y) @ np.array(about_x))
 
 
 def turn_of_crop(crop: Image, margin: float = 0.0, weights: Mapping[str, NDArray[Any]] | None = None) -> float:
