@@ -39,7 +39,7 @@ from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor
-from edge_fer.preprocess.alignment import EyeFinder
+from edge_fer.preprocess.alignment import AS_FOUND, EyeFinder
 from evaluation.metrics import evaluate_logits
 
 TILTS_DEG = (0, 5, 10, 15, 20, 30)
@@ -81,7 +81,7 @@ def measure(data: datasets.Dataset, model: Path, yunet: Path | None) -> None:
     head = classifier.heads[0].name
 
     def logits(scene: Image) -> np.ndarray:
-        return classifier.logits(preprocessor(scene, Detection(FACE), tilt_deg=0.0))
+        return classifier.logits(preprocessor(scene, Detection(FACE), AS_FOUND))
 
     def accuracy(rows: list[np.ndarray]) -> str:
         return f"{evaluate_logits(np.stack(rows), data, classifier.heads)[head]['accuracy']:.1%}"

@@ -23,6 +23,7 @@ from datasets.sample import Layout, Split
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
+from edge_fer.preprocess.illumination import Illumination
 
 _SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 
@@ -35,6 +36,7 @@ def load(
     size_hw: tuple[int, int] = (SIDE, SIDE),
     alignment: Alignment = "none",
     further: str = "",
+    illumination: tuple[Illumination, ...] = (),
 ) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
@@ -46,6 +48,7 @@ def load(
         alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
         further: name of a folder in the folder with class folders right in it, of another data set to learn from too;
             "" for none.
+        illumination: what is done to their light, as the runtime does it.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
@@ -76,8 +79,9 @@ def load(
         splits[further] = _labeled_like(
             splits["Training"], load_test(folder / further, size_hw=size_hw), folder / further
         )
-    if alignment != "none":
-        splits = {name: _aligned(split, alignment) for name, split in splits.items()}
+    if alignment != "none" or illumination:
+        spec = PreprocessSpec(alignment=alignment, illumination=illumination)
+        splits = {name: _preprocessed(split, spec) for name, split in splits.items()}
     return splits
 
 
@@ -158,12 +162,12 @@ def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:
     return data.replace(labels=labels)[known]
 
 
-def _aligned(data: Dataset, alignment: Alignment) -> Dataset:
+def _preprocessed(data: Dataset, spec: PreprocessSpec) -> Dataset:
     if len(data) == 0:
         return data
-    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), data.images.shape[1:3])
+    preprocessor = Preprocessor(spec, data.images.shape[1:3])
     console = Console(stderr=True)
-    shown = track(data.images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
+    shown = track(data.images, "Preprocessing faces", console=console, transient=True, disable=not console.is_terminal)
     return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
 
 

@@ -196,8 +196,8 @@ class Quality:
         eyes: contrast of the band in which the eyes are, as a fraction of the face's; low where they are covered.
         mouth: likewise.
         turn: how far the tip of the nose is off the middle of the eyes, along the line through them, in distances of
-            the eyes: 0 from the front, about 0.35 where the head is turned by 40 degrees. None where the detector gives
-            no landmarks.
+            the eyes: 0 from the front, about 0.35 where the head is turned by 40 degrees. Where the detector gives no
+            landmarks, a guess from the crop on the same scale (``preprocess.pose.turn_of_crop``).
     """
 
     size_px: int

@@ -196,14 +196,16 @@ class Recognizer:
     def _face(self, track: Track, frame: Frame, pace_s: float, clock: _Stages) -> Face:
         found = track.detection
         where = Detection(track.box, found.score, found.landmarks)  # at the steadied box
-        if not 0 <= frame.time_s - track.tilted_s < pace_s:
-            track.tilt_deg, track.tilted_s = self._preprocessor.tilt_deg(frame.gray, where), frame.time_s
-        tensor = self._preprocessor(frame.gray, where, track.tilt_deg)
-        quality = measure_quality(tensor, min(track.box.w, track.box.h), found.landmarks)
+        if not 0 <= frame.time_s - track.placed_s < pace_s:
+            track.placement, track.placed_s = self._preprocessor.placement(frame.gray, where), frame.time_s
+        crop = self._preprocessor.cut(frame.gray, where, track.placement)
+        quality = measure_quality(crop, min(track.box.w, track.box.h), found.landmarks, self._preprocessor.spec.margin)
         clock.stop("preprocess")
-        if track.raw is None or _is_new(track, tensor, frame.time_s, pace_s):
+        if track.raw is None or _is_new(track, crop, frame.time_s, pace_s):
+            tensor = self._preprocessor.normalized(crop)
+            clock.stop("preprocess")
             (track.raw,) = self._classifier.classify([tensor])
-            track.tensor, track.classified_s = tensor, frame.time_s
+            track.crop, track.classified_s = crop, frame.time_s
         clock.stop("classify")
         track.expression.update(track.raw, frame.time_s)
         expression, prediction = track.expression.expression, track.expression.prediction
@@ -272,10 +274,10 @@ def _named(array: NDArray[Any]) -> str:
     return f"{array.dtype.name} {array.shape}"
 
 
-def _is_new(track: Track, tensor: Image, time_s: float, pace_s: float) -> bool:
+def _is_new(track: Track, crop: Image, time_s: float, pace_s: float) -> bool:
     """Whether a crop has to be classified: cheaper than the network, and the same crop has the same answer."""
-    if track.tensor is None:
+    if track.crop is None:
         return True
-    changed = cv2.norm(tensor, track.tensor, cv2.NORM_L1) / tensor.size
+    changed = cv2.norm(crop, track.crop, cv2.NORM_L1) / crop.size
     recent = 0 <= time_s - track.classified_s < pace_s
     return changed > (OTHER_CROP if recent else SAME_CROP)

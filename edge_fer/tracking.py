@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from edge_fer.core import Detection, Face, FaceBox, Image, Prediction
 from edge_fer.detection.schedule import MIN_IOU, KnownFace
+from edge_fer.preprocess.alignment import AS_FOUND, Placement
 from edge_fer.temporal.smoothing import ExpressionFilter
 
 MAX_GAP_S = 0.5
@@ -64,10 +65,10 @@ class Track:
         expression: what it showed over time.
         detection: as last found; its box is not steadied.
         seen_s: when it was last seen.
-        tensor: the crop that was last classified, None before the first.
+        crop: the crop that was last classified, None before the first.
         classified_s: when that was.
-        tilt_deg: of the face when it was last measured, where the model wants it upright.
-        tilted_s: when that was.
+        placement: of the face in its box when it was last measured, as far as the model wants to know.
+        placed_s: when that was.
         raw: its prediction.
         face: as last reported, None before the first.
         filter: steadies its box.
@@ -77,10 +78,10 @@ class Track:
     expression: ExpressionFilter
     detection: Detection
     seen_s: float
-    tensor: Image | None = None
+    crop: Image | None = None
     classified_s: float = 0.0
-    tilt_deg: float = 0.0
-    tilted_s: float = -math.inf
+    placement: Placement = AS_FOUND
+    placed_s: float = -math.inf
     raw: Prediction | None = None
     face: Face | None = None
     filter: BoxFilter = field(default_factory=BoxFilter)

@@ -125,6 +125,27 @@ CORRUPTIONS: dict[str, Corruption] = {
 """By what is done to 48x48 faces. Those with chance in them have a seed of their own: the same in every run."""
 
 
+def side_light(faces: Faces, darkest: float = 0.15) -> Faces:
+    """Light from one side that falls off by the same factor from column to column, to ``darkest`` at the other edge.
+
+    Every second face is lit from the left.
+    """
+    falling = (darkest ** (np.arange(faces.shape[2]) / (faces.shape[2] - 1)))[:, np.newaxis]
+    lit = faces.copy()
+    for first, light in ((0, falling), (1, falling[::-1])):
+        lit[first::2] = np.rint(faces[first::2] * light).astype(np.uint8)
+    return lit
+
+
+LIGHTS: dict[str, Corruption] = {
+    "low light": CORRUPTIONS["low light: a fifth, noise 4"],
+    "side light": side_light,
+    "gamma 0.5": CORRUPTIONS["gamma 0.5"],
+    "gamma 2": CORRUPTIONS["gamma 2"],
+}
+"""What light does to faces, for what is done against it before the network."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """A face pasted into an image.

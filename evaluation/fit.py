@@ -89,10 +89,11 @@ def fit(
         return Fitted(rule, None, facts, logits)
     answers = {}
     for name, corrupt in {doubt.CLEAN: lambda faces: faces, **corruptions.CORRUPTIONS}.items():
-        tensors = preprocessor.crops(corrupt(data.images[known]))
+        framed = [preprocessor.framed(image[..., 0]) for image in corrupt(data.images[known])]
+        tensors = np.stack([preprocessor.normalized(one) for one in framed])
         rows = logits[known] if name == doubt.CLEAN else classify(tensors, name)
         probabilities = Rule.balanced(rule, heads).probabilities(rows)
-        answers[name] = doubt.Answers.of(probabilities, truth, [measure_quality(one, SIDE) for one in tensors])
+        answers[name] = doubt.Answers.of(probabilities, truth, [measure_quality(one, SIDE) for one in framed])
     facts["doubt"] = doubt.measured(answers, every, len(rule.labels))
     return Fitted(rule, doubt.fit_doubt(answers, len(rule.labels)), facts, logits)
 

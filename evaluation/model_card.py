@@ -83,6 +83,7 @@ def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
         ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
         ("input", f"uint8 {(1, *shape)}, raw gray pixels; preprocessing version {spec.version}"),
         ("crop", f"the detector's box, {spec.margin:.0%} wider on every side; alignment: {spec.alignment}"),
+        *([("illumination", ", then ".join(spec.illumination))] if spec.illumination else []),
         ("output", f"logits of {len(metadata.heads)} heads: {heads}"),
         ("reported", _reported(bundle)),
         ("temperatures", ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)),

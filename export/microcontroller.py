@@ -191,6 +191,9 @@ def header_text(bundle: Bundle, name: str, operators: Sequence[Operator], arena:
     heads = "\n".join(_head_text(head, head_slices(metadata.heads)[head.name].start) for head in metadata.heads)
     calls = "\n".join(f"  resolver.{method}();" for method in methods)
     upright = "" if spec.alignment == "none" else ", turn it upright by its eyes"
+    light = f"\n// Then, as edge_fer/preprocess/illumination.py does it: {', '.join(spec.illumination)}." * bool(
+        spec.illumination
+    )
     pixels = "pixels" if source.dtype == "UINT8" else "pixels - 128"
     return f"""\
 // Model "{metadata.name}" for TensorFlow Lite Micro. Made by `python -m export.microcontroller`; do not edit.
@@ -208,7 +211,7 @@ constexpr std::size_t kModelBytes = {len(bundle.model)};
 {arena_lines}
 
 // Input: {source.dtype.lower()} {pixels} of a face, row by row. Crop it with a margin of {spec.margin:g} of its
-// sides{upright}, make it gray, and bring it to this size. Do not scale the values.
+// sides{upright}, make it gray, and bring it to this size. Do not scale the values.{light}
 constexpr int kInputHeight = {source.shape[1]};
 constexpr int kInputWidth = {source.shape[2]};
 

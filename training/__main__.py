@@ -247,13 +247,15 @@ def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> Non
 
     import datasets
     from edge_fer.errors import DataError, InputMissingError
+    from edge_fer.preprocess import PreprocessSpec
     from evaluation import metrics
     from training import distributed, models
 
     processes = distributed.join("data" if distributed.started() > 1 else "none")
     model = models.load(model_path)
     described = models.read_description(model_path)
-    splits = datasets.load(data, alignment=described.preprocess.alignment if described else "none")
+    spec = described.preprocess if described else PreprocessSpec()
+    splits = datasets.load(data, alignment=spec.alignment, illumination=spec.illumination)
     if split not in splits:
         raise InputMissingError(f"{data} has no {split} samples.")
     heads = described.heads if described else splits[split].heads

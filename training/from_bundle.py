@@ -10,6 +10,7 @@ the rounding of activations, and learns as any other network.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,12 @@ def from_bundle(name: str, recipe: Recipe, data_folder: Path, run: Path) -> None
     bundle = Bundle.load(name)
     if recipe.model.squeeze_excitation or recipe.model.repvgg:
         raise ConfigError("A bundle has no squeeze-and-excitation and no RepVGG blocks: give a [model] without them.")
-    if bundle.metadata.preprocess.alignment != recipe.data.alignment:
+    spec = bundle.metadata.preprocess
+    if spec.alignment != recipe.data.alignment:
+        raise ConfigError(f"{bundle} turns faces otherwise: set data.alignment to {spec.alignment!r}.")
+    if spec.illumination != recipe.data.illumination:
         raise ConfigError(
-            f"{bundle} turns faces otherwise: set data.alignment to {bundle.metadata.preprocess.alignment!r}."
+            f"{bundle} wants faces in other light: set data.illumination to {json.dumps(spec.illumination)}."
         )
     splits = read_data(data_folder, recipe)
     heads = splits["Training"].heads

@@ -7,8 +7,8 @@ the time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import keras
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from edge_fer.errors import ConfigError
 from training.callbacks.ema import WeightEMA
 from training.tasks import TrainingNetwork
+
+Program: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 
 def fit(
@@ -33,6 +35,7 @@ def fit(
     seed: int,
     ema: WeightEMA | None = None,
     parallel: bool = False,
+    program: Program | None = None,
 ) -> None:
     """Train as ``network.fit`` does, with callbacks at the beginning and end of training and of epochs only.
 
@@ -51,15 +54,14 @@ def fit(
         ema: is updated here, after each step.
         parallel: on all devices of all processes (``distributed``), each of which has a part of every batch. What
             callbacks see is the same in all of them.
+        program: of ``compiled`` for the same network, batch size and EMA, where several trainings share it.
 
     Raises:
         ConfigError: a batch cannot be cut into equal parts.
     """
-    devices = jax.devices() if parallel else jax.local_devices()[:1]
-    if batch_size % len(devices):
-        raise ConfigError(f"batch_size must be a multiple of the {len(devices)} devices, not {batch_size}.")
-    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
-    whole, parts = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((), ("batch",)))
+    whole, _ = _placements(batch_size, parallel)
+    epoch_of = program or compiled(network, batch_size, ema, parallel)
+    steps = -(-len(images) // batch_size)
 
     def everywhere(values: Any) -> Any:
         """An array that each device has whole. That it is the same in all processes is not checked."""
@@ -68,17 +70,60 @@ def fit(
         host = np.asarray(values)
         return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
 
+    pixels = everywhere(images)
+    wanted_of = {name: everywhere(values) for name, values in targets.items()}
+    held = [
+        network.trainable_variables,
+        network.non_trainable_variables,
+        network.optimizer.variables,
+        ema.averaged.weights if ema else [],
+    ]
+    callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
+    callback_list.on_train_begin()
+    for epoch in range(initial_epoch, epochs):
+        callback_list.on_epoch_begin(epoch)
+        values = ([everywhere(variable.value) for variable in part] for part in held)
+        key = everywhere(jax.random.key_data(jax.random.fold_in(jax.random.key(seed), epoch)))
+        state, loss = epoch_of((*values, everywhere(np.float32(epoch * steps))), pixels, wanted_of, key)
+        for part, values in zip(held, state, strict=False):
+            for variable, value in zip(part, values, strict=True):
+                variable.assign(value.addressable_data(0))
+        callback_list.on_epoch_end(epoch, {"loss": float(loss.addressable_data(0))})
+    callback_list.on_train_end()
+
+
+def _placements(batch_size: int, parallel: bool) -> tuple[jax.NamedSharding, jax.NamedSharding]:
+    """Where values lie: whole on each device, and in equal parts of a batch."""
+    devices = jax.devices() if parallel else jax.local_devices()[:1]
+    if batch_size % len(devices):
+        raise ConfigError(f"batch_size must be a multiple of the {len(devices)} devices, not {batch_size}.")
+    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    return jax.NamedSharding(mesh, jax.P()), jax.NamedSharding(mesh, jax.P("batch"))
+
+
+def compiled(
+    network: TrainingNetwork, batch_size: int, ema: WeightEMA | None = None, parallel: bool = False
+) -> Program:
+    """A program of one epoch: state, images, targets and the data of a key for the order -> state, mean loss.
+
+    It is compiled when it is called first, and again for another number of samples. Its state is the values of all
+    variables, so that trainings from other weights share it.
+
+    Raises:
+        ConfigError: see ``fit``.
+    """
+    whole, parts = _placements(batch_size, parallel)
     optimizer = network.optimizer
     optimizer.build(network.trainable_variables)
     weights, others = network.trainable_variables, network.non_trainable_variables
     place = {id(variable): at for at, variable in enumerate([*weights, *others])}
     sources = [place[id(variable)] for variable in ema.core.weights] if ema else []
-    averaged = ema.averaged.weights if ema else []
     decay = ema.decay if ema else 0.0
-    steps = -(-len(images) // batch_size)
 
     @functools.partial(jax.jit, out_shardings=whole)
-    def epoch_of(state: Any, pixels: Any, targets: Any, epoch: Any) -> Any:
+    def epoch_of(state: Any, pixels: Any, targets: Any, key: Any) -> Any:
+        steps = -(-len(pixels) // batch_size)
+
         def step(state: Any, batch: Any) -> Any:
             weights, others, slots, means, done = state
 
@@ -96,22 +141,9 @@ def fit(
             means = [keep * mean + (1 - keep) * now[at] for mean, at in zip(means, sources, strict=True)]
             return (weights, others, slots, means, done), loss
 
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-        order = jnp.resize(jax.random.permutation(key, len(images)), (steps, batch_size))
+        order = jnp.resize(jax.random.permutation(jax.random.wrap_key_data(key), len(pixels)), (steps, batch_size))
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    pixels = everywhere(images)
-    wanted_of = {name: everywhere(values) for name, values in targets.items()}
-    held = [weights, others, optimizer.variables, averaged]
-    callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
-    callback_list.on_train_begin()
-    for epoch in range(initial_epoch, epochs):
-        callback_list.on_epoch_begin(epoch)
-        values = ([everywhere(variable.value) for variable in part] for part in held)
-        state, loss = epoch_of((*values, everywhere(np.float32(epoch * steps))), pixels, wanted_of, np.uint32(epoch))
-        for part, values in zip(held, state, strict=False):
-            for variable, value in zip(part, values, strict=True):
-                variable.assign(value.addressable_data(0))
-        callback_list.on_epoch_end(epoch, {"loss": float(loss.addressable_data(0))})
-    callback_list.on_train_end()
+    program: Program = epoch_of
+    return program

@@ -17,6 +17,7 @@ from datasets import SIDE
 from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess.alignment import Alignment
+from edge_fer.preprocess.illumination import Illumination
 from edge_fer.strict import read_toml
 from training.recipe import ModelRecipe, Precision
 
@@ -376,13 +377,16 @@ def restore(network: keras.Model, checkpoint: Path) -> None:
         raise DataError(f"{checkpoint} is not a checkpoint that can be read: {reason}.") from None
 
 
-def description(name: str, heads: Sequence[Head], alignment: Alignment = "none") -> str:
+def description(
+    name: str, heads: Sequence[Head], alignment: Alignment = "none", illumination: Sequence[Illumination] = ()
+) -> str:
     """The text of ``model.toml``: the metadata that the network cannot say of itself; see ``edge_fer.model.spec``.
 
     The crops of data sets are framed like a Haar detection, so the margin is 0.
     """
     texts = (f'\n[[heads]]\nname = "{head.name}"\nlabels = {json.dumps(head.labels)}\n' for head in heads)
-    return f'name = "{name}"\n\n[preprocess]\nmargin = 0.0\nalignment = "{alignment}"\n' + "".join(texts)
+    light = f"illumination = {json.dumps(list(illumination))}\n" if illumination else ""
+    return f'name = "{name}"\n\n[preprocess]\nmargin = 0.0\nalignment = "{alignment}"\n{light}' + "".join(texts)
 
 
 def read_description(path: Path) -> Metadata | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.preprocess.alignment import Alignment
+from edge_fer.preprocess.illumination import Illumination
 from edge_fer.strict import from_table, read_toml
 
 Precision = Literal["float32", "bfloat16"]
@@ -25,12 +26,14 @@ class DataRecipe:
     Attributes:
         exclude: CSV in the data folder with samples to leave out (see ``datasets.load``); "" for none.
         alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
+        illumination: what is done to the light of faces before, and on the device, in this order.
         further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
         further_times: how often each of them stands in an epoch: they are few, as a rule.
     """
 
     exclude: str = "also_in_privatetest.csv"
     alignment: Alignment = "none"
+    illumination: tuple[Illumination, ...] = ()
     further: str = ""
     further_times: int = 1
 

@@ -42,7 +42,12 @@ def write_report(run: Path, data_folder: Path, output: Path) -> None:
     """
     finished = read_finished(run)
     settings = finished.recipe.get("data", {})
-    splits = datasets.load(data_folder, settings.get("exclude"), alignment=settings.get("alignment", "none"))
+    splits = datasets.load(
+        data_folder,
+        settings.get("exclude"),
+        alignment=settings.get("alignment", "none"),
+        illumination=tuple(settings.get("illumination", ())),
+    )
     data = splits.get("PublicTest")
     if data is None or data.sha256 != finished.data_sha256:
         raise DataError(f"{data_folder} holds other PublicTest images or labels than {run} was measured on.")

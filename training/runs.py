@@ -56,7 +56,13 @@ def load_data(folder: Path, recipe: DataRecipe) -> dict[str, Dataset]:
     Raises:
         EdgeFerError: see ``datasets.load``.
     """
-    return datasets.load(folder, recipe.exclude or None, alignment=recipe.alignment, further=recipe.further)
+    return datasets.load(
+        folder,
+        recipe.exclude or None,
+        alignment=recipe.alignment,
+        further=recipe.further,
+        illumination=recipe.illumination,
+    )
 
 
 def load_for(path: Path, data: Dataset) -> keras.Model:
@@ -86,7 +92,8 @@ def write_run(
     run.mkdir(parents=True, exist_ok=True)
     write_recipe(run, recipe)
     replace(run / "model.keras", trained.save)
-    (run / "model.toml").write_text(models.description(recipe.name, heads, recipe.data.alignment), encoding="utf-8")
+    description = models.description(recipe.name, heads, recipe.data.alignment, recipe.data.illumination)
+    (run / "model.toml").write_text(description, encoding="utf-8")
     logits = trained.predict(validation.images, batch_size=512, verbose=0)
     results = metrics.evaluate_logits(logits, validation, heads)
     metrics.write_metrics(results, heads, run / "evaluation")

@@ -125,8 +125,9 @@ def _metrics(model: dict[str, Any]) -> dict[str, Any]:
 def _print_model(model: dict[str, Any]) -> None:
     preprocess = model["preprocess"]
     print(f"{model['name']}  {model['file']}  {model['bytes'] / 1000:.0f} kB")
+    light = ", ".join(preprocess.get("illumination") or ["none"])
     print(
-        f"crop margin {preprocess['margin']}, alignment {preprocess['alignment']}, "
+        f"crop margin {preprocess['margin']}, alignment {preprocess['alignment']}, illumination {light}, "
         f"preprocessing version {preprocess['version']}"
     )
     metrics, rule = _metrics(model), model.get("decision")

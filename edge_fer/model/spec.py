@@ -14,6 +14,7 @@ from typing import Any
 from edge_fer.core import Expression
 from edge_fer.errors import ConfigError
 from edge_fer.preprocess import PreprocessSpec
+from edge_fer.preprocess.illumination import MOST_STEPS
 from edge_fer.strict import from_table
 from edge_fer.temporal.doubt import Doubt
 from edge_fer.temporal.smoothing import Smoothing
@@ -151,6 +152,8 @@ class Metadata:
             metadata.doubt.check(metadata.decision.labels if metadata.decision else (), origin)
         if not 0 <= metadata.preprocess.margin <= 2:
             raise ConfigError(f"{origin}: preprocess.margin must be 0 to 2, not {metadata.preprocess.margin}.")
+        if len(metadata.preprocess.illumination) > MOST_STEPS:
+            raise ConfigError(f"{origin}: preprocess.illumination must be at most {MOST_STEPS} steps.")
         for key, value in asdict(metadata.smoothing).items():
             if key != "aggregation" and not 0 <= value < math.inf:
                 raise ConfigError(f"{origin}: smoothing.{key} must be 0 or more, not {value}.")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image
-from edge_fer.preprocess.alignment import Alignment, EyeFinder
+from edge_fer.preprocess.alignment import AS_FOUND, Alignment, EyeFinder, Placement, placement_by_points
 from edge_fer.preprocess.face_tensor import face_tensor
+from edge_fer.preprocess.illumination import Illumination, normalized_illumination
 
 PREPROCESS_VERSION = 1
 """Grows whenever a ``Preprocessor`` gives other pixels than before. A model's metadata has the one it was made with."""
@@ -24,12 +25,14 @@ class PreprocessSpec:
 
     Attributes:
         margin: how far beyond the detector's box the crop reaches, as a fraction of the box's sides.
-        alignment: how a face is turned before it is cut out.
+        alignment: how a face is turned and placed before it is cut out.
+        illumination: what is done to the light of a crop, in this order.
         version: ``PREPROCESS_VERSION`` at export.
     """
 
     margin: float = 0.0
     alignment: Alignment = "none"
+    illumination: tuple[Illumination, ...] = ()
     version: int = PREPROCESS_VERSION
 
 
@@ -49,35 +52,47 @@ class Preprocessor:
         self.size_hw = size_hw
         self._eyes = EyeFinder() if spec.alignment == "eyes" else None
 
-    def __call__(self, gray: Image, detection: Detection, tilt_deg: float | None = None) -> Image:
-        """The tensor of a face.
+    def __call__(self, gray: Image, detection: Detection, placement: Placement | None = None) -> Image:
+        """The tensor of a face: ``cut`` and ``normalized``.
 
         Args:
             gray: uint8 (height, width).
             detection: the face in it.
-            tilt_deg: of the face, where it is known already; None has it measured where the model wants it.
+            placement: of the face in its box, where it is known already; None has it measured.
 
         Returns:
             uint8 (*size_hw, 1), 0-255.
         """
-        if tilt_deg is None:
-            tilt_deg = self.tilt_deg(gray, detection)
-        return face_tensor(gray, detection.box, self.size_hw, self.spec.margin, tilt_deg)
+        return self.normalized(self.cut(gray, detection, placement))
 
-    def tilt_deg(self, gray: Image, detection: Detection) -> float:
-        """Degrees by which a face has to be turned back, clockwise as seen; 0 where the model does not want it.
+    def cut(self, gray: Image, detection: Detection, placement: Placement | None = None) -> Image:
+        """A face in its own light, by which its quality is measured; see ``__call__``."""
+        if placement is None:
+            placement = self.placement(gray, detection)
+        return face_tensor(gray, placement.of(detection.box), self.size_hw, self.spec.margin, placement.tilt_deg)
 
-        By the detector's landmarks where it has any, else by a search for the eyes.
+    def normalized(self, cut: Image) -> Image:
+        """What the model sees of a face that was cut out: uint8 (height, width, 1) -> the same."""
+        return normalized_illumination(cut[..., 0], self.spec.illumination)[..., np.newaxis]
+
+    def placement(self, gray: Image, detection: Detection) -> Placement:
+        """How a face lies in its box, as far as the model wants to know.
+
+        By the detector's landmarks where it has any. Without them, a face that is to be turned upright has its eyes
+        searched, and one that is to be brought to canonical points stays as it was found.
         """
+        landmarks = detection.landmarks
         if self._eyes is None:
-            return 0.0
-        if detection.landmarks is not None:
-            left, right = sorted((detection.landmarks.right_eye, detection.landmarks.left_eye))
-            return math.degrees(math.atan2(right[1] - left[1], right[0] - left[0]))
-        return self._eyes.tilt_deg(gray, detection.box)
+            if self.spec.alignment == "none" or landmarks is None:
+                return AS_FOUND
+            return placement_by_points(detection.box, landmarks, self.spec.alignment)
+        if landmarks is not None:
+            left, right = sorted((landmarks.right_eye, landmarks.left_eye))
+            return Placement(tilt_deg=math.degrees(math.atan2(right[1] - left[1], right[0] - left[0])))
+        return Placement(tilt_deg=self._eyes.tilt_deg(gray, detection.box))
 
-    def crop(self, image: Image) -> Image:
-        """The tensor of an image that is a crop already, as data sets have them: as if a detector had framed it so.
+    def framed(self, image: Image) -> Image:
+        """``cut`` from an image that is a crop already, as data sets have them: as if a detector had framed it so.
 
         Args:
             image: uint8 (height, width), which reaches beyond the face by the margin.
@@ -87,7 +102,11 @@ class Preprocessor:
         """
         height, width = image.shape
         face_h, face_w = height / (1 + 2 * self.spec.margin), width / (1 + 2 * self.spec.margin)
-        return self(image, Detection(FaceBox((width - face_w) / 2, (height - face_h) / 2, face_w, face_h)))
+        return self.cut(image, Detection(FaceBox((width - face_w) / 2, (height - face_h) / 2, face_w, face_h)))
+
+    def crop(self, image: Image) -> Image:
+        """The tensor of an image that is a crop already; see ``framed``."""
+        return self.normalized(self.framed(image))
 
     def crops(self, images: Image) -> Image:
         """``crop`` of many: uint8 (n, height, width, 1) -> uint8 (n, *size_hw, 1)."""

@@ -1,18 +1,108 @@
-"""How far a face is tilted, by its eyes: for a model that wants faces upright and a detector without landmarks."""
+"""Where a face really lies in its detector's box: turned upright by its eyes, or brought to canonical points.
+
+A similarity transform from a frame to a crop is a square that is moved, scaled and turned: a ``Placement``. It is
+measured now and then, moves with the box in between, and ``face_tensor`` cuts it out.
+"""
 
 from __future__ import annotations
 
+import cmath
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import cv2
 
-from edge_fer.core import FaceBox, Image
+from edge_fer.core import FaceBox, Image, Landmarks, Point
 from edge_fer.errors import UnavailableError
 
-Alignment: TypeAlias = Literal["none", "eyes"]
-"""How faces are turned before they are cut out: not at all, or upright by their eyes. A model's metadata says which."""
+Alignment: TypeAlias = Literal["none", "eyes", "two-points", "five-points"]
+"""How faces are cut out: by their box; turned upright by their eyes; or with the eyes, or eyes, nose and mouth, at the
+canonical points, where the detector gives landmarks. A model's metadata says which."""
+
+EYES: tuple[Point, ...] = ((0.323, 0.4), (0.677, 0.4))
+NOSE: Point = (0.5, 0.604)
+MOUTH: tuple[Point, ...] = ((0.36, 0.761), (0.64, 0.761))
+"""Canonical points, in fractions of a crop without margin: medians over FER2013's Training faces as YuNet marks them,
+made symmetric. A crop by its box and an aligned one then show the same part of a face."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A square or rectangle in terms of a box, and its tilt.
+
+    Attributes:
+        x: from the middle of the box to its middle, in widths of the box.
+        y: likewise, in heights of the box.
+        w: its width, in widths of the box.
+        h: its height, in heights of the box.
+        tilt_deg: clockwise as seen.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    w: float = 1.0
+    h: float = 1.0
+    tilt_deg: float = 0.0
+
+    def of(self, box: FaceBox) -> FaceBox:
+        """Where it is for a box, not yet tilted."""
+        width, height = self.w * box.w, self.h * box.h
+        x, y = box.center
+        return FaceBox(x + self.x * box.w - width / 2, y + self.y * box.h - height / 2, width, height)
+
+
+AS_FOUND = Placement()
+"""The box itself."""
+LARGEST_CHANGE = 2.0
+"""A face that is by this factor larger or smaller than its box, or whose middle lies outside it, has landmarks that
+cannot be right: it is cut out by its box."""
+
+
+def placement_by_points(box: FaceBox, landmarks: Landmarks, alignment: Alignment) -> Placement:
+    """The square whose canonical points are nearest to a face's landmarks, by least squares.
+
+    It is the similarity transform of Umeyama, IEEE Trans. PAMI 13, 1991, equations 40 to 43, which in two dimensions is
+    the complex number that multiplies one set of centered points to come nearest to the other. Right and left are taken
+    as seen, whatever a detector calls them.
+
+    Args:
+        box: of the face.
+        landmarks: of it. Those whose mouth is a single point have four.
+        alignment: "two-points" or "five-points".
+
+    Returns:
+        ``AS_FOUND`` where the landmarks make no face: eyes in one point, points that are no numbers or far from the
+        box.
+    """
+    first, second = sorted((landmarks.right_eye, landmarks.left_eye))
+    points, canonical = [first, second], list(EYES)
+    if alignment == "five-points":
+        mouth = sorted(landmarks.mouth)
+        points += [landmarks.nose, *mouth]
+        canonical += [NOSE, *(MOUTH if len(mouth) == 2 else [(0.5, MOUTH[0][1])] * len(mouth))]
+    if not all(math.isfinite(number) for point in points for number in point) or math.dist(first, second) < 1:
+        return AS_FOUND
+    turn, middle = _similarity(canonical, points)
+    side, center = abs(turn), box.center
+    shift = ((middle.real - center[0]) / box.w, (middle.imag - center[1]) / box.h)
+    placement = Placement(*shift, side / box.w, side / box.h, math.degrees(cmath.phase(turn)))
+    near = max(map(abs, shift)) <= 0.5
+    alike = all(1 / LARGEST_CHANGE <= one <= LARGEST_CHANGE for one in (placement.w, placement.h))
+    return placement if near and alike else AS_FOUND
+
+
+def _similarity(canonical: Sequence[Point], points: Sequence[Point]) -> tuple[complex, complex]:
+    """Side and tilt of the square as one complex number, and its middle."""
+    fractions = [complex(x - 0.5, y - 0.5) for x, y in canonical]
+    seen = [complex(*point) for point in points]
+    mean, of_seen = sum(fractions) / len(fractions), sum(seen) / len(seen)
+    centered = [one - mean for one in fractions]
+    turn = sum(one.conjugate() * (there - of_seen) for one, there in zip(centered, seen, strict=True))
+    turn /= sum(abs(one) ** 2 for one in centered)
+    return turn, of_seen - turn * mean
 
 
 class EyeFinder:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from edge_fer.core import Image, Landmarks, Quality
+from edge_fer.preprocess.pose import turn_of_crop
 
 _SECOND_DIFFERENCE = np.array([1, -2, 1], np.float32)
 """Along both axes it passes noise, and hardly any of an image's own structure (Immerkaer, Comput. Vis. Image Underst.
@@ -20,13 +21,14 @@ _EYES, _MOUTH = slice(3, 8), slice(10, 16)
 """Where they are among the rows of a face that is framed from the brows to the chin."""
 
 
-def measure_quality(tensor: Image, size_px: float, landmarks: Landmarks | None = None) -> Quality:
+def measure_quality(tensor: Image, size_px: float, landmarks: Landmarks | None = None, margin: float = 0.0) -> Quality:
     """Size, blur, brightness, noise, the contrast of eyes and mouth, and how far the face is turned away.
 
     Args:
-        tensor: the crop, uint8 (height, width, 1), as the model sees it.
+        tensor: the crop, uint8 (height, width, 1), in its own light.
         size_px: shorter side of the face's box.
-        landmarks: of the face, where its detector gives them.
+        landmarks: of the face, where its detector gives them. Without them its turn is guessed from the crop.
+        margin: of the crop; see ``PreprocessSpec``.
     """
     # In 16 bits, where both are exact: these filters of 8 bits stay within +-1020 and +-4080. OpenCV's sums are quicker
     # than NumPy's.
@@ -43,7 +45,7 @@ def measure_quality(tensor: Image, size_px: float, landmarks: Landmarks | None =
         noise=noise / (float(deviation[0, 0]) + 1),
         eyes=_deviation(small[_EYES]) / whole,
         mouth=_deviation(small[_MOUTH]) / whole,
-        turn=turn_of(landmarks) if landmarks else None,
+        turn=turn_of(landmarks) if landmarks else turn_of_crop(tensor, margin),
     )
 
 

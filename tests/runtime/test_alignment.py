@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import UnavailableError
 from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.preprocess.alignment import EyeFinder, _tilt_of
+from edge_fer.preprocess.alignment import Alignment, EyeFinder, _tilt_of
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.recognizer import Recognizer
 
@@ -151,4 +151,4 @@ def test_in_a_stream_the_tilt_is_measured_in_every_other_frame_at_most(
 
 def test_the_schema_knows_it() -> None:
     schema = json.loads((Path(edge_fer.__file__).parent / "model" / "metadata.schema.json").read_text())
-    assert schema["properties"]["preprocess"]["properties"]["alignment"]["enum"] == ["none", "eyes"]
+    assert schema["properties"]["preprocess"]["properties"]["alignment"]["enum"] == list(get_args(Alignment))

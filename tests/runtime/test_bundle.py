@@ -13,7 +13,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import numpy as np
@@ -32,6 +32,7 @@ from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
 from edge_fer.model.spec import METADATA_VERSION, Head, Metadata
 from edge_fer.model.trial import why_it_dies
 from edge_fer.preprocess import PREPROCESS_VERSION, PreprocessSpec
+from edge_fer.preprocess.illumination import MOST_STEPS, Illumination
 from edge_fer.temporal.smoothing import Smoothing
 
 HEADS = (Head("pair", (Expression.ANGER, Expression.FEAR), 1.5),)
@@ -141,7 +142,10 @@ def change(**values: Any) -> Callable[[dict[str, Any]], object]:
         (change(smoothing={"dwel_s": 1.0}), "Did you mean"),
         (change(facts=3), "'facts' must be a table"),
         (change(preprocess={"version": 1, "margin": -1}), "preprocess.margin must be 0 to 2"),
-        (change(preprocess={"version": 1, "margin": 0, "alignment": "nose"}), "must be one of none, eyes"),
+        (change(preprocess={"version": 1, "margin": 0, "alignment": "nose"}), "must be one of none, eyes, two-points"),
+        (change(preprocess={"version": 1, "margin": 0, "illumination": ["candle"]}), "must be one of equalization"),
+        (change(preprocess={"version": 1, "margin": 0, "illumination": ["log"] * 4}), "at most 3 steps"),
+        (change(preprocess={"version": 1, "margin": 0, "illumination": "log"}), "must be a list"),
         (change(model_sha256="0" * 64), "does not match its metadata"),
         (lambda table: table.pop("name"), "'name' is missing"),
     ],
@@ -696,6 +700,9 @@ def test_the_schema_names_what_the_code_knows() -> None:
     assert properties["smoothing"]["properties"].keys() == vars(Smoothing()).keys()
     assert properties["metadata_version"]["const"] == METADATA_VERSION
     assert properties["preprocess"]["properties"]["version"]["const"] == PREPROCESS_VERSION
+    light = properties["preprocess"]["properties"]["illumination"]
+    assert light["items"]["enum"] == list(get_args(Illumination))
+    assert light["maxItems"] == MOST_STEPS
 
 
 @pytest.mark.parametrize(
@@ -707,6 +714,8 @@ def test_the_schema_names_what_the_code_knows() -> None:
         change(heads=[{"name": "x", "labels": ["fear"], "temperature": 0}]),
         change(preprocess={"version": 1, "margin": -1}),
         change(preprocess={"version": 1, "margin": 0, "alignment": "nose"}),
+        change(preprocess={"version": 1, "margin": 0, "alignment": "none", "illumination": ["candle"]}),
+        change(preprocess={"version": 1, "margin": 0, "alignment": "none", "illumination": ["log"] * 4}),
         change(smoothing={"dwel_s": 1.0}),
         lambda table: table.pop("name"),
     ],

@@ -267,7 +267,7 @@ def test_the_network_is_asked_where_enough_changed_for_the_time_that_passed(
     track = Track(KnownFace(1, box), ExpressionFilter(Smoothing()), Detection(box), 5.0)
     tensor = np.random.default_rng(0).integers(20, 200, (48, 48, 1)).astype(np.uint8)
     assert _is_new(track, tensor, 5.0 + after_s, 0.06)  # nothing to compare with
-    track.tensor, track.classified_s = tensor, 5.0
+    track.crop, track.classified_s = tensor, 5.0
     other = (tensor + np.where(np.arange(48) % 2, changed, -changed).reshape(48, 1, 1)).astype(np.uint8)
     assert _is_new(track, other, 5.0 + after_s, 0.06) == asked
 

@@ -1,0 +1,203 @@
+"""Landmarks: five of any scheme, files of other programs, several detectors combined."""
+
+from __future__ import annotations
+
+import math
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from datasets import landmarks
+from datasets.landmarks import DlibShape, Mesh, Mtcnn, find, five_of, fused, main, open_finder, read_points
+from edge_fer.core import Detection, FaceBox, Image, Landmarks
+from edge_fer.errors import DataError, InputMissingError, UnavailableError, UsageError
+from edge_fer.sources.demo import average_faces
+
+MARKS = Landmarks((70.0, 80.0), (110.0, 80.0), (90.0, 105.0), ((75.0, 130.0), (105.0, 130.0)))
+BOX = FaceBox(50, 50, 80, 90)
+
+
+def points_of(count: int) -> NDArray[np.float64]:
+    """Points of a scheme whose five are those of MARKS; all others lie far away."""
+    points = np.full((count, 2), 999.0)
+    *eyes, nose, right, left = landmarks.POINTS[count]
+    for around, eye in zip(eyes, (MARKS.right_eye, MARKS.left_eye), strict=True):
+        for number, place in enumerate(around):
+            angle = 2 * math.pi * number / len(around)
+            points[place] = eye[0] + 4 * math.cos(angle), eye[1] + 2 * math.sin(angle)
+        if len(around) == 1:
+            points[around[0]] = eye
+    points[nose], points[right], points[left] = MARKS.nose, *MARKS.mouth
+    return points
+
+
+@pytest.mark.parametrize("count", [5, 49, 66, 68, 468])
+def test_five_of_any_scheme(count: int) -> None:
+    found = five_of(points_of(count))
+    assert np.allclose([*found.right_eye, *found.left_eye, *found.nose], [70, 80, 110, 80, 90, 105])
+    assert found.mouth == MARKS.mouth
+
+
+def test_49_and_66_are_68_with_some_left_out() -> None:
+    """IntraFace has no outline of the face (17) and no inner corners of the mouth; DRMF lacks the latter alone."""
+    whole = np.random.default_rng(0).uniform(0, 200, (68, 2))
+    without = np.delete(whole, (60, 64), axis=0)
+    assert five_of(whole) == five_of(without) == five_of(without[17:])
+
+
+@pytest.mark.parametrize("points", [np.zeros((67, 2)), np.zeros((68, 3)), np.full((5, 2), np.nan), np.zeros((0, 2))])
+def test_what_is_no_scheme_is_refused(points: NDArray[np.float64]) -> None:
+    with pytest.raises(DataError, match="no landmarks that are known"):
+        five_of(points)
+
+
+def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
+    points = points_of(49)
+    plain, commas, pts = tmp_path / "a.txt", tmp_path / "b.csv", tmp_path / "c.pts"
+    plain.write_text("\n".join(f"{x} {y}" for x, y in points) + "\n")
+    commas.write_text("\n".join(f"{x}, {y}" for x, y in points))
+    body = "\n".join(f"{x + 1} {y + 1}" for x, y in points)
+    pts.write_text(f"version: 1\nn_points: 49\n{{\n{body}\n}}\n")
+    for path in (plain, commas, pts):
+        assert np.allclose(read_points(path), points)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 2\n3\n", "a b\n", "1 2\n3 4\n", "", "version: 1\n{\n1 2\n", "1 2 3\n" * 5, "nan 2\n" * 5]
+)
+def test_files_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.pts"
+    path.write_text(text)
+    with pytest.raises(DataError):
+        read_points(path)
+    with pytest.raises(InputMissingError):
+        read_points(tmp_path / "missing.pts")
+
+
+def at(x: float, score: float | None = None, marks: Landmarks | None = MARKS) -> Detection:
+    return Detection(FaceBox(x, 50, 80, 90), score, marks and marks.scaled(1.0, x - 50, 0.0))
+
+
+def test_the_best_has_the_highest_score() -> None:
+    assert fused([at(50, 0.6), at(52, 0.9), None], "best") == at(52, 0.9)
+    assert fused([at(50), at(52, 0.4)], "best") == at(50)  # one without a score counts as 0.5
+    assert fused([at(50, 0.7), at(52, 0.7)], "best") == at(50, 0.7)
+
+
+def test_a_vote_is_the_median_of_those_who_agree() -> None:
+    found = fused([at(50, 0.6), at(54, 0.9), at(51, 0.8), at(300, 0.99)], "vote")
+    assert found == at(51, 0.8)
+    assert fused([at(50, 0.9), None, None], "vote") is None
+    assert fused([at(50, 0.9), None], "vote") == at(50, 0.9)
+    assert fused([at(50, 0.9), at(300, 0.9), at(600, 0.9)], "vote") is None
+
+
+def test_a_mean_is_of_the_largest_group() -> None:
+    assert fused([at(50, 0.6), at(54, 0.8), at(300, 1.0)], "mean") == at(52, pytest.approx(0.7))
+    assert fused([at(50, 0.6), None, None, None], "mean") == at(50, 0.6)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 400)), max_size=5), st.sampled_from(["best", "vote", "mean"]))
+def test_any_findings_can_be_fused(places: list[int | None], how: Any) -> None:
+    found = fused([None if x is None else at(float(x), 0.5) for x in places], how)
+    assert found is None or min(x for x in places if x is not None) <= found.box.x <= max(x or 0 for x in places)
+    if all(x is None for x in places):
+        assert found is None
+
+
+def test_who_has_no_landmarks_counts_for_the_box_alone() -> None:
+    found = fused([at(50, 0.6, None), at(54, 0.8)], "mean")
+    assert found is not None
+    assert found.box.x == 52
+    assert found.landmarks == at(54).landmarks
+    assert fused([at(50, 0.6, None)], "mean") == at(50, 0.6, None)
+
+
+class Fake:
+    """Finds every face but each third one, a few pixels off."""
+
+    slow_on_large, enough_px = False, 24.0
+
+    def __init__(self, shift: float, misses: int) -> None:
+        self.shift, self.misses, self.calls = shift, misses, 0
+
+    def detect(self, gray: Image, min_px: float, max_px: float = math.inf, **options: Any) -> list[Detection]:
+        self.calls += 1
+        if self.misses and self.calls % self.misses == 0:
+            return []
+        return [Detection(FaceBox(60, 60, 120, 120), 0.8, MARKS.scaled(1.0, self.shift, 0.0))]
+
+
+def test_faces_of_a_set_are_found_and_misses_counted() -> None:
+    images = np.stack(average_faces()[:6])[..., np.newaxis].astype(np.uint8)
+    finders: Any = {"one": Fake(0.0, 3), "other": Fake(4.0, 0)}
+    points, accounts = find(images, finders, "mean")
+    assert {name: one.missed for name, one in accounts.items()} == {"one": 2, "other": 0, "fused": 0}
+    # 240 pixels of the scene are twice the 48 of the crop, which lies in its middle.
+    assert points[0, :2] == pytest.approx(((72 + 0.5) * 0.4 - 24.5, (80 + 0.5) * 0.4 - 24.5), abs=1e-5)
+    assert points[2, 0] == pytest.approx((74 + 0.5) * 0.4 - 24.5, abs=1e-5)
+    assert accounts["one"].off == pytest.approx([2 / 40] * 4)
+    points, accounts = find(images, {"none": Fake(0.0, 1)}, "best")
+    assert np.isnan(points).all()
+    assert accounts["fused"].missed == 6
+
+
+def test_mtcnn_speaks_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its left is the image's, and it gives the left mouth corner as it likes."""
+    keypoints = {"nose": (90, 105), "left_eye": (70, 80), "right_eye": (110, 80), "mouth_left": (75, 130)}
+    face = {"box": [50, 45, 80, 125], "confidence": 0.97, "keypoints": {**keypoints, "mouth_right": (105, 130)}}
+    fake = types.SimpleNamespace(MTCNN=lambda: types.SimpleNamespace(detect_faces=lambda image: [face]))
+    monkeypatch.setattr(landmarks.importlib, "import_module", lambda name: fake)
+    (found,) = Mtcnn().detect(np.zeros((240, 240), np.uint8), 40)
+    assert found == Detection(FaceBox(40, 57.5, 100, 100), 0.97, MARKS)
+    assert Mtcnn().detect(np.zeros((240, 240), np.uint8), 120) == []
+
+
+def test_dlib_gives_its_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    points = np.rint(points_of(68)).astype(int)
+    part = [types.SimpleNamespace(x=x, y=y) for x, y in points.tolist()]
+    shape = types.SimpleNamespace(num_parts=68, part=part.__getitem__)
+
+    def predictor(path: str) -> Any:
+        if path.endswith("bad.dat"):
+            raise RuntimeError("deserialize")
+        return lambda gray, rectangle: shape
+
+    fake = types.SimpleNamespace(rectangle=lambda *corners: corners, shape_predictor=predictor)
+    monkeypatch.setattr(landmarks.importlib, "import_module", lambda name: fake)
+    for name in ("good.dat", "bad.dat"):
+        (tmp_path / name).touch()
+    assert five_of(DlibShape(tmp_path / "good.dat")(np.zeros((9, 9), np.uint8), BOX)).nose == MARKS.nose
+    with pytest.raises(DataError, match="no shape predictor"):
+        DlibShape(tmp_path / "bad.dat")
+    with pytest.raises(InputMissingError):
+        DlibShape(tmp_path / "missing.dat")
+
+
+@pytest.mark.parametrize("text", ["mtcnn", "dlib:x.dat"])
+def test_packages_that_are_missing_are_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(landmarks.importlib, "import_module", missing)
+    with pytest.raises(UnavailableError, match="pip install"):
+        open_finder(text)
+
+
+def test_wrong_files_and_names_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="known are haar"):
+        open_finder("sift")
+    with pytest.raises(InputMissingError):
+        Mesh(tmp_path / "missing.tflite")
+    assert main(["--data", str(tmp_path / "none"), "--by", "sift"]) == 2
+    assert main(["--data", str(tmp_path / "none"), "--by", "haar"]) == 66
+    assert main(["--data", str(tmp_path), "--by", "haar", "--every", "2", "-o", str(tmp_path / "x.npz")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("landmarks: ") for line in lines)

@@ -1,0 +1,313 @@
+"""What can be done to faces before the network, tried row by row: trained and tested alike, clean and in bad light.
+
+    python -m training.ablation --data ~/fer2013 -o runs/before.jsonl
+    python -m training.ablation --data ~/fer2013 -o runs/before.jsonl --rows none tan-triggs tan-triggs+equalization
+
+Each row is one training by one recipe (default: ten epochs of `nano`, distilled from cached teacher logits) on Training
+faces to which the same was done as to the test faces, which is what ``preprocess.Preprocessor`` does on a device. A row
+is written as soon as it is done; the same command goes on with those that are missing. Rows that come within a point of
+`none` are trained with two more seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import datasets
+from datasets import Dataset
+from edge_fer.errors import DataError, EdgeFerError
+from evaluation.metrics import evaluate_logits
+from evaluation.treatments import (
+    TREATMENTS,
+    Faces,
+    Prepared,
+    Treatment,
+    load_landmarks,
+    prepare,
+    prepare_remembered,
+    remember,
+)
+from training import loop, models
+from training.callbacks.chance import Batches, ChanceByEpoch
+from training.callbacks.ema import WeightEMA
+from training.ensemble import load_logits
+from training.recipe import Recipe, load_recipe
+from training.tasks import ClassBalance, targets_of
+
+SEEDS = (1, 2, 3)
+CLOSE = 0.01
+"""Accuracy, FER+ and FER2013 in the mean, within which a row counts as good as ``none`` and gets all seeds."""
+Say = Callable[[str], None]
+
+
+class Trainer:
+    """Trains one recipe again and again, from the beginning each time; on JAX by one program, compiled once.
+
+    Args:
+        recipe: of all rows; its seed is not used.
+        training: labels of the Training faces; its images are not used.
+        test: labels of the test faces, likewise.
+        teacher: cached logits, float32 (n, classes); None where the recipe does not distill.
+        balance: what the losses do for rare classes, by head; see ``tasks.class_balance``.
+        more: faces that an epoch has beside those of ``training``.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        training: Dataset,
+        test: Dataset,
+        teacher: NDArray[np.float32] | None = None,
+        balance: Mapping[str, ClassBalance] | None = None,
+        more: int = 0,
+    ) -> None:
+        self.recipe, self.test, self.balance = recipe, test, balance
+        self.targets = targets_of(training, recipe.label_smoothing)
+        if teacher is not None:
+            self.targets["teacher"] = teacher
+        self.steps = -(-(len(training) + more) // recipe.batch_size)
+        self.network = self._built(recipe.seed)
+        self.core = models.core_of(self.network, recipe.model.kind)
+        self.network.optimizer.build(self.network.trainable_variables)
+        self._fresh = [keras.ops.convert_to_numpy(one) for one in self.network.optimizer.variables]
+        self.averaged = keras.models.clone_model(self.core)
+        self.ema = WeightEMA(self.core, self.averaged, recipe.optimizer.ema)
+        self._program: Any = None
+
+    def _built(self, seed: int) -> Any:
+        keras.utils.set_random_seed(seed)
+        return loop.build(self.recipe, self.test.heads, self.steps, self.balance)
+
+    def begin(self, seed: int) -> None:
+        """Put all variables where a new training with this seed has them."""
+        for mine, new in zip(self.network.variables, self._built(seed).variables, strict=True):
+            mine.assign(new)
+        for mine, value in zip(self.network.optimizer.variables, self._fresh, strict=True):
+            mine.assign(value)
+        self.averaged.set_weights(self.core.get_weights())
+
+    def train(self, images: NDArray[np.uint8], seed: int) -> None:
+        """A training from the beginning; ``averaged`` then has the EMA of its weights."""
+        self.begin(seed)
+        options = {"epochs": self.recipe.epochs, "initial_epoch": 0}
+        if keras.backend.backend() == "jax":
+            from training import jax_fit
+
+            self._program = self._program or jax_fit.compiled(self.network, self.recipe.batch_size, self.ema)
+            options |= {"batch_size": self.recipe.batch_size, "seed": seed}
+            chance = [ChanceByEpoch(seed)]
+            jax_fit.fit(
+                self.network, images, self.targets, **options, callbacks=chance, ema=self.ema, program=self._program
+            )
+        else:
+            batches = Batches(images, self.targets, self.recipe.batch_size)
+            callbacks = [ChanceByEpoch(seed, batches), self.ema]
+            self.network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
+
+    def measure(self, images: NDArray[np.uint8]) -> dict[str, Any]:
+        """Metrics of the last training on test faces, by head; see ``metrics.evaluate_logits``."""
+        logits = self.averaged.predict(images, batch_size=512, verbose=0)
+        return evaluate_logits(logits, self.test, self.test.heads)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row with one seed, as a line of the file has it.
+
+    Attributes:
+        row: its name.
+        seed: of weights, order and augmentation.
+        seconds: that its training took.
+        accuracy: by condition and head.
+        macro_f1: likewise.
+    """
+
+    row: str
+    seed: int
+    seconds: float
+    accuracy: Mapping[str, Mapping[str, float]]
+    macro_f1: Mapping[str, Mapping[str, float]]
+
+    @property
+    def clean(self) -> float:
+        """Accuracy in clean light, the mean over the heads."""
+        return float(np.mean(list(self.accuracy["clean"].values())))
+
+
+def run(
+    names: Sequence[str],
+    faces: Faces,
+    trainer: Trainer,
+    out: Path,
+    *,
+    workers: int = 0,
+    until: float = float("inf"),
+    say: Say = print,
+) -> list[Result]:
+    """Train and measure what is missing.
+
+    Args:
+        names: of the rows.
+        faces: of Training and test.
+        trainer: of the same samples.
+        out: JSON Lines, one for each row and seed; added to.
+        workers: processes that prepare the faces of the next rows meanwhile; 0 for none.
+        until: time (``time.monotonic``) after which no row is begun.
+        say: takes a line for each row.
+
+    Returns:
+        All that the file has.
+    """
+    rows = {name: Treatment.parse(name) for name in names}
+    done = read(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+    def missing(seed: int) -> list[tuple[Treatment, int]]:
+        had = {(one.row, one.seed) for one in done}
+        return [(row, seed) for name, row in rows.items() if (name, seed) not in had]
+
+    def act(jobs: list[tuple[Treatment, int]]) -> None:
+        for (row, seed), (training, tests) in _prepared(jobs, faces, workers):
+            if time.monotonic() > until:
+                return
+            started = time.monotonic()
+            trainer.train(training, seed)
+            seconds = round(time.monotonic() - started, 1)
+            metrics = {name: trainer.measure(images) for name, images in tests.items()}
+            heads = [head.name for head in trainer.test.heads]
+            table = {
+                key: {name: {head: round(one[head][key], 5) for head in heads} for name, one in metrics.items()}
+                for key in ("accuracy", "macro_f1")
+            }
+            result = Result(row.name, seed, seconds, table["accuracy"], table["macro_f1"])
+            with out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(result)) + "\n")
+            done.append(result)
+            say(f"{row.name}, seed {seed}: {result.clean:.2%} in {seconds:.0f} s")
+
+    act(missing(SEEDS[0]))
+    base = next((one.clean for one in done if (one.row, one.seed) == ("none", SEEDS[0])), None)
+    if base is not None:
+        first = {one.row: one.clean for one in done if one.seed == SEEDS[0]}
+        close = {name for name, clean in first.items() if clean >= base - CLOSE}
+        for seed in SEEDS[1:]:
+            act([(row, seed) for row, seed in missing(seed) if row.name in close])
+    return done
+
+
+def _prepared(
+    jobs: list[tuple[Treatment, int]], faces: Faces, workers: int
+) -> Iterator[tuple[tuple[Treatment, int], Prepared]]:
+    if not workers:
+        for job in jobs:
+            yield job, prepare(job[0], faces)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with a GPU's threads hangs
+    with ProcessPoolExecutor(workers, context, remember, (faces,)) as pool:
+        ahead: list[tuple[tuple[Treatment, int], Future[Prepared]]] = []
+        rest = iter(jobs)
+        while True:
+            while len(ahead) < workers + 2 and (job := next(rest, None)):
+                ahead.append((job, pool.submit(prepare_remembered, job[0])))
+            if not ahead:
+                return
+            job, future = ahead.pop(0)
+            try:
+                yield job, future.result()
+            except GeneratorExit:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def read(path: Path) -> list[Result]:
+    """The lines of a file of ``run``; none where it is not there. A last line that was cut off is none.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    if not path.exists():
+        return []
+    results = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        try:
+            results.append(Result(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise DataError(f"{path} is not what `python -m training.ablation` wrote: give another -o.") from None
+    return results
+
+
+def table(results: Sequence[Result]) -> Table:
+    """The rows by their accuracy in percent, FER+ / FER2013, a column a condition; the spread is of three seeds."""
+    conditions = list(results[0].accuracy) if results else []
+    heads = list(results[0].accuracy["clean"]) if results else []
+    shown = Table("row", "seeds", *conditions, title=f"accuracy, {' / '.join(heads)}")
+    for name in dict.fromkeys(one.row for one in results):
+        of_row = [one for one in results if one.row == name]
+        cells = []
+        for condition in conditions:
+            texts = []
+            for head in heads:
+                values = [100 * one.accuracy[condition][head] for one in of_row]
+                spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+                texts.append(f"{np.mean(values):.1f}{spread}")
+            cells.append(" / ".join(texts))
+        shown.add_row(name, str(len(of_row)), *cells)
+    return shown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    folder = Path(__file__).resolve().parent
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with FER2013 and FER+")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="JSONL", help="what is done, row by row")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help=f"default: {' '.join(TREATMENTS)}")
+    parser.add_argument("--recipe", type=Path, default=folder / "recipes" / "ablation.toml", metavar="TOML")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    parser.add_argument(
+        "--teacher-logits", type=Path, default=folder / "logits" / "t1-t4.npz", metavar="NPZ", help="default: t1-t4"
+    )
+    parser.add_argument("--landmarks", type=Path, metavar="NPZ", help="of `python -m datasets.landmarks`")
+    args = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        recipe = load_recipe(args.recipe, args.set)
+        console.print(f"Reading {args.data} ...")
+        splits = datasets.load(args.data, recipe.data.exclude or None)
+        training, test = splits["Training"], splits["PublicTest"]
+        teacher = load_logits(args.teacher_logits, training)[0] if recipe.distill.weight else None
+        landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
+        faces = Faces(training.images, test.images, landmarks)
+        names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]
+        results = run(
+            names, faces, Trainer(recipe, training, test, teacher), args.out, say=lambda line: console.print(line)
+        )
+    except EdgeFerError as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        return error.exit_code
+    Console(width=None if sys.stdout.isatty() else 160).print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""Faces of rare expressions out of a small conditional GAN, and whether they help: augmentation by GAN.
+
+    KERAS_BACKEND=jax python -m training.gan --data ~/fer2013 -o runs/gan --minutes 2
+
+A generator and a discriminator of 48x48 pixels are trained against each other on faces drawn evenly from the classes of
+FER+; RUN gets a contact sheet of what comes out. Then one recipe is trained, with as many steps each time, on Training
+faces plus as many again of: random ones (the baseline), rare ones (resampling), and generated ones; and on random ones
+with logit adjustment. RUN/recall.jsonl has the recall of the rare classes on PublicTest. It wants a GPU.
+
+The networks are of the DCGAN family with the loss of Goodfellow et al. (arXiv 1406.2661, section 3, non-saturating),
+R1 (Mescheder et al., arXiv 1801.04406, eq. 9), the projection of the class in the discriminator (Miyato & Koyama, arXiv
+1802.05637, eq. 4) and the same random shifts, squares and brightness for what is real and what is not (DiffAugment,
+Zhao et al., arXiv 2006.10738), without which a few hundred faces of a class are learned by heart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from numpy.typing import NDArray
+from rich.console import Console
+
+import datasets
+from datasets import Dataset, truth_for
+from edge_fer.core import Expression
+from edge_fer.errors import EdgeFerError, OutputError, UnavailableError
+from edge_fer.model.spec import Head
+from training.recipe import ClassBalanceRecipe, Recipe, load_recipe
+
+RARE = (Expression.DISGUST, Expression.FEAR, Expression.CONTEMPT)
+NOISE = 96
+"""Numbers that a face is generated from."""
+BATCH = 128
+R1 = 5.0
+"""Weight of the penalty on the discriminator's gradient at real faces."""
+KEEP = 0.998
+"""Decay of the EMA of the generator's weights, which is what generates."""
+Say = Callable[[str], None]
+
+
+def build_generator(classes: int, width: int = 64) -> keras.Model:
+    """Noise (n, NOISE) and classes one-hot (n, classes) -> faces (n, 48, 48, 1), -1 to 1."""
+    noise, label = keras.Input((NOISE,)), keras.Input((classes,))
+    style = layers.Dense(2 * width, activation="relu")(layers.Concatenate()([noise, layers.Dense(NOISE)(label)]))
+    x = layers.Reshape((6, 6, 4 * width))(layers.Dense(36 * 4 * width)(style))
+    for channels in (4 * width, 2 * width, width):
+        x = layers.Conv2D(channels, 3, padding="same")(layers.UpSampling2D(2)(x))
+        x = layers.GroupNormalization(8)(x)
+        gain, shift = (layers.Reshape((1, 1, channels))(layers.Dense(channels)(style)) for _ in range(2))
+        x = layers.LeakyReLU(0.2)(layers.Add()([x, layers.Multiply()([x, gain]), shift]))
+    return keras.Model([noise, label], layers.Conv2D(1, 3, padding="same", activation="tanh")(x))
+
+
+def build_discriminator(classes: int, width: int = 64) -> keras.Model:
+    """Faces (n, 48, 48, 1), -1 to 1, and classes one-hot (n, classes) -> how real they are, logits (n, 1)."""
+    face, label = keras.Input((48, 48, 1)), keras.Input((classes,))
+    x = face
+    for channels in (width, 2 * width, 4 * width, 4 * width):
+        x = layers.LeakyReLU(0.2)(layers.Conv2D(channels, 4, 2, "same")(x))
+    x = layers.Dense(4 * width)(layers.Flatten()(x))
+    x = layers.LeakyReLU(0.2)(x)
+    projected = layers.Dot(1)([layers.Dense(4 * width, use_bias=False)(label), x])
+    return keras.Model([face, label], layers.Add()([layers.Dense(1)(x), projected]))
+
+
+def altered(faces: Any, shift: Any, hidden: Any, brightness: Any) -> Any:
+    """DiffAugment: shift by up to six pixels, hide a square of 20, and change brightness; differentiable.
+
+    Args:
+        faces: (n, 48, 48, 1).
+        shift: whole numbers (2,), rows and columns from -6 to 6; the same for a batch.
+        hidden: row and column (n, 2) of the middle of each square, in pixels.
+        brightness: (n,).
+    """
+    padded = ops.pad(faces, ((0, 0), (6, 6), (6, 6), (0, 0)))
+    start = (0, 6 + shift[0], 6 + shift[1], 0)
+    moved = ops.slice(padded, start, (faces.shape[0], 48, 48, 1))
+    rows = ops.reshape(ops.arange(48, dtype="float32"), (1, -1, 1, 1))
+    columns = ops.reshape(ops.arange(48, dtype="float32"), (1, 1, -1, 1))
+    middle = ops.reshape(ops.cast(hidden, "float32"), (-1, 2, 1, 1, 1))
+    inside = ops.logical_and(ops.abs(rows - middle[:, 0]) < 10, ops.abs(columns - middle[:, 1]) < 10)
+    return ops.where(inside, 0.0, moved + ops.reshape(brightness, (-1, 1, 1, 1)))
+
+
+class Gan:
+    """Generator and discriminator, trained by one compiled program of a hundred steps.
+
+    Args:
+        images: uint8 (n, 48, 48, 1).
+        classes: int64 (n,), -1 for faces that are left out.
+        count: of the classes.
+        seed: of everything.
+        width: of the networks.
+    """
+
+    steps = 100
+
+    def __init__(self, images: NDArray[np.uint8], classes: NDArray[np.int64], count: int, seed: int, width: int = 64):
+        if keras.backend.backend() != "jax":
+            raise UnavailableError("The GAN is trained with JAX: set KERAS_BACKEND=jax.")
+        import jax
+
+        keras.utils.set_random_seed(seed)
+        self.count = count
+        self.generator, self.discriminator = build_generator(count, width), build_discriminator(count, width)
+        self.averaged = keras.models.clone_model(self.generator)
+        self.averaged.set_weights(self.generator.get_weights())
+        optimizers = [keras.optimizers.Adam(4e-4, 0.0, 0.99) for _ in range(2)]
+        networks = (self.generator, self.discriminator)
+        for optimizer, network in zip(optimizers, networks, strict=True):
+            optimizer.build(network.trainable_variables)
+        self._held = [
+            *(network.trainable_variables for network in networks),
+            *(optimizer.variables for optimizer in optimizers),
+            self.averaged.trainable_variables,
+        ]
+        # A row of places for each class, as long as the longest: a face is drawn evenly from the classes.
+        places = [np.flatnonzero(classes == one) for one in range(count)]
+        longest = max(map(len, places))
+        self._places = jax.numpy.asarray(np.stack([np.resize(one, longest) for one in places]))
+        self._lengths = jax.numpy.asarray([len(one) for one in places])
+        self._pixels = jax.numpy.asarray(images)
+        self._key, self.done = jax.random.key(seed), 0
+        self._program = self._compiled(optimizers)
+
+    def _compiled(self, optimizers: list[Any]) -> Callable[..., Any]:
+        import jax
+        from jax import numpy as jnp
+
+        generator, discriminator, count = self.generator, self.discriminator, self.count
+
+        def realness(weights: Any, faces: Any, labels: Any) -> Any:
+            return discriminator.stateless_call(weights, [], [faces, labels])[0][:, 0]
+
+        def generated(weights: Any, noise: Any, labels: Any) -> Any:
+            return generator.stateless_call(weights, [], [noise, labels])[0]
+
+        def step(state: Any, key: Any) -> Any:
+            ours, theirs, our_slots, their_slots, mean, pixels, places, lengths = state
+            keys = jax.random.split(key, 9)
+            label = jax.random.randint(keys[0], (BATCH,), 0, count)
+            row = (jax.random.uniform(keys[1], (BATCH,)) * lengths[label]).astype("int32")
+            real = pixels[places[label, row]].astype("float32") / 127.5 - 1
+            real = jnp.where(jax.random.bernoulli(keys[2], shape=(BATCH, 1, 1, 1)), real, real[:, :, ::-1])
+            labels = jax.nn.one_hot(label, count)
+            noise = jax.random.normal(keys[3], (BATCH, NOISE))
+
+            def alter(faces: Any, key: Any) -> Any:
+                one, two, three = jax.random.split(key, 3)
+                shift = jax.random.randint(one, (2,), -6, 7)
+                hidden = jax.random.uniform(two, (BATCH, 2), maxval=48)
+                return altered(faces, shift, hidden, 0.4 * jax.random.uniform(three, (BATCH,)) - 0.2)
+
+            def loss_of_theirs(weights: Any) -> Any:
+                fake = alter(generated(ours, noise, labels), keys[4])
+                seen = alter(real, keys[5])
+                score, back = jax.vjp(lambda faces: realness(weights, faces, labels), seen)
+                (slope,) = back(jnp.ones(BATCH))
+                penalty = R1 / 2 * (slope**2).sum((1, 2, 3)).mean()
+                return (
+                    jax.nn.softplus(-score).mean() + jax.nn.softplus(realness(weights, fake, labels)).mean() + penalty
+                )
+
+            def loss_of_ours(weights: Any) -> Any:
+                fake = alter(generated(weights, noise, labels), keys[6])
+                return jax.nn.softplus(-realness(theirs, fake, labels)).mean()
+
+            their_loss, gradients = jax.value_and_grad(loss_of_theirs)(theirs)
+            theirs, their_slots = optimizers[1].stateless_apply(their_slots, gradients, theirs)
+            our_loss, gradients = jax.value_and_grad(loss_of_ours)(ours)
+            ours, our_slots = optimizers[0].stateless_apply(our_slots, gradients, ours)
+            mean = [KEEP * old + (1 - KEEP) * new for old, new in zip(mean, ours, strict=True)]
+            state = (ours, theirs, our_slots, their_slots, mean, pixels, places, lengths)
+            return state, jnp.stack([our_loss, their_loss])
+
+        @jax.jit
+        def many(state: Any, key: Any) -> Any:
+            state, losses = jax.lax.scan(step, state, jax.random.split(key, self.steps))
+            return state[:5], losses.mean(0)
+
+        program: Callable[..., Any] = many
+        return program
+
+    def train(self, until: float, say: Say = print) -> None:
+        """Until a time of ``time.monotonic``."""
+        import jax
+
+        values: Any = [[variable.value for variable in part] for part in self._held]
+        said = 0.0
+        while time.monotonic() < until:
+            key = jax.random.fold_in(self._key, self.done)
+            values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
+            self.done += self.steps
+            ours, theirs = (float(one) for one in losses)
+            if time.monotonic() - said > 10:
+                said = time.monotonic()
+                say(f"GAN, step {self.done}: losses {ours:.3f} and {theirs:.3f}")
+        for part, of_part in zip(self._held, values, strict=True):
+            for variable, value in zip(part, of_part, strict=True):
+                variable.assign(value)
+
+    def generate(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
+        """Faces of a class: uint8 (count, 48, 48, 1)."""
+        noise = np.random.default_rng([seed, label]).normal(size=(count, NOISE)).astype(np.float32)
+        labels = np.tile(np.eye(self.count, dtype=np.float32)[label], (count, 1))
+        faces = self.averaged.predict([noise, labels], batch_size=256, verbose=0)
+        return np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
+
+
+def contact_sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Rows of faces (n, 48, 48, 1) as one image."""
+    return np.vstack([np.hstack(list(row[..., 0])) for row in rows])
+
+
+def with_more(
+    training: Dataset, kind: str, count: int, gan: Gan | None, seed: int
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+    """Training faces and targets with ``count`` more behind them, evenly of the rare classes.
+
+    Args:
+        training: with FER+.
+        kind: "random", "rare" or "generated".
+        count: how many more.
+        gan: what generates.
+        seed: of what is drawn.
+    """
+    chance = np.random.default_rng(seed)
+    head = training.labels["ferplus"]
+    if kind == "generated":
+        assert gan is not None
+        each = -(-count // len(RARE))
+        images = np.concatenate([gan.generate(head.expressions.index(one), each, seed) for one in RARE])[:count]
+        named = np.repeat(np.array(RARE, dtype=object), each)[:count]
+        more = {}
+        for name, labels in training.labels.items():
+            known = [labels.expressions.index(one) if one in labels.expressions else -1 for one in named]
+            more[name] = np.array([np.eye(len(labels.expressions))[k] * (k >= 0) for k in known], np.float32)
+        return (
+            np.concatenate([training.images, images]),
+            {name: np.concatenate([labels.targets, more[name]]) for name, labels in training.labels.items()},
+        )
+    if kind == "rare":
+        mode = head.targets.argmax(axis=1)
+        of_class = [np.flatnonzero(mode == head.expressions.index(one)) for one in RARE]
+        rows = np.concatenate([chance.choice(one, -(-count // len(RARE))) for one in of_class])[:count]
+    else:
+        rows = chance.integers(len(training), size=count)
+    rows = np.concatenate([np.arange(len(training)), rows])
+    return training.images[rows], {name: labels.targets[rows] for name, labels in training.labels.items()}
+
+
+WAYS: Mapping[str, tuple[str, ClassBalanceRecipe]] = {
+    "none": ("random", ClassBalanceRecipe()),
+    "resampling": ("rare", ClassBalanceRecipe()),
+    "GAN": ("generated", ClassBalanceRecipe()),
+    "logit adjustment": ("random", ClassBalanceRecipe("logit_adjustment", tau=0.5)),
+}
+"""What is done for rare classes: which faces are added, and what the losses do."""
+
+
+def compare(
+    training: Dataset,
+    test: Dataset,
+    recipe: Recipe,
+    gan: Gan,
+    out: Path,
+    *,
+    more: int = 6000,
+    seeds: tuple[int, ...] = (1, 2, 3),
+    until: float = float("inf"),
+    say: Say = print,
+) -> None:
+    """Train each of ``WAYS`` with as many steps and write a line each: accuracy, macro F1 and recall by head."""
+    from training.ablation import Trainer
+    from training.tasks import class_balance
+
+    trainers: dict[ClassBalanceRecipe, Trainer] = {}
+    for seed in seeds:
+        for name, (kind, balance) in WAYS.items():
+            if time.monotonic() > until:
+                return
+            images, targets = with_more(training, kind, more, gan, seed)
+            if balance not in trainers:
+                changed = dataclasses.replace(recipe, class_balance=balance)
+                weights = class_balance(balance, training)
+                trainers[balance] = Trainer(changed, training, test, balance=weights, more=more)
+            trainer = trainers[balance]
+            trainer.targets = targets
+            started = time.monotonic()
+            trainer.train(images, seed)
+            metrics = trainer.measure(test.images)
+            rows = {
+                head.name: {key: metrics[head.name][key] for key in ("accuracy", "macro_f1", "recall")}
+                for head in test.heads
+            }
+            line = {"way": name, "seed": seed, "seconds": round(time.monotonic() - started, 1), "heads": rows}
+            with (out / "recall.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            recall = metrics["ferplus"]["recall"]
+            say(f"{name}, seed {seed}: " + ", ".join(f"{one} {recall.get(one, float('nan')):.2f}" for one in RARE))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    import cv2
+
+    parser = argparse.ArgumentParser(
+        prog="python -m training.gan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    recipe = Path(__file__).resolve().parent / "recipes" / "ablation.toml"
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with FER2013 and FER+")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="new folder")
+    parser.add_argument("--minutes", type=float, default=10.0, help="that the GAN is trained (default: 10)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--recipe", type=Path, default=recipe, metavar="TOML")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    args = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        chosen = load_recipe(args.recipe, ["distill.weight=0", *args.set])
+        splits = datasets.load(args.data, chosen.data.exclude or None)
+        training, test = splits["Training"], splits["PublicTest"]
+        head = Head("ferplus", training.labels["ferplus"].expressions)
+        gan = Gan(training.images, truth_for(training, head), len(head.labels), args.seed)
+        try:
+            args.out.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"{args.out} cannot be made: {error.strerror}.") from None
+        gan.train(time.monotonic() + 60 * args.minutes, console.print)
+        sheet = contact_sheet([gan.generate(place, 16, args.seed) for place in range(len(head.labels))])
+        cv2.imwrite(str(args.out / "faces.png"), sheet)
+        compare(training, test, chosen, gan, args.out, say=console.print)
+    except EdgeFerError as error:
+        print(f"gan: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
