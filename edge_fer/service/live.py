@@ -66,11 +66,9 @@ class Camera:
         return self.fps(now_s)
 
     def fps(self, now_s: float) -> float:
-        """Frames per second; 0 where none has come for a while."""
-        times_s = list(self._times_s)
-        if len(times_s) < 2 or now_s - times_s[-1] > _SILENT_S:
-            return 0.0
-        return (len(times_s) - 1) / max(times_s[-1] - times_s[0], 1e-6)
+        """Frames per second in the last seconds."""
+        times_s = [time_s for time_s in list(self._times_s) if now_s - time_s <= _SILENT_S]
+        return (len(times_s) - 1) / max(times_s[-1] - times_s[0], 1e-3) if len(times_s) > 1 else 0.0
 
 
 class Live:

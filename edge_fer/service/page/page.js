@@ -112,6 +112,7 @@ function faceOf(event) {
       face.bars.set(name, { row, bar });
       face[".bars"].append(row);
     }
+    root.style.order = event.track;
     faces.set(event.track, face);
     $("faces").append(root);
   }
@@ -242,7 +243,7 @@ function drawTiles(told) {
   const fps = told.cameras.reduce((total, camera) => total + camera.fps, 0);
   tiles.push(["frames per second", fps.toFixed(1), "", running ? "" : "warn"]);
   const last = told.cameras[0];
-  if (last) {
+  if (last && running) {
     const stages = sum(last.latency_ms);
     tiles.push(last.since_capture_ms === null ? ["for a frame", stages.toFixed(0), "ms"] : ["from capture to result", last.since_capture_ms.toFixed(0), "ms"]);
   }
