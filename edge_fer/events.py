@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from weakref import ReferenceType, ref
 
 from edge_fer.config import DecisionKind
+from edge_fer.control import Control
 from edge_fer.core import Face, FaceBox, FrameResult, Image
 from edge_fer.files import shown
 from edge_fer.temporal.affect import intensity, valence_arousal
@@ -47,6 +48,11 @@ class Run:
         overwrite: it is replaced all the same.
         now: gives the time of day, as ``utc_now`` does.
         clock: of ``Frame.captured_s``.
+        control: what sinks may ask of the loop, and what it tells of itself; None for one that no loop heeds.
+
+    Attributes:
+        device: see above.
+        control: see above.
     """
 
     def __init__(
@@ -61,7 +67,9 @@ class Run:
         overwrite: bool = False,
         now: Callable[[], str] = utc_now,
         clock: Callable[[], float] = time.monotonic,
+        control: Control | None = None,
     ) -> None:
+        self.control = control or Control()
         self.device = shown(device) or platform.node()
         self.model = model
         self.model_sha256 = model_sha256

@@ -177,6 +177,10 @@ class Recognizer:
         faces.sort(key=lambda face: (-face.box.area, face.track))
         return FrameResult(frame, tuple(faces), tuple(track.face for track in ended if track.face), clock.ms)
 
+    def restart(self) -> None:
+        """Continue no face: the next frame is taken as the first of another stream, and the tracks end before it."""
+        self._stream = None
+
     def _begin(self, frame: Frame) -> list[Track]:
         """Start over where a frame does not continue the one before; returns the tracks that this ends."""
         stream = (frame.stream, frame.gray.shape)

@@ -16,6 +16,7 @@ from types import FrameType
 
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import CameraSettings, Settings, default_file
+from edge_fer.control import Control
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
 from edge_fer.layers import load_settings
@@ -162,15 +163,17 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
     with suppress(Stopped):
         try:
             stopping.interrupt()
-            with Pipeline(settings, *((service.wait, service.alive) if service else ())) as pipeline:
+            control, names = Control(), ", ".join(camera.name or camera.source for camera in settings.all_cameras)
+
+            def idle() -> None:
+                if service:
+                    service.tell(control, names)
+
+            with Pipeline(settings, service is not None, idle, control) as pipeline:
                 stopping.call(pipeline.stop)
                 frame_s = _frame_s(settings, fast)
-                if service:
-                    service.opened(", ".join(camera.name or camera.source for camera in settings.all_cameras))
                 due_s = time.monotonic()
                 for _ in pipeline:
-                    if service:
-                        service.alive()
                     now_s = time.monotonic()
                     due_s = max(due_s + frame_s, now_s)
                     time.sleep(due_s - now_s)

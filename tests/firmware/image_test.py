@@ -149,7 +149,7 @@ def first_boot(board: Board, tally: Tally, disk: Path, seed: random.Random) -> N
     board.comes("after a power cut the installation begins again and comes to its end", "test -L /opt/edge-fer")
     board.status_is("the service waits for a camera", "no camera: ")
     board.says("and is active, not failing again and again", "systemctl is-active edge-fer")
-    board.says("it has said so once", "test $(journalctl -u edge-fer | grep -c 'Waiting for it') = 1")
+    board.says("it has said so once", "test $(journalctl -u edge-fer | grep -c 'tried again until it is there') = 1")
     board.comes("the card says so too", "grep -q 'installed and running: no camera' /boot/firmware/edge-fer-status.txt")
     board.says("cloud-init is done", "cloud-init status --wait", "done")
     board.says("no unit has failed", NO_UNIT_FAILED)
