@@ -1,4 +1,4 @@
-"""The threads of edge-fer: all of them, and the only place that knows about threads."""
+"""The threads of edge-fer: all of them but those that send results, which ``sinks/delivery.py`` has."""
 
 from __future__ import annotations
 
