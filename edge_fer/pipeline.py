@@ -152,7 +152,7 @@ class Pipeline:
                 )
 
             def opened(spec: str, run: Run) -> Sink:
-                sink = open_sink(spec, run)
+                sink = open_sink(spec, run, settings)
                 stack.callback(sink.close)
                 return sink
 
@@ -171,6 +171,9 @@ class Pipeline:
                     )
                     for lane, source, name in zip(self._lanes, self._sources, names, strict=True)
                 ]
+            # Sinks that have something to say where no frame comes.
+            sinks = {id(sink): sink for lane in self._lanes for sink in lane.sinks}
+            self._ticks = [tick for sink in sinks.values() if (tick := getattr(sink, "tick", None))]
             self._latencies = [Latencies() for _ in cameras]
             self._open = stack.pop_all()
 
@@ -227,6 +230,8 @@ class Pipeline:
                 control.state, control.reason = State.RECOGNIZING, ""
             else:
                 control.state = State.WAITING if control.reason else State.STARTING
+        for tick in self._ticks:
+            tick()
         self._idle()
 
     def stop(self) -> None:

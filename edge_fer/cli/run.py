@@ -14,6 +14,7 @@ from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
 
+from edge_fer.address import printable
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import CameraSettings, Settings, default_file
 from edge_fer.control import Control
@@ -24,6 +25,9 @@ from edge_fer.systemd import Service
 
 GRACE_S = 1.2
 """How long the frame in hand may take after a signal."""
+
+BROKERS = ("mqtt", "mqtts")
+"""Outputs that are addresses, not files."""
 
 EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
@@ -63,8 +67,8 @@ def add_run(verbs: Verbs) -> None:
         "--output",
         metavar="SINK",
         action="append",
-        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR; may be given often; - is stdout; "
-        "terminal:picture shows what the camera sees, terminal:blocks does so in text alone",
+        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR, mqtt://USER@HOST; may be given often; - is "
+        "stdout; terminal:picture shows what the camera sees, terminal:blocks does so in text alone",
     )
     run.add_argument(
         "--fast", action="store_true", help="play the demo as fast as it goes, in a terminal too: it takes 16 s there"
@@ -214,13 +218,15 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
     stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
+    if len(brokers := [spec for spec in settings.outputs if spec.partition(":")[0] in BROKERS]) > 1:
+        raise UsageError(f"{' and '.join(map(printable, brokers))}: [mqtt] speaks of one broker; leave one out.")
     sources = [resolved(camera.source) for camera in settings.all_cameras]
     read: list[tuple[str, Path | str | None]] = [("file that is read", source) for source in sources]
     read += [("configuration", config), ("model", settings.model.path), ("detector's model", settings.detector.model)]
     written: dict[Path, str] = {}
     for spec in settings.outputs:
         kind, _, name = spec.partition(":")
-        if kind == "terminal" or name in ("", "-"):
+        if kind == "terminal" or kind in BROKERS or name in ("", "-"):
             continue
         path = resolved(name)
         for what, file in read:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from edge_fer.address import printable
+from edge_fer.config import Settings
 from edge_fer.core import Sink
 from edge_fer.errors import UsageError
 from edge_fer.events import Run
@@ -17,21 +18,27 @@ EXAMPLES = {
     "csv": "csv:faces.csv",
     "video": "video:annotated.mp4",
     "pictures": "pictures:annotated/",
+    "mqtt": "mqtt://user@homeassistant.local",
+    "mqtts": "mqtts://user@homeassistant.local",
 }
 """One example of each output that ``open_sink`` knows."""
 
 
-def open_sink(spec: str, run: Run | None = None) -> Sink:
+def open_sink(spec: str, run: Run | None = None, settings: Settings | None = None) -> Sink:
     """Open an output.
 
     Args:
         spec: ``terminal``, ``jsonl:PATH``, ``csv:PATH``, ``video:PATH`` or ``pictures:DIR``. The PATH of ``jsonl``
             and ``csv`` may be ``-`` for stdout. Folders that do not exist are made. ``terminal:picture`` shows the
-            picture too, ``terminal:blocks`` does so in text alone, ``terminal:text`` never.
+            picture too, ``terminal:blocks`` does so in text alone, ``terminal:text`` never. Also
+            ``mqtt://USER@HOST:PORT/TOPIC``, ``mqtts://...`` with TLS.
         run: what the output says about the run, the same for all its sinks; None for a run of its own.
+        settings: what an output's name does not say; None for the defaults.
 
     Raises:
         UsageError: there is no such output, or it lacks a path.
+        UnavailableError: a package that it needs is missing.
+        ConfigError: its settings are wrong.
         OutputError: the place cannot be written.
     """
     run = run or Run()
@@ -55,6 +62,10 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
             from edge_fer.sinks.pictures import PicturesSink
 
             return PicturesSink(Path(path), run)
+        case "mqtt" | "mqtts":
+            from edge_fer.sinks.mqtt import MqttSink
+
+            return MqttSink(spec, run, (settings or Settings()).mqtt)
         case _:
             from edge_fer.sinks.terminal import TerminalSink
 
