@@ -248,6 +248,37 @@ class MqttSettings:
 
 
 @dataclass(frozen=True)
+class WebSettings:
+    """What the page of an output ``web:HOST:PORT`` shows, and to whom."""
+
+    show_video: Annotated[
+        bool,
+        Setting(
+            "Show pictures: the live image, and the crops that the model sees. Without this the page has boxes on an "
+            "empty stage, and no picture leaves the process.",
+            flag="--show-video",
+        ),
+    ] = False
+    token_file: Annotated[
+        str,
+        Setting(
+            'File with the token that opens the page, at least 16 letters; "" takes the systemd credential web-token, '
+            "if there is one. Without a token the page listens at this machine alone.",
+            flag="--web-token-file",
+        ),
+    ] = ""
+    cert_file: Annotated[str, Setting('Certificate for https, with its chain, in PEM; "" for plain http.')] = ""
+    key_file: Annotated[str, Setting('Its key, in PEM, without a pass phrase; "" where cert_file has it too.')] = ""
+    names: Annotated[
+        list[str],
+        Setting(
+            "Host names by which browsers reach the page, beside localhost, the name of this machine and addresses: "
+            "that of a proxy, for instance."
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of ``edge-fer run``."""
 
@@ -256,10 +287,10 @@ class Settings:
         list[str],
         Setting(
             'Where results go, any number of: "terminal" (in a service: lines in the journal), "jsonl:PATH", '
-            '"csv:PATH", "video:PATH", "pictures:DIR", "mqtt://USER@HOST"; at a terminal "terminal:picture" shows what '
-            'the camera sees. Those with a path write to the SD card and wear it; "video" '
-            'and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: give a relative '
-            "path.",
+            '"csv:PATH", "video:PATH", "pictures:DIR", "mqtt://USER@HOST", "web:HOST:PORT", "webhook:URL"; at a '
+            'terminal "terminal:picture" shows what the camera sees. Those with a path write to the SD card and wear it; '
+            '"video" and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: '
+            "give a relative path.",
             flag="--output",
         ),
     ] = field(default_factory=lambda: ["terminal"])
@@ -282,6 +313,7 @@ class Settings:
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
     mqtt: MqttSettings = MqttSettings()
+    web: WebSettings = field(default_factory=WebSettings)
 
     def __post_init__(self) -> None:
         if len(self.cameras) > MOST_CAMERAS:

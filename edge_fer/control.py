@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_fer.sinks.delivery import Delivery
 
 
 class State(StrEnum):
@@ -38,6 +43,10 @@ class Control:
         effort: how the governor has slowed it down, and why; "" where it has not.
         frames: how many frames were processed.
         last_frame_s: when the last one was, on the clock; None before the first.
+        alive_s: when the loop last came round, with a frame or without; None before it began.
+        cameras: what became of the frames of each live camera, by name: ``late``, ``damaged``, and how often it was
+            ``lost``.
+        deliveries: the queues of outputs in the network, by the name of the receiver, without its secrets.
     """
 
     def __init__(self, paused: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,6 +55,9 @@ class Control:
         self.effort = ""
         self.frames = 0
         self.last_frame_s: float | None = None
+        self.alive_s: float | None = None
+        self.cameras: dict[str, Counter[str]] = {}
+        self.deliveries: dict[str, Delivery[Any]] = {}
         self.clock = clock
         self._paused = paused
 

@@ -22,6 +22,7 @@ EVENT_VERSION = 1
 """Grows when a field goes away or changes its meaning."""
 
 
+_MOST_SHOWN = 1000
 _MOST_TURN = 10.0
 """A profile's eyes may be one point, and JSON has no infinity."""
 
@@ -152,6 +153,29 @@ class Run:
             "latency_ms": {stage: round(ms, 1) for stage, ms in latency_ms.items()},
             "model": {"name": self.model, "sha256": self.model_sha256, "decision": self.decision},
         }
+
+
+class Changes:
+    """Tells which events are worth a message: a face that comes or goes, or shows another expression."""
+
+    def __init__(self) -> None:
+        self._shown: dict[int, str] = {}
+
+    def of(self, events: Iterable[Event]) -> list[Event]:
+        """Those of these events that are."""
+        return [event for event in events if self._is_one(event)]
+
+    def _is_one(self, event: Event) -> bool:
+        track, expression, phase = event["track"], event["expression"], event["phase"]
+        if phase == "end":
+            self._shown.pop(track, None)
+            return True
+        if phase == "update" and self._shown.get(track) == expression:
+            return False
+        self._shown[track] = expression
+        if len(self._shown) > _MOST_SHOWN:
+            del self._shown[next(iter(self._shown))]  # the faces of still images never end
+        return True
 
 
 def to_events(results: Iterable[FrameResult], run: Run | None = None) -> Iterator[Event]:

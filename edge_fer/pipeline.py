@@ -137,6 +137,8 @@ class Pipeline:
         cameras = _told_apart(settings.all_cameras)
         with ExitStack() as stack:
             self._sources = _open_sources(cameras, stack, service, self.control)
+            live = [source for source in self._sources if isinstance(source, LatestFrame)]
+            self.control.cameras = {source.name: source.counts for source in live}
             metadata = recognizer.bundle.metadata
 
             def run_of(sources: Sequence[FrameSource]) -> Run:
@@ -211,6 +213,7 @@ class Pipeline:
     def _tend(self) -> None:
         """Do what was asked through ``control``, and tell there what the loop does."""
         control = self.control
+        control.alive_s = control.clock()
         live = [source for source in self._sources if isinstance(source, LatestFrame)]
         if control.paused != self._off:
             self._off = control.paused

@@ -222,6 +222,7 @@ class Recognizer:
                 self._doubt,
                 self._offsets.get(expression, 0.0),
             ),
+            crop=track.tensor,
         )
         clock.stop("track")
         return track.face

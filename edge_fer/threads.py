@@ -57,6 +57,14 @@ def call_aside(act: Callable[[], T]) -> T:
     return _Aside(act).result()
 
 
+def start_aside(act: Callable[[], None], name: str) -> Callable[[float], None]:
+    """Begin a call in a thread of its own; returns what waits for its end, for so many seconds at most."""
+    # A daemon: what waits for the network must not keep the process alive.
+    thread = threading.Thread(target=act, name=name, daemon=True)
+    thread.start()
+    return thread.join
+
+
 def left_running() -> bool:
     """Whether a thread is left that nobody waits for, as one inside a driver."""
     return any(thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread())

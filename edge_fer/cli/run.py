@@ -14,7 +14,7 @@ from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
 
-from edge_fer.address import printable
+from edge_fer.address import NETWORK, printable
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import CameraSettings, Settings, default_file
 from edge_fer.control import Control
@@ -25,9 +25,6 @@ from edge_fer.systemd import Service
 
 GRACE_S = 1.2
 """How long the frame in hand may take after a signal."""
-
-BROKERS = ("mqtt", "mqtts")
-"""Outputs that are addresses, not files."""
 
 EXAMPLES = """examples:
   edge-fer run --camera demo                         faces that edge-fer draws itself: needs no camera
@@ -40,6 +37,7 @@ EXAMPLES = """examples:
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
   rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
   edge-fer run --camera photos/ --output jsonl:- | jq .expression
+  edge-fer run --camera 0 --output web:127.0.0.1:8080                a page for the browser
   edge-fer run --config /etc/edge-fer/config.toml    what the systemd service does
 
 Ctrl-C stops cleanly: files are closed and complete.
@@ -67,8 +65,9 @@ def add_run(verbs: Verbs) -> None:
         "--output",
         metavar="SINK",
         action="append",
-        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR, mqtt://USER@HOST; may be given often; - is "
-        "stdout; terminal:picture shows what the camera sees, terminal:blocks does so in text alone",
+        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR, mqtt://USER@HOST, web:HOST:PORT, webhook:URL; "
+        "may be given often; - is stdout; terminal:picture shows what the camera sees, terminal:blocks does so in text "
+        "alone",
     )
     run.add_argument(
         "--fast", action="store_true", help="play the demo as fast as it goes, in a terminal too: it takes 16 s there"
@@ -101,6 +100,15 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument("--width", type=int, metavar="PX", help="image width to ask a camera for (default: 640)")
     run.add_argument("--height", type=int, metavar="PX", help="image height to ask a camera for (default: 480)")
     run.add_argument("--fps", type=int, metavar="HZ", help="frame rate to ask a camera for (default: 30)")
+    run.add_argument(
+        "--show-video",
+        action="store_const",
+        const=True,
+        help="the page of web:HOST:PORT shows pictures; else boxes on an empty stage",
+    )
+    run.add_argument(
+        "--web-token-file", metavar="FILE", help="the token that opens the page: at least 16 letters in a file"
+    )
     run.add_argument("--name", help="name of this device in events (default: the host name)")
     run.add_argument(
         "--config",
@@ -130,6 +138,8 @@ def _run(args: argparse.Namespace) -> None:
         "model.threads": args.threads,
         "model.decision": args.decision,
         "model.tta": args.tta,
+        "web.show_video": args.show_video,
+        "web.token_file": args.web_token_file,
     }
     settings = load_settings(args.config, os.environ, flags)
     cameras = settings.cameras
@@ -218,7 +228,7 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
     stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
-    if len(brokers := [spec for spec in settings.outputs if spec.partition(":")[0] in BROKERS]) > 1:
+    if len(brokers := [spec for spec in settings.outputs if spec.partition(":")[0] in ("mqtt", "mqtts")]) > 1:
         raise UsageError(f"{' and '.join(map(printable, brokers))}: [mqtt] speaks of one broker; leave one out.")
     sources = [resolved(camera.source) for camera in settings.all_cameras]
     read: list[tuple[str, Path | str | None]] = [("file that is read", source) for source in sources]
@@ -226,7 +236,7 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
     written: dict[Path, str] = {}
     for spec in settings.outputs:
         kind, _, name = spec.partition(":")
-        if kind == "terminal" or kind in BROKERS or name in ("", "-"):
+        if kind == "terminal" or kind in NETWORK or name in ("", "-"):
             continue
         path = resolved(name)
         for what, file in read:

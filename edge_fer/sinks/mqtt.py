@@ -26,8 +26,8 @@ try:
     from paho.mqtt.enums import CallbackAPIVersion
 except ImportError:
     raise UnavailableError(
-        "MQTT needs the package paho-mqtt: pip install 'edge-fer[mqtt]', or on a Raspberry Pi pip install paho-mqtt in "
-        "the environment of edge-fer."
+        "MQTT needs the package paho-mqtt: pip install 'edge-fer[service]', or pip install paho-mqtt, in the environment "
+        "of edge-fer."
     ) from None
 
 KEEPALIVE_S = 30
@@ -120,6 +120,7 @@ class MqttSink:
         self.delivery: Delivery[_Message | None] = Delivery(
             str(self._broker), self._send, batch=BATCH, oldest_s=settings.keep_s, clock=clock
         )
+        run.control.deliveries[str(self._broker)] = self.delivery
         self._queue_state()
 
     def write(self, result: FrameResult) -> None:

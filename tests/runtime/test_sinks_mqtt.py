@@ -568,7 +568,7 @@ def test_a_missing_package_is_one_sentence() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 69
-    assert done.stderr.startswith("edge-fer: MQTT needs the package paho-mqtt: pip install 'edge-fer[mqtt]'")
+    assert done.stderr.startswith("edge-fer: MQTT needs the package paho-mqtt: pip install 'edge-fer[service]'")
     assert len(done.stderr.splitlines()) == 1
 
 
