@@ -212,6 +212,28 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class GovernorSettings:
+    """How a service spares a board that is too hot, or is slowed down by its firmware."""
+
+    on: Annotated[
+        bool,
+        Setting("Look at fewer frames, and search less often for new faces, until the board is cool again.", live=True),
+    ] = True
+    hot_c: Annotated[
+        float,
+        Setting("From this temperature on less is done; a Pi slows itself down at 80 to 85.", "°C", 40, 110, live=True),
+    ] = 80.0
+    cool_c: Annotated[
+        float, Setting("When it has been no warmer for a minute, more is done again.", "°C", 30, 109, live=True)
+    ] = 70.0
+
+    def __post_init__(self) -> None:
+        _check(self, "governor")
+        if self.cool_c >= self.hot_c:
+            raise ConfigError(f"governor.cool_c ({self.cool_c:g}) must be lower than governor.hot_c ({self.hot_c:g}).")
+
+
+@dataclass(frozen=True)
 class MqttSettings:
     """What an output ``mqtt://...`` does, beside its address."""
 
@@ -287,9 +309,9 @@ class Settings:
         list[str],
         Setting(
             'Where results go, any number of: "terminal" (in a service: lines in the journal), "jsonl:PATH", '
-            '"csv:PATH", "video:PATH", "pictures:DIR", "mqtt://USER@HOST", "web:HOST:PORT", "webhook:URL"; at a '
-            'terminal "terminal:picture" shows what the camera sees. Those with a path write to the SD card and wear it; '
-            '"video" and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: '
+            '"csv:PATH", "video:PATH", "pictures:DIR", "mqtt://USER@HOST", "web:HOST:PORT", "webhook:URL"; '
+            'at a terminal "terminal:picture" shows what the camera sees. Those with a path write to the SD card and '
+            'wear it; "video" and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: '
             "give a relative path.",
             flag="--output",
         ),
@@ -312,6 +334,7 @@ class Settings:
     ] = field(default_factory=list)
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
+    governor: GovernorSettings = GovernorSettings()
     mqtt: MqttSettings = MqttSettings()
     web: WebSettings = field(default_factory=WebSettings)
 

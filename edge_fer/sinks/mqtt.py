@@ -26,8 +26,7 @@ try:
     from paho.mqtt.enums import CallbackAPIVersion
 except ImportError:
     raise UnavailableError(
-        "MQTT needs the package paho-mqtt: pip install 'edge-fer[service]', or pip install paho-mqtt, in the environment "
-        "of edge-fer."
+        "MQTT needs the package paho-mqtt: pip install 'edge-fer[service]', or paho-mqtt alone, where edge-fer is."
     ) from None
 
 KEEPALIVE_S = 30
