@@ -223,14 +223,12 @@ class GovernorSettings:
         float,
         Setting("From this temperature on less is done; a Pi slows itself down at 80 to 85.", "°C", 40, 110, live=True),
     ] = 80.0
-    cool_c: Annotated[
-        float, Setting("When it has been no warmer for a minute, more is done again.", "°C", 30, 109, live=True)
-    ] = 70.0
+    hysteresis_c: Annotated[
+        float, Setting("When it has been cooler by this for a minute, more is done again.", "°C", 1, 40, live=True)
+    ] = 10.0
 
     def __post_init__(self) -> None:
         _check(self, "governor")
-        if self.cool_c >= self.hot_c:
-            raise ConfigError(f"governor.cool_c ({self.cool_c:g}) must be lower than governor.hot_c ({self.hot_c:g}).")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ STEPS = (Effort(0, 1), Effort(10, 2), Effort(5, 4), Effort(2, 8))
 class Governor:
     """Steps down while the board is too hot or slowed down, and up again after a while of calm.
 
-    Hysteresis in heat (``hot_c``, ``cool_c``) and in time (``SETTLE_S``, ``CALM_S``). A board that tells neither is let
+    Hysteresis in heat (``hysteresis_c``) and in time (``SETTLE_S``, ``CALM_S``). A board that tells neither is let
     alone.
 
     Args:
@@ -94,7 +94,7 @@ class Governor:
             self._hot_s, self._why = now_s, " and ".join(whys)
             if now_s - self._stepped_s >= SETTLE_S:
                 self.step = min(self.step + 1, len(STEPS) - 1)
-        elif self.step and (temperature_c is None or temperature_c <= self.settings.cool_c):
+        elif self.step and (temperature_c is None or temperature_c <= self.settings.hot_c - self.settings.hysteresis_c):
             if min(now_s - self._hot_s, now_s - self._stepped_s) >= CALM_S:
                 self.step -= 1
         else:
