@@ -85,8 +85,8 @@ compile = $(TOOLS)/bin/uv pip compile --quiet pyproject.toml --universal --pytho
 lock: $(TOOLS)/made
 	$(compile) --upgrade --extra dev --extra train -o requirements-train.lock
 	$(compile) --upgrade --extra dev -c requirements-train.lock -o requirements-dev.lock
-	$(compile) --upgrade -c requirements-train.lock -o requirements.lock
-	$(compile) --upgrade -c requirements-train.lock --no-emit-package numpy -o requirements-pi.lock
+	$(compile) --upgrade --extra service -c requirements-train.lock -o requirements.lock
+	$(compile) --upgrade --extra service -c requirements-train.lock --no-emit-package numpy -o requirements-pi.lock
 
 sbom: $(TOOLS)/made
 	.ci/sbom $(TOOLS)

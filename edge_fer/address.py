@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from edge_fer.errors import UsageError
 
-NETWORK = ("web", "webhook")
+NETWORK = ("mqtt", "mqtts", "web", "webhook")
 """Outputs that are addresses, and no files."""
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*):(?://|(?<=file:)(?=/))(.*)", re.IGNORECASE | re.DOTALL)

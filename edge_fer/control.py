@@ -40,6 +40,7 @@ class Control:
     Attributes:
         state: what the loop does now, written by the loop alone.
         reason: why ``state`` is what it is, a sentence for people; "" where nothing needs to be said.
+        effort: how the governor has slowed it down, and why; "" where it has not.
         frames: how many frames were processed.
         last_frame_s: when the last one was, on the clock; None before the first.
         alive_s: when the loop last came round, with a frame or without; None before it began.
@@ -51,6 +52,7 @@ class Control:
     def __init__(self, paused: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.state = State.STARTING
         self.reason = ""
+        self.effort = ""
         self.frames = 0
         self.last_frame_s: float | None = None
         self.alive_s: float | None = None

@@ -316,7 +316,10 @@ class Classifier(Protocol):
 
 
 class Sink(Protocol):
-    """Takes results: a file, a screen, a broker."""
+    """Takes results: a file, a screen, a broker.
+
+    One that has a method ``tick`` too has it called after each frame, and some five times a second while none comes.
+    """
 
     def write(self, result: FrameResult) -> None: ...
 

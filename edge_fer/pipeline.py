@@ -130,6 +130,7 @@ class Pipeline:
     ) -> None:
         self.control = control or Control()
         self._stopped = False
+        self._new_face_s, self._search_factor = settings.detector.new_face_s, 1.0
         self._off = False
         self._since_s = self.control.clock()
         self._idle = idle
@@ -165,14 +166,17 @@ class Pipeline:
             shared = [opened(spec, run) for spec in settings.outputs if spec not in own]
             self._lanes = [Lane(recognizer, shared)]
             self._lanes += [Lane(recognizer.for_another_stream(), shared) for _ in cameras[1:]]
+            own_runs: list[Run] = []
             if own:
-                names = _file_names(cameras)
+                own_runs = [run_of([source]) for source in self._sources]
                 self._lanes = [
-                    Lane(
-                        lane.recognizer, [*shared, *(opened(_own_output(spec, name), run_of([source])) for spec in own)]
-                    )
-                    for lane, source, name in zip(self._lanes, self._sources, names, strict=True)
+                    Lane(lane.recognizer, [*shared, *(opened(_own_output(spec, name), own_run) for spec in own)])
+                    for lane, own_run, name in zip(self._lanes, own_runs, _file_names(cameras), strict=True)
                 ]
+            self._runs = [run, *own_runs]
+            # Sinks that have something to say where no frame comes.
+            sinks = {id(sink): sink for lane in self._lanes for sink in lane.sinks}
+            self._ticks = [tick for sink in sinks.values() if (tick := getattr(sink, "tick", None))]
             self._latencies = [Latencies() for _ in cameras]
             self._open = stack.pop_all()
 
@@ -230,7 +234,32 @@ class Pipeline:
                 control.state, control.reason = State.RECOGNIZING, ""
             else:
                 control.state = State.WAITING if control.reason else State.STARTING
+        for tick in self._ticks:
+            tick()
         self._idle()
+
+    def reload(self, settings: Settings) -> None:
+        """Take over detector and model of other settings, between two frames. Cameras and sinks stay as they are.
+
+        Raises:
+            EdgeFerError: they cannot be used; those before go on.
+        """
+        recognizer = build_recognizer(settings)
+        for place, lane in enumerate(self._lanes):
+            successor = recognizer.for_another_stream() if place else recognizer
+            successor.succeed(lane.recognizer)
+            self._lanes[place] = Lane(successor, lane.sinks)
+        metadata = recognizer.bundle.metadata
+        for run in self._runs:
+            run.model, run.model_sha256, run.decision = metadata.name, metadata.model_sha256, recognizer.decision
+        self._new_face_s = settings.detector.new_face_s
+        self.search_later(self._search_factor)
+
+    def search_later(self, factor: float) -> None:
+        """Give the search for new faces so many times the time of the settings, which costs less."""
+        self._search_factor = factor
+        for lane in self._lanes:
+            lane.recognizer.search_within(factor * self._new_face_s)
 
     def stop(self) -> None:
         """End the loop after the frame in hand; may be called by a signal handler or another thread."""

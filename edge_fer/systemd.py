@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -21,6 +22,28 @@ _TEXTS = {
     State.PAUSED: "paused: all cameras are closed",
     State.STOPPED: "stopped",
 }
+
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Of syslog(3), by those of Python."""
+
+
+def in_journal(environ: Mapping[str, str]) -> bool:
+    """Whether stderr goes to the journal of systemd, as JOURNAL_STREAM says (systemd.exec(5))."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
+
+
+class JournalFormatter(logging.Formatter):
+    """Lines for the journal: their priority stands before them (sd-daemon(3)); it knows by itself whose they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the message holds."""
+        text = super().format(record).replace("\n", " ")
+        return f"<{_PRIORITIES.get(record.levelno, 6)}>{text}"
 
 
 class Service:
@@ -84,6 +107,14 @@ class Service:
         if self._feed_s is not None and now_s - self._fed_s >= self._feed_s:
             self._fed_s = now_s
             self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """It reads its configuration again."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """It has done so."""
+        self._send("READY=1")
 
     def stopping(self) -> None:
         """It ends because it was asked to."""

@@ -93,7 +93,11 @@ def test_tests_on_a_device_need_no_training(folder: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "home"),
-    [("threading", {"edge_fer.threads", "edge_fer.sinks.delivery"}), ("ai_edge_litert", set()), ("tomlkit", {"edge_fer.config_file"})],
+    [
+        ("threading", {"edge_fer.threads", "edge_fer.sinks.delivery"}),
+        ("ai_edge_litert", set()),
+        ("tomlkit", {"edge_fer.config_file"}),
+    ],
 )
 def test_some_packages_have_one_user(name: str, home: set[str]) -> None:
     users = {module for module, path in modules().items() if name in top_level(path) and module.startswith("edge_fer")}

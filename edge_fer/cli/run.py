@@ -14,10 +14,9 @@ from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
 
-from edge_fer.address import NETWORK
+from edge_fer.address import NETWORK, printable
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import CameraSettings, Settings, default_file
-from edge_fer.control import Control
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
 from edge_fer.layers import load_settings
@@ -65,8 +64,9 @@ def add_run(verbs: Verbs) -> None:
         "--output",
         metavar="SINK",
         action="append",
-        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR, web:HOST:PORT, webhook:URL; may be given "
-        "often; - is stdout; terminal:picture shows what the camera sees, terminal:blocks does so in text alone",
+        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR, mqtt://USER@HOST, web:HOST:PORT, webhook:URL; "
+        "may be given often; - is stdout; terminal:picture shows what the camera sees, terminal:blocks does so in text "
+        "alone",
     )
     run.add_argument(
         "--fast", action="store_true", help="play the demo as fast as it goes, in a terminal too: it takes 16 s there"
@@ -140,25 +140,31 @@ def _run(args: argparse.Namespace) -> None:
         "web.show_video": args.show_video,
         "web.token_file": args.web_token_file,
     }
-    settings = load_settings(args.config, os.environ, flags)
-    cameras = settings.cameras
-    if len(args.camera or ()) > 1:
-        cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
-    asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
-    settings = replace(settings, cameras=[replace(one, **asked) for one in cameras])
-    run(settings, args.config or default_file(), fast=args.fast)
+
+    def load() -> Settings:
+        settings = load_settings(args.config, os.environ, flags)
+        cameras = settings.cameras
+        if len(args.camera or ()) > 1:
+            cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
+        asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
+        return replace(settings, cameras=[replace(one, **asked) for one in cameras])
+
+    run(load(), args.config or default_file(), fast=args.fast, load=load)
 
 
-def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -> None:
+def run(
+    settings: Settings, config: Path | None = None, *, fast: bool = False, load: Callable[[], Settings] | None = None
+) -> None:
     """Open everything, then loop: one frame, one result, every sink; until the source ends or a signal stops it.
 
     As a service of systemd (``Type=notify``) it says what it does, feeds the watchdog with every frame, waits for a
-    camera that is not there, and shows the demo again and again.
+    camera that is not there, and shows the demo again and again. On SIGHUP it reads its settings again.
 
     Args:
         settings: what to do.
         config: the file that they come from, which no output may replace.
         fast: the demo does not wait for its time, as it does where somebody looks on.
+        load: reads the settings again; None where nothing can have changed.
 
     Raises:
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
@@ -168,27 +174,27 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
     stopping = Stopping()
     service = Service.from_environ(os.environ)
     if service:
-        cameras = [_without_end(camera) for camera in settings.cameras]
-        settings = replace(settings, camera=_without_end(settings.camera), cameras=cameras)
+        settings = _without_end(settings)
 
     from edge_fer.pipeline import Pipeline
+    from edge_fer.service.daemon import Daemon
+
+    daemon = service and Daemon(service, settings, lambda: _without_end(load() if load else settings), os.environ)
+    if daemon:
+        signal.signal(signal.SIGHUP, lambda number, frame: daemon.request_reload())
 
     with suppress(Stopped):
         try:
             stopping.interrupt()
-            control, names = Control(), ", ".join(camera.name or camera.source for camera in settings.all_cameras)
-
-            def idle() -> None:
-                if service:
-                    service.tell(control, names)
-
-            with Pipeline(settings, service is not None, idle, control) as pipeline:
+            with Pipeline(settings, *((True, daemon.idle, daemon.control) if daemon else ())) as pipeline:
                 stopping.call(pipeline.stop)
+                if daemon:
+                    daemon.pipeline = pipeline
                 frame_s = _frame_s(settings, fast)
                 due_s = time.monotonic()
                 for _ in pipeline:
                     now_s = time.monotonic()
-                    due_s = max(due_s + frame_s, now_s)
+                    due_s = max(due_s + max(frame_s, daemon.frame_s if daemon else 0.0), now_s)
                     time.sleep(due_s - now_s)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -196,8 +202,13 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
                 service.stopping()
 
 
-def _without_end(camera: CameraSettings) -> CameraSettings:
-    return replace(camera, source="demo:loop") if camera.source == "demo" else camera
+def _without_end(settings: Settings) -> Settings:
+    """The settings with the demo again and again in place of the demo."""
+
+    def endless(camera: CameraSettings) -> CameraSettings:
+        return replace(camera, source="demo:loop") if camera.source == "demo" else camera
+
+    return replace(settings, camera=endless(settings.camera), cameras=[endless(one) for one in settings.cameras])
 
 
 def _frame_s(settings: Settings, fast: bool) -> float:
@@ -227,6 +238,8 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
     stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
+    if len(brokers := [spec for spec in settings.outputs if spec.partition(":")[0] in ("mqtt", "mqtts")]) > 1:
+        raise UsageError(f"{' and '.join(map(printable, brokers))}: [mqtt] speaks of one broker; leave one out.")
     sources = [resolved(camera.source) for camera in settings.all_cameras]
     read: list[tuple[str, Path | str | None]] = [("file that is read", source) for source in sources]
     read += [("configuration", config), ("model", settings.model.path), ("detector's model", settings.detector.model)]
@@ -291,7 +304,7 @@ class Stopping:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         if "NOTIFY_SOCKET" in os.environ:
-            # To a service of systemd SIGHUP will mean: read the configuration again. Until then it must not die of it.
+            # To a service of systemd SIGHUP means: read the configuration again. Until it can it must not die of it.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(signal.SIGHUP, self._on_signal)

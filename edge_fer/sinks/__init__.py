@@ -18,6 +18,8 @@ EXAMPLES = {
     "csv": "csv:faces.csv",
     "video": "video:annotated.mp4",
     "pictures": "pictures:annotated/",
+    "mqtt": "mqtt://user@homeassistant.local",
+    "mqtts": "mqtts://user@homeassistant.local",
     "web": "web:127.0.0.1:8080",
     "webhook": "webhook:http://homeassistant.local:8123/api/webhook/edge-fer",
 }
@@ -31,7 +33,8 @@ def open_sink(spec: str, run: Run | None = None, settings: Settings | None = Non
         spec: ``terminal``, ``jsonl:PATH``, ``csv:PATH``, ``video:PATH`` or ``pictures:DIR``. The PATH of ``jsonl``
             and ``csv`` may be ``-`` for stdout. Folders that do not exist are made. ``terminal:picture`` shows the
             picture too, ``terminal:blocks`` does so in text alone, ``terminal:text`` never.
-            ``web:HOST:PORT`` serves a page, ``webhook:URL`` sends what changes.
+            ``mqtt://USER@HOST:PORT/TOPIC`` (``mqtts://`` with TLS) publishes to a broker, ``web:HOST:PORT`` serves a
+            page, ``webhook:URL`` sends what changes.
         run: what the output says about the run, the same for all its sinks; None for a run of its own.
         settings: what an output's name does not say; None for the defaults.
 
@@ -75,6 +78,10 @@ def _open_in_network(kind: str, address: str, run: Run, settings: Settings) -> S
         from edge_fer.sinks.web import WebSink
 
         return WebSink(address, run, settings.web)
+    if kind in ("mqtt", "mqtts"):
+        from edge_fer.sinks.mqtt import MqttSink
+
+        return MqttSink(f"{kind}:{address}", run, settings.mqtt)
     from edge_fer.sinks.webhook import WebhookSink
 
     return WebhookSink(address, run)
