@@ -7,6 +7,7 @@
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
 # make test-real    what is too heavy for each change: test-matrix, coverage, release-check
+# make web-load     the web page under load and bad clients: twelve minutes
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
@@ -52,7 +53,7 @@ test-jax: $(VENV)/jax
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
 
-test-real: test-matrix coverage release-check
+test-real: test-matrix coverage release-check web-load
 
 # FRAMES and CUTS are the other numbers; hours, as they stand.
 N      ?= 10000
@@ -60,6 +61,9 @@ FRAMES ?= 1000000
 CUTS   ?= 200
 soak: $(VENV)/runtime
 	$(BIN)/python benchmarks/soak.py --mutations $(N) --frames $(FRAMES) --cuts $(CUTS) --write
+
+web-load: $(VENV)/dev
+	$(BIN)/python benchmarks/web.py
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python

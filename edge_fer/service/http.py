@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 import h11
@@ -246,6 +246,8 @@ class Server:
         """The answer to a request, or why there is none."""
         if not self._may_ask(request.peer):
             return refusal(429, "Too many requests. Ask again in a second.", {"Retry-After": "1"})
+        if request.method == "CONNECT":
+            return refusal(405, "This is no proxy.")
         try:
             return self._handle(request)
         except Exception:  # a fault of ours in one answer must not stop the service
@@ -382,15 +384,17 @@ class _Connection(asyncio.Protocol):
             headers["Connection"] = "close"
         elif response.status != 304:
             headers["Content-Length"] = str(len(response.body))
-        self._write(_head(response.status, headers))
+        events: list[h11.Event] = [_head(response.status, headers)]
         if response.body and self._request.method != b"HEAD":
-            self._write(h11.Data(response.body))
+            events.append(h11.Data(response.body))
         if is_stream:
+            self._write(*events)
             self._join(response.channel)
             return
-        self._write(h11.EndOfMessage())
+        self._write(*events, h11.EndOfMessage())
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
+            self._request = None
             self._wait(self._server.limits.request_s)
         else:
             self._end()
@@ -416,10 +420,9 @@ class _Connection(asyncio.Protocol):
             "Content-Length": str(len(response.body)),
         }
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._write(_head(status, headers))
-            if self._request is None or self._request.method != b"HEAD":
-                self._write(h11.Data(response.body))
-            self._write(h11.EndOfMessage())
+            is_head = self._request is not None and self._request.method == b"HEAD"
+            body = [] if is_head else [h11.Data(response.body)]
+            self._write(_head(status, headers), *body, h11.EndOfMessage())
         self._end()
 
     def _end(self) -> None:
@@ -433,9 +436,10 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def _write(self, event: Any) -> None:
+    def _write(self, *events: h11.Event) -> None:
+        """Send events in one piece."""
         assert self._transport is not None
-        self._transport.write(self._h11.send(event) or b"")
+        self._transport.write(b"".join(self._h11.send(event) or b"" for event in events))
 
     def _wait(self, limit_s: float) -> None:
         """Cut the connection after a time, unless something happens."""

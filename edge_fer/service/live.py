@@ -194,6 +194,7 @@ class Live:
             "version": __version__,
             "state": control.state.value,
             "reason": control.reason,
+            "effort": control.effort,
             "enabled": not control.paused,
             "video": self.show_video,
             "uptime_s": round(now_s - self._started_s, 1),

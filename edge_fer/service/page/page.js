@@ -214,7 +214,7 @@ function drawStatus(told) {
     stages.delete("no camera yet");
   }
   showState(told.state);
-  notice(told.reason);
+  notice(told.reason || told.effort);
   if (wanted === null || wanted === told.enabled) {
     wanted = null;
     showSwitch(told.enabled);
