@@ -97,7 +97,7 @@ def _events(lines: Iterable[str], name: str) -> Iterator[Event]:
             raise DataError(
                 f"{name}, line {number}: it is no event of edge-fer: {error.args[0]!r} is missing."
             ) from None
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             if not line.endswith("\n") and isinstance(error, json.JSONDecodeError):
                 return
             raise DataError(f"{name}, line {number}: it is no event of edge-fer: {error}.") from None
@@ -109,7 +109,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _check(event: Event) -> None:
-    """Raises KeyError, TypeError or ValueError where an event cannot be shown."""
+    """Raises KeyError, TypeError, AttributeError or ValueError where an event cannot be shown."""
     if event["v"] != EVENT_VERSION:
         raise ValueError(f"version {event['v']!r} is not {EVENT_VERSION}")
     if event["phase"] not in ("start", "update", "end"):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_START = """
+import fcntl, os, sys
+# Chromium reads commands from descriptor 3 and writes what it says to 4.
+read, write = (fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 LONG_S = 30.0  # only reached when the code under test hangs
 
 
@@ -45,12 +54,11 @@ class Browser:
         self.complaints: list[str] = []
         read, self._to = os.pipe()
         self._from, write = os.pipe()
-        # Chromium reads commands from descriptor 3 and writes what it says to 4.
-        shell = ["sh", "-c", f'exec "$@" 3<&{read} 4>&{write}', "sh"]
+        starter = [sys.executable, "-S", "-c", _START, str(read), str(write)]
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
         options += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"]
         self._process = subprocess.Popen(
-            [*shell, program, *options, "about:blank"],
+            [*starter, program, *options, "about:blank"],
             pass_fds=(read, write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -79,8 +87,9 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Go to an address, and wait until the page is there."""
         self.call("Page.navigate", url=url)
+        self.wait("location.href !== 'about:blank' && document.readyState === 'complete'")
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression of JavaScript in the page; it may be a promise."""
@@ -89,14 +98,18 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, script: str, good: Callable[[Any], bool] = bool) -> Any:
-        """The value of an expression as soon as it is good."""
+        """The value of an expression as soon as it is good. While the page is another one, it may fail."""
         until_s = time.monotonic() + LONG_S
         while True:
-            value = self.evaluate(script)
-            if good(value):
-                return value
+            try:
+                value = self.evaluate(script)
+            except AssertionError as error:
+                value = error
+            else:
+                if good(value):
+                    return value
             assert time.monotonic() < until_s, f"{script} stays {value!r}; the console says {self.complaints}"
-            self.evaluate("new Promise(done => setTimeout(done, 50))")
+            time.sleep(0.05)
 
     def press(self, key: str) -> None:
         """Press a key and let it go."""

@@ -176,6 +176,7 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://{shown}:{port}"
         self._open: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
         self._join: Callable[[float], None] | None = None
 
     def start(self) -> None:
@@ -200,13 +201,18 @@ class Server:
         if self._loop is None or self._join is None:
             self._socket.close()
             return
-        self.call(self._loop.stop)
+        self.call(self._ended.set)
         self._join(CLOSE_S)
 
     def _run(self) -> None:
         assert self._loop is not None
-        loop = self._loop
-        serve = loop.create_server(
+        try:
+            self._loop.run_until_complete(self._serve(self._loop))
+        finally:
+            self._loop.close()
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        server = await loop.create_server(
             lambda: _Connection(self, loop),
             sock=self._socket,
             ssl=self._tls,
@@ -214,15 +220,11 @@ class Server:
             ssl_handshake_timeout=self.limits.request_s if self._tls else None,
             ssl_shutdown_timeout=_LINGER_S if self._tls else None,
         )
-        try:
-            server = loop.run_until_complete(serve)
-            loop.run_forever()
-            server.close()
-            for connection in list(self._open):
-                connection.finish()
-            loop.run_until_complete(asyncio.sleep(0))  # connections hear of their end
-        finally:
-            loop.close()
+        await self._ended.wait()
+        server.close()
+        for connection in list(self._open):
+            connection.finish()
+        await asyncio.sleep(0)  # connections hear of their end
 
     # The rest is for _Connection.
 

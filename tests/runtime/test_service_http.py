@@ -196,6 +196,8 @@ def test_a_slow_reader_is_left_out_and_then_cut_off(serve: Serve) -> None:
             if len(channel):
                 server.later(0, flood)
 
+        while not len(channel):
+            turn(server)
         server.call(flood)
         while len(channel):
             turn(server)
