@@ -232,6 +232,21 @@ class GovernorSettings:
 
 
 @dataclass(frozen=True)
+class PicturesSettings:
+    """How long an output ``pictures:DIR`` keeps the pictures of a live camera. Others are never deleted."""
+
+    keep: Annotated[
+        int, Setting("So many pictures of a live camera are kept; older ones are deleted.", "pictures", 1, 100_000)
+    ] = 10_000
+    keep_days: Annotated[
+        float, Setting("Pictures of a live camera that are older are deleted.", "days", 0.001, 36_500)
+    ] = 30.0
+
+    def __post_init__(self) -> None:
+        _check(self, "pictures")
+
+
+@dataclass(frozen=True)
 class MqttSettings:
     """What an output ``mqtt://...`` does, beside its address."""
 
@@ -333,6 +348,7 @@ class Settings:
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
     governor: GovernorSettings = GovernorSettings()
+    pictures: PicturesSettings = PicturesSettings()
     mqtt: MqttSettings = MqttSettings()
     web: WebSettings = field(default_factory=WebSettings)
 

@@ -53,6 +53,7 @@ class Run:
 
     Attributes:
         device: see above.
+        live: see above.
         control: see above.
     """
 
@@ -76,6 +77,7 @@ class Run:
         self.model_sha256 = model_sha256
         self.decision = decision
         self.fps = fps
+        self.live = live
         self.keeps_earlier = live and not overwrite
         self._now = now
         self._clock = clock

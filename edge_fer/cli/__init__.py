@@ -20,6 +20,7 @@ from edge_fer.cli.doctor import add_doctor
 from edge_fer.cli.models import add_models
 from edge_fer.cli.replay import add_replay
 from edge_fer.cli.run import add_run
+from edge_fer.cli.service import add_service
 from edge_fer.cli.verbs import Parser
 from edge_fer.errors import INTERNAL, INTERRUPTED, EdgeFerError, OutputError, UsageError
 from edge_fer.libraries import about_import, try_libraries
@@ -38,7 +39,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"edge-fer {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_run, add_models, add_cameras, add_config, add_doctor, add_bench, add_replay):
+    for add in (add_run, add_models, add_cameras, add_config, add_doctor, add_service, add_bench, add_replay):
         add(verbs)
     return parser
 

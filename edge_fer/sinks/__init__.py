@@ -66,7 +66,7 @@ def open_sink(spec: str, run: Run | None = None, settings: Settings | None = Non
         case "pictures":
             from edge_fer.sinks.pictures import PicturesSink
 
-            return PicturesSink(Path(path), run)
+            return PicturesSink(Path(path), run, (settings or Settings()).pictures)
         case _:
             from edge_fer.sinks.terminal import TerminalSink
 
