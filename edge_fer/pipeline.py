@@ -138,7 +138,7 @@ class Pipeline:
         cameras = _told_apart(settings.all_cameras)
         with ExitStack() as stack:
             self._sources = _open_sources(cameras, stack, service, self.control)
-            live = [source for source in self._sources if isinstance(source, LatestFrame)]
+            live = [source for source in self._sources if isinstance(source, LatestFrame) and source.live]
             self.control.cameras = {source.name: source.counts for source in live}
             metadata = recognizer.bundle.metadata
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import platform
 import socket
 import ssl
 from collections import Counter
@@ -143,7 +144,7 @@ class Server:
         limits: see there.
 
     Attributes:
-        url: where it listens, "http://127.0.0.1:8080".
+        url: where a browser finds it, "http://127.0.0.1:8080".
         is_loopback: it can be reached from this machine alone.
         requests: how many, by the status of the answer.
 
@@ -173,6 +174,8 @@ class Server:
         address, port = self._socket.getsockname()[:2]
         self.is_loopback = ipaddress.ip_address(address).is_loopback
         shown = f"[{address}]" if ":" in address else address
+        if ipaddress.ip_address(address).is_unspecified:  # all of this machine's
+            shown = platform.node() or "localhost"
         self.url = f"{'https' if tls else 'http'}://{shown}:{port}"
         self._open: set[_Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -35,6 +35,7 @@ function drawFrame(frame) {
   const size = `${frame.width} / ${frame.height}`;
   if (stage.size !== size) {
     stage.size = size;
+    veil();
     stage.view.style.aspectRatio = size;
     stage.view.style.maxWidth = `calc(72vh * ${frame.width / frame.height})`;
   }
@@ -77,7 +78,7 @@ function veil() {
   const state = $("state").dataset.state;
   const said = { paused: "Paused: the camera is closed.", pausing: "The camera is being closed.", waiting: "Waiting for the camera.", starting: "Starting.", offline: "Nothing is heard from the device.", stopped: "It has stopped." }[state] ?? "";
   for (const [camera, stage] of stages) {
-    stage.veil.textContent = said;
+    stage.veil.textContent = said || (stage.size ? "" : "Nothing has come from this camera yet.");
     const shows = Boolean(status?.video) && !["paused", "pausing", "offline", "stopped"].includes(state);
     const video = stage.view.querySelector("img");
     if (shows && !video) {
@@ -242,7 +243,7 @@ function drawTiles(told) {
   const running = told.state === "recognizing";
   const fps = told.cameras.reduce((total, camera) => total + camera.fps, 0);
   tiles.push(["frames per second", fps.toFixed(1), "", running ? "" : "warn"]);
-  const last = told.cameras[0];
+  const last = told.cameras.find((camera) => camera.seq !== null);
   if (last && running) {
     const stages = sum(last.latency_ms);
     tiles.push(last.since_capture_ms === null ? ["for a frame", stages.toFixed(0), "ms"] : ["from capture to result", last.since_capture_ms.toFixed(0), "ms"]);
