@@ -55,7 +55,7 @@ class _File(NamedTuple):
 
 
 class Routes:
-    """Answers requests; ``http.Server`` calls it.
+    """Answers requests; ``server.Server`` calls it.
 
     Args:
         live: what is known.

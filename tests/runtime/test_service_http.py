@@ -19,7 +19,8 @@ from web_client import LONG_S, ask, connect, forged, said
 
 from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.service import http
-from edge_fer.service.http import Channel, Limits, Request, Response, Server
+from edge_fer.service.http import Channel, Limits, Request, Response
+from edge_fer.service.server import Server
 
 Serve = Callable[..., Server]
 

@@ -102,7 +102,6 @@ function faceOf(event) {
     const root = $("face-template").content.cloneNode(true).firstElementChild;
     face = { root, samples: [], cropped: 0, bars: new Map(), canvas: root.querySelector("canvas") };
     for (const part of ["h3", ".expression", ".detail", ".confidence", ".bars", ".crop"]) face[part] = root.querySelector(part);
-    face.h3.textContent = `Face ${event.track}`;
     for (const name of Object.keys(event.probabilities)) {
       const row = document.createElement("li");
       const bar = document.createElement("b");
@@ -124,6 +123,7 @@ function drawFace(event) {
   const face = faceOf(event);
   const now = performance.now();
   if (face.expression !== event.expression) announce(`Face ${event.track}: ${event.expression}`);
+  face.h3.textContent = stages.size > 1 ? `Face ${event.track} · ${event.camera}` : `Face ${event.track}`;
   face.expression = event.expression;
   face.camera = event.camera;
   face.goneAt = null;
