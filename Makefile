@@ -4,9 +4,10 @@
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
 # make test-emulated   installs the release on the board's processor and system, emulated: root and mmdebstrap
 # make image-test   boots an emulated board from a fresh card, breaks it in many ways and cuts its power
+# make test-home-assistant  the real Home Assistant with a broker and a service: root and mmdebstrap
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
-# make test-real    what is too heavy for each change: test-matrix, coverage, release-check
+# make test-real    what is too heavy for each change: test-matrix, coverage, release-check, test-home-assistant, web-load
 # make web-load     the web page under load and bad clients: twelve minutes
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
@@ -26,7 +27,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-emulated test-jax test-matrix test-real real-models soak check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-emulated test-home-assistant test-jax test-matrix test-real real-models soak check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -47,13 +48,17 @@ test-legacy: $(VENV)-legacy/ready real-models
 test-emulated: $(VENV)/dev
 	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
+test-home-assistant: $(VENV)/dev
+	.ci/home-assistant $(CURDIR)/.home-assistant
+	HOME_ASSISTANT_ROOT=$(CURDIR)/.home-assistant $(BIN)/python -m pytest -m home_assistant tests/runtime/test_home_assistant.py
+
 test-jax: $(VENV)/jax
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
 
-test-real: test-matrix coverage release-check web-load
+test-real: test-matrix coverage release-check test-home-assistant web-load
 
 # FRAMES and CUTS are the other numbers; hours, as they stand.
 N      ?= 10000

@@ -22,11 +22,12 @@ EXAMPLES = """examples:
   edge-fer service status             is it running, what does it do, how much memory does it use
   edge-fer service logs --follow      what it says
   sudo systemctl reload edge-fer      take over what has changed in the configuration, where that is live
+  sudo edge-fer service configure     outputs or cameras have changed: let it into the network for those, or no more
   sudo edge-fer service uninstall     configuration and recordings stay
 
 install reads the configuration: where it names cameras or outputs of the network, the service is let into networks at
 home, and with --internet into all; else into none. Secrets lie beside the configuration, readable by root alone:
-/etc/edge-fer/mqtt-password and /etc/edge-fer/web-token. Run it again when outputs or cameras have changed.
+/etc/edge-fer/mqtt-password and /etc/edge-fer/web-token.
 """
 
 _SHOWN = (
@@ -50,6 +51,10 @@ def add_service(verbs: Verbs) -> None:
     install.add_argument("--internet", action="store_true", help="let the service beyond networks at home")
     install.add_argument("--no-start", action="store_true", help="write and enable it, and start it with the machine")
     install.set_defaults(act=_install)
+    configure = actions.add_parser("configure", help="open the network for what the configuration names, and no more")
+    configure.add_argument("--config", type=Path, default=unit.CONFIG, metavar="TOML", help=f"(default: {unit.CONFIG})")
+    configure.add_argument("--internet", action="store_true", help="let the service beyond networks at home")
+    configure.set_defaults(act=_configure)
     actions.add_parser("uninstall", help="stop it and take the unit away").set_defaults(act=_uninstall)
     status = actions.add_parser("status", help="how it is; exit code 69 if it does not run")
     status.add_argument("--json", action="store_true", help="for programs")
@@ -58,7 +63,7 @@ def add_service(verbs: Verbs) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what it says")
     logs.add_argument("-n", "--lines", type=int, default=50, metavar="N", help="so many of the last (default: 50)")
     logs.set_defaults(act=_logs)
-    for action in (install, status, logs, service):
+    for action in (install, configure, status, logs, service):
         action.set_defaults(tries_libraries=False)
 
 
@@ -74,16 +79,35 @@ def _install(args: argparse.Namespace) -> None:
         print(f"{config} has every setting at its default, with a comment.")
     extra = unit.drop_in(load_settings(config, {}, {}), config.parent, internet=args.internet)
     path = unit.UNITS / unit.NAME
-    write_atomically(path, text.encode())
-    path.chmod(0o644)
+    _write(path, text)
     _write_drop_in(extra)
     _systemctl("daemon-reload")
     _systemctl("enable", "--quiet", unit.NAME)
     if not args.no_start:
         _systemctl("restart", unit.NAME)
     print(f"{path} is in place{'' if args.no_start else ' and runs'}: edge-fer service status")
-    network = [line for line in extra.splitlines() if line.startswith("# For")]
-    print(f"The network is open{network[0][5:-1]}." if network else "The service has no network: nothing asks for one.")
+    print(_about_network(extra))
+
+
+def _configure(args: argparse.Namespace) -> None:
+    """What ``install`` does, without the unit, which the installer of a card puts in place, and without a start."""
+    _as_root("configure")
+    config = args.config.absolute()
+    extra = unit.drop_in(load_settings(config, {}, {}), config.parent, internet=args.internet)
+    _write_drop_in(extra)
+    if unit.RUNNING.exists():
+        _systemctl("daemon-reload")
+    print(_about_network(extra))
+
+
+def _about_network(extra: str) -> str:
+    users = next((line.removeprefix("# For ")[:-1] for line in extra.splitlines() if line.startswith("# For")), "")
+    return f"The network is open for {users}." if users else "The service has no network: nothing asks for one."
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
+    path.chmod(0o644)
 
 
 def _write_drop_in(text: str) -> None:
@@ -91,8 +115,7 @@ def _write_drop_in(text: str) -> None:
     path = folder / "configuration.conf"
     if text:
         make_folder(folder)
-        write_atomically(path, text.encode())
-        path.chmod(0o644)
+        _write(path, text)
     else:
         path.unlink(missing_ok=True)
 

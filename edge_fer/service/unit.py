@@ -13,6 +13,8 @@ from edge_fer.errors import UsageError
 NAME = "edge-fer.service"
 UNITS = Path("/etc/systemd/system")
 """Where an administrator's units are."""
+RUNNING = Path("/run/systemd/system")
+"""Is there where systemd runs: not while an image is made."""
 CONFIG = Path("/etc/edge-fer/config.toml")
 CREDENTIALS = ("mqtt-password", "web-token")
 """Secrets that the service is given, where there is a file of that name beside the configuration: root's alone."""
@@ -58,7 +60,9 @@ def drop_in(settings: Settings, folder: Path, *, internet: bool = False) -> str:
         lines += [f"# For {', '.join(users)}.", "RestrictAddressFamilies=AF_INET AF_INET6"]
         lines.append("IPAddressDeny=" if internet else f"IPAddressAllow={LOCAL}")
     lines += [f"LoadCredential={name}:{folder / name}" for name in CREDENTIALS if (folder / name).is_file()]
-    head = "# Made by `edge-fer service install` of the configuration; run it again when that has changed.\n[Service]\n"
+    head = (
+        "# Made by `edge-fer service configure` of the configuration; run it again when that has changed.\n[Service]\n"
+    )
     return head + "\n".join(lines) + "\n" if lines else ""
 
 

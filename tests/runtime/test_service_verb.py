@@ -104,6 +104,21 @@ def test_install_again_takes_over_the_configuration(machine: Machine, call: Call
     assert not path.exists(), "what needs no network gets none"
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_configure_opens_the_network_and_leaves_the_unit(
+    machine: Machine, call: Call, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    monkeypatch.setattr("edge_fer.service.unit.RUNNING", machine.units if runs else machine.units / "no")
+    machine.etc.mkdir()
+    machine.config.write_text('outputs = ["mqtts://me@broker"]\n')
+    done = call(main, "service", "configure", "--config", machine.config)
+    assert (done.code, done.err, done.out) == (0, "", "The network is open for mqtts://broker.\n")
+    assert [path.name for path in machine.units.rglob("*")] == ["edge-fer.service.d", "configuration.conf"]
+    assert machine.asks() == ["systemctl daemon-reload"] * runs
+    done = call(main, "service", "configure", "--config", machine.etc / "none.toml")
+    assert done.code == 78 and len(done.err.splitlines()) == 1
+
+
 def test_a_wrong_configuration_installs_nothing(machine: Machine, call: Call) -> None:
     machine.etc.mkdir()
     machine.config.write_text("[camera]\nwidht = 3\n")
@@ -114,7 +129,7 @@ def test_a_wrong_configuration_installs_nothing(machine: Machine, call: Call) ->
 
 def test_who_is_not_root_is_told(machine: Machine, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    for action in ("install", "uninstall"):
+    for action in ("install", "configure", "uninstall"):
         done = call(main, "service", action)
         assert done.code == 1
         assert done.err == f"edge-fer: This needs root: sudo /opt/edge-fer/bin/edge-fer service {action}.\n"
