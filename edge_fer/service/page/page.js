@@ -233,7 +233,8 @@ function showState(state) {
   veil();
 }
 
-function notice(text) {
+function notice(said) {
+  const text = said && said[0].toUpperCase() + said.slice(1);
   $("notice").hidden = !text;
   if ($("notice").textContent !== text) $("notice").textContent = text;
 }
@@ -272,7 +273,7 @@ function tile([name, value, unit, mood]) {
   small.textContent = unit ? ` ${unit}` : "";
   says.append(String(value), small);
   root.append(term, says);
-  root.className = mood ?? "";
+  root.className = `${mood ?? ""} ${/^\d/.test(value) ? "" : "word"}`.trim();
   return root;
 }
 
