@@ -4,10 +4,12 @@
 # make test-legacy  the same with the packages of 32-bit Raspberry Pi OS, in an environment of their own: Python 3.11
 # make test-emulated   installs the release on the board's processor and system, emulated: root and mmdebstrap
 # make image-test   boots an emulated board from a fresh card, breaks it in many ways and cuts its power
+# make test-home-assistant  the real Home Assistant with a broker and a service: root and mmdebstrap
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
 # make test-engines `edge-fer archive` on local clusters of dask, ray and Spark
-# make test-real    what is too heavy for each change: test-matrix, coverage, release-check, test-engines
+# make test-real    what is too heavy for each change: test-matrix, coverage, release-check, test-engines, test-home-assistant, web-load
+# make web-load     the web page under load and bad clients: twelve minutes
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
@@ -26,7 +28,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-emulated test-jax test-matrix test-engines test-real real-models soak check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-emulated test-home-assistant test-jax test-matrix test-engines test-real real-models soak check model cached quick teachers clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -47,6 +49,10 @@ test-legacy: $(VENV)-legacy/ready real-models
 test-emulated: $(VENV)/dev
 	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
+test-home-assistant: $(VENV)/dev
+	.ci/home-assistant $(CURDIR)/.home-assistant
+	HOME_ASSISTANT_ROOT=$(CURDIR)/.home-assistant $(BIN)/python -m pytest -m home_assistant tests/runtime/test_home_assistant.py
+
 test-jax: $(VENV)/jax
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py \
 		tests/training/test_distributed_jax.py
@@ -58,7 +64,7 @@ test-matrix: $(VENV)/train
 test-engines: $(VENV)-engines/ready
 	PYTHONPATH=$(CURDIR) $(VENV)-engines/bin/python -m pytest -m engines tests/runtime/test_archive_engines.py
 
-test-real: test-matrix coverage release-check test-engines
+test-real: test-matrix coverage release-check test-engines test-home-assistant web-load
 
 # FRAMES and CUTS are the other numbers; hours, as they stand.
 N      ?= 10000
@@ -66,6 +72,9 @@ FRAMES ?= 1000000
 CUTS   ?= 200
 soak: $(VENV)/runtime
 	$(BIN)/python benchmarks/soak.py --mutations $(N) --frames $(FRAMES) --cuts $(CUTS) --write
+
+web-load: $(VENV)/dev
+	$(BIN)/python benchmarks/web.py
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python
@@ -91,8 +100,8 @@ compile = $(TOOLS)/bin/uv pip compile --quiet pyproject.toml --universal --pytho
 lock: $(TOOLS)/made
 	$(compile) --upgrade --extra dev --extra train -o requirements-train.lock
 	$(compile) --upgrade --extra dev -c requirements-train.lock -o requirements-dev.lock
-	$(compile) --upgrade -c requirements-train.lock -o requirements.lock
-	$(compile) --upgrade -c requirements-train.lock --no-emit-package numpy -o requirements-pi.lock
+	$(compile) --upgrade --extra service -c requirements-train.lock -o requirements.lock
+	$(compile) --upgrade --extra service -c requirements-train.lock --no-emit-package numpy -o requirements-pi.lock
 
 sbom: $(TOOLS)/made
 	.ci/sbom $(TOOLS)
@@ -181,7 +190,8 @@ $(VENV)/jax: | $(VENV)/train
 $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
-	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema joblib pyarrow duckdb
+	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema \
+		joblib pyarrow duckdb h11 prometheus-client paho-mqtt
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_fer.version import __version__
 
-_THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
+THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 _SINCE_BOOT = 16  # the same four, shifted: has happened since boot
 
 
@@ -62,6 +62,11 @@ def read_health(files: BoardFiles = BOARD) -> dict[str, Any]:
     }
 
 
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Memory that this process holds now."""
+    return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _read(path: Path) -> str:
     # A sensor that is missing or refuses is not worth an error.
     try:
@@ -71,5 +76,5 @@ def _read(path: Path) -> str:
 
 
 def _throttling(bits: int) -> list[str]:
-    now = [text for bit, text in _THROTTLE_BITS.items() if bits >> bit & 1]
-    return now + [f"{text} since boot" for bit, text in _THROTTLE_BITS.items() if bits >> bit + _SINCE_BOOT & 1]
+    now = [text for bit, text in THROTTLE_BITS.items() if bits >> bit & 1]
+    return now + [f"{text} since boot" for bit, text in THROTTLE_BITS.items() if bits >> bit + _SINCE_BOOT & 1]

@@ -220,6 +220,108 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class GovernorSettings:
+    """How a service spares a board that is too hot, or is slowed down by its firmware."""
+
+    on: Annotated[
+        bool,
+        Setting("Look at fewer frames, and search less often for new faces, until the board is cool again.", live=True),
+    ] = True
+    hot_c: Annotated[
+        float,
+        Setting("From this temperature on less is done; a Pi slows itself down at 80 to 85.", "°C", 40, 110, live=True),
+    ] = 80.0
+    hysteresis_c: Annotated[
+        float, Setting("When it has been cooler by this for a minute, more is done again.", "°C", 1, 40, live=True)
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        _check(self, "governor")
+
+
+@dataclass(frozen=True)
+class PicturesSettings:
+    """How long an output ``pictures:DIR`` keeps the pictures of a live camera. Others are never deleted."""
+
+    keep: Annotated[
+        int, Setting("So many pictures of a live camera are kept; older ones are deleted.", "pictures", 1, 100_000)
+    ] = 10_000
+    keep_days: Annotated[
+        float, Setting("Pictures of a live camera that are older are deleted.", "days", 0.001, 36_500)
+    ] = 30.0
+
+    def __post_init__(self) -> None:
+        _check(self, "pictures")
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """What an output ``mqtt://...`` does, beside its address."""
+
+    payload: Annotated[
+        typing.Literal["home-assistant", "flat"],
+        Setting(
+            '"home-assistant" has topics for state, events and the switch of the camera, below that of the address; '
+            '"flat" has that one topic alone, and an object of numbers and texts, for ThingsBoard '
+            "(v1/devices/me/telemetry) or Telegraf."
+        ),
+    ] = "home-assistant"
+    discovery: Annotated[str, Setting('Where Home Assistant looks for new devices; "" for it to see none.')] = (
+        "homeassistant"
+    )
+    heartbeat_s: Annotated[float, Setting("The state is published this often at least.", "s", 1, 86_400)] = 60.0
+    keep_s: Annotated[
+        float, Setting("Events wait so long for a broker that is away; older ones are dropped.", "s", 1, 86_400)
+    ] = 600.0
+    password_file: Annotated[
+        str,
+        Setting(
+            'File with the password of the user in the address; "" takes the systemd credential mqtt-password, if '
+            "there is one."
+        ),
+    ] = ""
+    ca_file: Annotated[
+        str, Setting('Certificates by which a broker at mqtts://... is known, in PEM; "" are those of the system.')
+    ] = ""
+    cert_file: Annotated[str, Setting("Certificate that is shown to the broker, in PEM, if it wants one.")] = ""
+    key_file: Annotated[str, Setting("Its key, in PEM, without a pass phrase.")] = ""
+
+    def __post_init__(self) -> None:
+        _check(self, "mqtt")
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """What the page of an output ``web:HOST:PORT`` shows, and to whom."""
+
+    show_video: Annotated[
+        bool,
+        Setting(
+            "Show pictures: the live image, and the crops that the model sees. Without this the page has boxes on an "
+            "empty stage, and no picture leaves the process.",
+            flag="--show-video",
+        ),
+    ] = False
+    token_file: Annotated[
+        str,
+        Setting(
+            'File with the token that opens the page, at least 16 letters; "" takes the systemd credential web-token, '
+            "if there is one. Without a token the page listens at this machine alone.",
+            flag="--web-token-file",
+        ),
+    ] = ""
+    cert_file: Annotated[str, Setting('Certificate for https, with its chain, in PEM; "" for plain http.')] = ""
+    key_file: Annotated[str, Setting('Its key, in PEM, without a pass phrase; "" where cert_file has it too.')] = ""
+    names: Annotated[
+        list[str],
+        Setting(
+            "Host names by which browsers reach the page, beside localhost, the name of this machine and addresses: "
+            "that of a proxy, for instance."
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All of ``edge-fer run``."""
 
@@ -228,10 +330,10 @@ class Settings:
         list[str],
         Setting(
             'Where results go, any number of: "terminal" (in a service: lines in the journal), "jsonl:PATH", '
-            '"csv:PATH", "video:PATH", "pictures:DIR"; at a terminal "terminal:picture" shows what the camera '
-            'sees. All but "terminal" write to the SD card and wear it; "video" '
-            'and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: give a relative '
-            "path.",
+            '"csv:PATH", "video:PATH", "pictures:DIR", "mqtt://USER@HOST", "web:HOST:PORT", "webhook:URL"; '
+            'at a terminal "terminal:picture" shows what the camera sees. Those with a path write to the SD card and '
+            'wear it; "video" and "pictures" keep people\'s faces. The service may write only below /var/lib/edge-fer: '
+            "give a relative path.",
             flag="--output",
         ),
     ] = field(default_factory=lambda: ["terminal"])
@@ -253,6 +355,10 @@ class Settings:
     ] = field(default_factory=list)
     detector: DetectorSettings = DetectorSettings()
     model: ModelSettings = ModelSettings()
+    governor: GovernorSettings = GovernorSettings()
+    pictures: PicturesSettings = PicturesSettings()
+    mqtt: MqttSettings = MqttSettings()
+    web: WebSettings = field(default_factory=WebSettings)
 
     def __post_init__(self) -> None:
         if len(self.cameras) > MOST_CAMERAS:

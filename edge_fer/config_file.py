@@ -38,7 +38,7 @@ The first of these files that exists is read: `/etc/edge-fer/config.toml`, `$XDG
 `EDGE_FER_SECTION__KEY`, which beats the file. In a variable a list is split at blanks.
 
 **Live** settings can change while a stream runs: a service that reads its configuration again on SIGHUP takes them over
-without a restart. `edge-fer run` reads it once, when it starts.
+without a restart (`systemctl reload edge-fer`). `edge-fer run` at a terminal reads it once, when it starts.
 """
 
 

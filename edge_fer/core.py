@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal, Protocol, TypeAlias
@@ -225,6 +225,7 @@ class Face:
         quality: how well the face can be seen.
         uncertain: why not to rely on the answer: "small", "dark", "turned", "blurred", "noisy", "occluded" or
             "ambiguous"; None if there is no doubt.
+        crop: uint8 (height, width, 1), what the model was given when it answered ``raw``; it stays in memory.
     """
 
     track: int
@@ -236,6 +237,7 @@ class Face:
     stable_ms: float
     quality: Quality
     uncertain: str | None = None
+    crop: Image | None = field(default=None, compare=False, repr=False)
 
     @property
     def confidence(self) -> float:
@@ -314,7 +316,10 @@ class Classifier(Protocol):
 
 
 class Sink(Protocol):
-    """Takes results: a file, a screen, a broker."""
+    """Takes results: a file, a screen, a broker.
+
+    One that has a method ``tick`` too has it called after each frame, and some five times a second while none comes.
+    """
 
     def write(self, result: FrameResult) -> None: ...
 

@@ -11,6 +11,7 @@ from weakref import ReferenceType, ref
 
 from edge_fer.compound import compound_of
 from edge_fer.config import DecisionKind
+from edge_fer.control import Control
 from edge_fer.core import Face, FaceBox, FrameResult, Image
 from edge_fer.files import shown
 from edge_fer.temporal.affect import intensity, valence_arousal
@@ -22,6 +23,7 @@ EVENT_VERSION = 1
 """Grows when a field goes away or changes its meaning."""
 
 
+_MOST_SHOWN = 1000
 _MOST_TURN = 10.0
 """A profile's eyes may be one point, and JSON has no infinity."""
 
@@ -49,6 +51,12 @@ class Run:
         overwrite: it is replaced all the same.
         now: gives the time of day, as ``utc_now`` does.
         clock: of ``Frame.captured_s``.
+        control: what sinks may ask of the loop, and what it tells of itself; None for one that no loop heeds.
+
+    Attributes:
+        device: see above.
+        live: see above.
+        control: see above.
     """
 
     def __init__(
@@ -64,13 +72,16 @@ class Run:
         overwrite: bool = False,
         now: Callable[[], str] = utc_now,
         clock: Callable[[], float] = time.monotonic,
+        control: Control | None = None,
     ) -> None:
+        self.control = control or Control()
         self.device = shown(device) or platform.node()
         self.model = model
         self.model_sha256 = model_sha256
         self.decision = decision
         self.compound = compound
         self.fps = fps
+        self.live = live
         self.keeps_earlier = live and not overwrite
         self._now = now
         self._clock = clock
@@ -149,6 +160,29 @@ class Run:
             "latency_ms": {stage: round(ms, 1) for stage, ms in latency_ms.items()},
             "model": {"name": self.model, "sha256": self.model_sha256, "decision": self.decision},
         }
+
+
+class Changes:
+    """Tells which events are worth a message: a face that comes or goes, or shows another expression."""
+
+    def __init__(self) -> None:
+        self._shown: dict[int, str] = {}
+
+    def of(self, events: Iterable[Event]) -> list[Event]:
+        """Those of these events that are."""
+        return [event for event in events if self._is_one(event)]
+
+    def _is_one(self, event: Event) -> bool:
+        track, expression, phase = event["track"], event["expression"], event["phase"]
+        if phase == "end":
+            self._shown.pop(track, None)
+            return True
+        if phase == "update" and self._shown.get(track) == expression:
+            return False
+        self._shown[track] = expression
+        if len(self._shown) > _MOST_SHOWN:
+            del self._shown[next(iter(self._shown))]  # the faces of still images never end
+        return True
 
 
 def to_events(results: Iterable[FrameResult], run: Run | None = None) -> Iterator[Event]:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 
 from edge_fer.address import printable
 from edge_fer.config import CameraSettings, Settings
+from edge_fer.control import Control, State
 from edge_fer.core import Frame, FrameSource, Sink
 from edge_fer.detection import open_detector
 from edge_fer.errors import UnavailableError, UsageError
@@ -23,10 +24,13 @@ from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
-from edge_fer.threads import LatestFrame, SeveralSources, call_aside
+from edge_fer.threads import WAKE_S, LatestFrame, SeveralSources, call_aside
 
 PER_CAMERA = ("video", "pictures")
 """Outputs that cannot hold two cameras."""
+
+NO_FRAME_S = 5.0
+"""From then on it waits for a camera."""
 
 log = logging.getLogger("edge_fer")
 
@@ -97,14 +101,21 @@ def build_recognizer(settings: Settings) -> Recognizer:
 class Pipeline:
     """Sources, recognizers and sinks, opened from settings. Iterating runs the loop; a context closes all.
 
+    ``control`` pauses it and tells what it does. While it is paused no frame is looked at, and cameras are closed; what
+    cannot be opened again, as a file or a pipe, is held where it is. No face is followed across a pause.
+
     Each camera has a recognizer of its own; jsonl, csv and terminal take the results of all, a video or a folder of
     pictures those of one. Where there are several cameras, one that is not there, is lost or breaks leaves the others
     running.
 
     Args:
         settings: what to open.
-        wait: called each time no camera is to be had, before the next try; without it that is an error.
-        idle: called now and then while no camera has sent a frame.
+        service: a camera that is not there is waited for; without this that is an error, unless another is there.
+        idle: called after each frame, and at least five times a second while none comes.
+        control: one that has been shared already; else it makes its own.
+
+    Attributes:
+        control: see above.
 
     Raises:
         EdgeFerError: something cannot be opened; what was open before it is closed again.
@@ -113,15 +124,23 @@ class Pipeline:
     def __init__(
         self,
         settings: Settings,
-        wait: Callable[[UnavailableError], None] | None = None,
+        service: bool = False,
         idle: Callable[[], None] = lambda: None,
+        control: Control | None = None,
     ) -> None:
+        self.control = control or Control()
         self._stopped = False
+        self._new_face_s, self._search_factor = settings.detector.new_face_s, 1.0
+        self._off = False
+        self._since_s = self.control.clock()
         self._idle = idle
         recognizer = build_recognizer(settings)
         cameras = _told_apart(settings.all_cameras)
         with ExitStack() as stack:
-            self._sources = _open_sources(cameras, stack, wait)
+            self._sources = _open_sources(cameras, stack, service, self.control)
+            read = [source for source in self._sources if isinstance(source, LatestFrame)]
+            # Those that can be lost, as a LiveSource counts it.
+            self.control.cameras = {source.name: source.counts for source in read if "lost" in source.counts}
             metadata = recognizer.bundle.metadata
 
             def run_of(sources: Sequence[FrameSource]) -> Run:
@@ -134,10 +153,11 @@ class Pipeline:
                     fps=max(source.fps for source in sources),
                     live=any(source.live for source in sources),
                     overwrite=settings.overwrite,
+                    control=self.control,
                 )
 
             def opened(spec: str, run: Run) -> Sink:
-                sink = open_sink(spec, run)
+                sink = open_sink(spec, run, settings)
                 stack.callback(sink.close)
                 return sink
 
@@ -148,32 +168,100 @@ class Pipeline:
             shared = [opened(spec, run) for spec in settings.outputs if spec not in own]
             self._lanes = [Lane(recognizer, shared)]
             self._lanes += [Lane(recognizer.for_another_stream(), shared) for _ in cameras[1:]]
+            own_runs: list[Run] = []
             if own:
-                names = _file_names(cameras)
+                own_runs = [run_of([source]) for source in self._sources]
                 self._lanes = [
-                    Lane(
-                        lane.recognizer, [*shared, *(opened(_own_output(spec, name), run_of([source])) for spec in own)]
-                    )
-                    for lane, source, name in zip(self._lanes, self._sources, names, strict=True)
+                    Lane(lane.recognizer, [*shared, *(opened(_own_output(spec, name), own_run) for spec in own)])
+                    for lane, own_run, name in zip(self._lanes, own_runs, _file_names(cameras), strict=True)
                 ]
+            self._runs = [run, *own_runs]
+            # Sinks that have something to say where no frame comes.
+            sinks = {id(sink): sink for lane in self._lanes for sink in lane.sinks}
+            self._ticks = [tick for sink in sinks.values() if (tick := getattr(sink, "tick", None))]
             self._latencies = [Latencies() for _ in cameras]
             self._open = stack.pop_all()
 
     def __iter__(self) -> Iterator[Step]:
         """The steps of the loop, until the sources end or ``stop``."""
         if len(self._sources) > 1 or isinstance(self._sources[0], LatestFrame):
-            frames: Iterable[tuple[int, Frame]] = SeveralSources(self._sources, self._idle)
+            frames: Iterable[tuple[int, Frame]] = SeveralSources(self._sources, self._tend)
         else:
-            frames = _numbered(self._sources[0])
+            frames = self._held(self._sources[0])
+        self._since_s = self.control.clock()
         try:
+            self._tend()
             for place, step in _process(frames, self._lanes):
+                self.control.frames += 1
+                self.control.last_frame_s = self.control.clock()
                 if step.latency_ms is not None:
                     self._latencies[place].add(step.latency_ms)
                 yield step
                 if self._stopped:
                     return
+                self._tend()
         finally:
+            self.control.state = State.STOPPED
             self._report()
+
+    def _held(self, source: FrameSource) -> Iterator[tuple[int, Frame]]:
+        """The frames of the only source, one that waits; none while it is paused."""
+        for numbered in _numbered(source):
+            while self.control.paused and not self._stopped:
+                self._tend()
+                time.sleep(WAKE_S)
+            yield numbered
+            del numbered  # its images, before the source makes the next
+
+    def _tend(self) -> None:
+        """Do what was asked through ``control``, and tell there what the loop does."""
+        control = self.control
+        control.alive_s = control.clock()
+        live = [source for source in self._sources if isinstance(source, LatestFrame)]
+        if control.paused != self._off:
+            self._off = control.paused
+            log.warning("It is paused." if self._off else "It goes on.")
+            for source in live:
+                source.switch(not self._off)
+            for lane in self._lanes:
+                lane.recognizer.restart()
+            self._since_s = control.clock()
+        if self._off:
+            control.state = State.PAUSING if any(source.is_open() for source in live) else State.PAUSED
+        else:
+            last_s = control.last_frame_s
+            if control.clock() - max(last_s or self._since_s, self._since_s) > NO_FRAME_S:
+                control.state = State.WAITING
+            elif last_s is not None and last_s >= self._since_s:
+                control.state, control.reason = State.RECOGNIZING, ""
+            else:
+                control.state = State.WAITING if control.reason else State.STARTING
+        for tick in self._ticks:
+            tick()
+        self._idle()
+
+    def reload(self, settings: Settings) -> None:
+        """Take over detector and model of other settings, between two frames. Cameras and sinks stay as they are.
+
+        Raises:
+            EdgeFerError: they cannot be used; those before go on.
+        """
+        recognizer = build_recognizer(settings)
+        for place, lane in enumerate(self._lanes):
+            successor = recognizer.for_another_stream() if place else recognizer
+            successor.succeed(lane.recognizer)
+            self._lanes[place] = Lane(successor, lane.sinks)
+        metadata = recognizer.bundle.metadata
+        for run in self._runs:
+            run.model, run.model_sha256, run.decision = metadata.name, metadata.model_sha256, recognizer.decision
+        self._new_face_s = settings.detector.new_face_s
+        self.search_later(self._search_factor)
+
+    def search_later(self, factor: float) -> None:
+        """Give the search for new faces so many times the time of the settings, which costs less."""
+        self._search_factor = factor
+        for lane in self._lanes:
+            lane.recognizer.search_within(factor * self._new_face_s)
 
     def stop(self) -> None:
         """End the loop after the frame in hand; may be called by a signal handler or another thread."""
@@ -272,26 +360,30 @@ def _own_output(spec: str, name: str) -> str:
 
 
 def _open_sources(
-    cameras: Sequence[CameraSettings], stack: ExitStack, wait: Callable[[UnavailableError], None] | None
+    cameras: Sequence[CameraSettings], stack: ExitStack, service: bool, control: Control
 ) -> list[FrameSource]:
-    """All sources. Of several cameras, those that are not there now are waited for in the background.
+    """All sources. Cameras that are not there now are waited for in the background, if one is or in a service.
 
     Raises:
-        UnavailableError: none is there, and nobody waits.
+        UnavailableError: none is there, and it is no service; or it is nothing that comes by itself.
         EdgeFerError: a source is wrong.
     """
     opened: dict[int, FrameSource] = {}
-    missing = _open_those_there(cameras, opened, stack)
-    while not opened:
-        if wait is None:
-            raise missing[0]
-        wait(missing[0])
-        missing = _open_those_there(cameras, opened, stack)
+    missing: dict[int, UnavailableError | None] = dict.fromkeys(range(len(cameras)))
+    if not control.paused:
+        missing = {**_open_those_there(cameras, opened, stack)}
+        if not opened and not service:
+            raise next(error for error in missing.values() if error)
     for place, reason in missing.items():
-        log.warning("%s It is tried again until it is there.", reason)
+        if reason:
+            control.reason = control.reason or printable(str(reason))
+            log.warning("%s It is tried again until it is there.", reason)
         opened[place] = open_source(cameras[place], later=True)
         stack.callback(opened[place].close)
-    return [opened[place] for place in range(len(cameras))]
+    sources = [opened[place] for place in range(len(cameras))]
+    if len(sources) == 1:
+        return sources
+    return [one if isinstance(one, LatestFrame) else LatestFrame(one, drops=False) for one in sources]
 
 
 def _open_those_there(

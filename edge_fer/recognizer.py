@@ -64,7 +64,8 @@ class Recognizer:
         self._numbers = numbers or itertools.count(1)
         self._preprocessor = Preprocessor(classifier.bundle.metadata.preprocess, classifier.size_hw)
         self._search = FaceSearch(detector, min_face_px, new_face_s)
-        self._tracker = Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing), self._numbers)
+        self._tracker = self._new_tracker()
+        self._left: list[Track] = []  # of the recognizer before this
         metadata = classifier.bundle.metadata
         self._doubt = metadata.doubt if classifier.decision == "balanced" else None  # it was fitted to that rule
         labels = metadata.decision.labels if metadata.decision else ()
@@ -168,7 +169,7 @@ class Recognizer:
         self._thread.check()
         frame = _frame_of(frame)
         clock = _Stages()
-        ended = self._begin(frame)
+        ended, self._left = self._left + self._begin(frame), []
         if frame.still:
             found: list[tuple[int | None, Detection]] = [(None, face) for face in self._search.still(frame.gray)]
         else:
@@ -183,6 +184,26 @@ class Recognizer:
             self._tracker.end_all()  # an image has no after: its faces have nothing to end
         faces.sort(key=lambda face: (-face.box.area, face.track))
         return FrameResult(frame, tuple(faces), tuple(track.face for track in ended if track.face), clock.ms)
+
+    def search_within(self, new_face_s: float) -> None:
+        """From now on a new face is to be found within so many seconds of stream time; more time costs less."""
+        self._new_face_s = self._search.new_face_s = new_face_s
+
+    def succeed(self, other: Recognizer) -> None:
+        """Take the place of another in the middle of its stream.
+
+        The faces of the other end before the next frame, and no track has the number of one of its.
+        """
+        self._numbers = other._numbers
+        self._tracker = self._new_tracker()
+        self._left = [*other._left, *other._tracker.end_all()]
+
+    def _new_tracker(self) -> Tracker:
+        return Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing), self._numbers)
+
+    def restart(self) -> None:
+        """Continue no face: the next frame is taken as the first of another stream, and the tracks end before it."""
+        self._stream = None
 
     def _begin(self, frame: Frame) -> list[Track]:
         """Start over where a frame does not continue the one before; returns the tracks that this ends."""
@@ -227,6 +248,7 @@ class Recognizer:
                 self._doubt,
                 self._offsets.get(expression, 0.0),
             ),
+            crop=track.tensor,
         )
         clock.stop("track")
         return track.face

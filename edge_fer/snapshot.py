@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge_fer.config import Settings
-from edge_fer.core import Face, Frame, FrameSource, Image, Prediction
+from edge_fer.core import Face, Frame, FrameSource, Image
 from edge_fer.detection import open_detector
 from edge_fer.draw import annotate
 from edge_fer.errors import OutputError, UnavailableError
@@ -47,19 +46,6 @@ class Snapshot(NamedTuple):
     crops: tuple[Image, ...]
 
 
-class _Watched(TfliteClassifier):
-    """Keeps the tensors that it is given."""
-
-    def __init__(self, bundle: Bundle, threads: int, device: str) -> None:
-        super().__init__(bundle, threads, device)
-        self.seen: list[tuple[Prediction, Image]] = []
-
-    def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
-        predictions = super().classify(tensors)
-        self.seen += zip(predictions, tensors, strict=True)
-        return predictions
-
-
 def take_snapshot(settings: Settings) -> Snapshot:
     """Open the camera of the settings, let it settle, and recognize one frame as a picture that stands alone.
 
@@ -67,7 +53,7 @@ def take_snapshot(settings: Settings) -> Snapshot:
         EdgeFerError: the camera, the model or the detector is not as it should be.
     """
     detector = open_detector(settings.detector)
-    classifier = _Watched(
+    classifier = TfliteClassifier(
         Bundle.load(settings.model.path or DEFAULT_MODEL), settings.model.threads, settings.model.device
     )
     recognizer = Recognizer(detector, classifier, min_face_px=settings.detector.min_face_px)
@@ -75,7 +61,7 @@ def take_snapshot(settings: Settings) -> Snapshot:
     with closing(call_aside(lambda: open_source(settings.camera))) as source:
         frame = _settled(source)
     result = recognizer.recognize(dataclasses.replace(frame, still=True))
-    crops = tuple(next(tensor for one, tensor in classifier.seen if one is face.raw) for face in result.faces)
+    crops = tuple(face.crop for face in result.faces if face.crop is not None)
     return Snapshot(frame, result.faces, crops)
 
 

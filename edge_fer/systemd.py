@@ -10,15 +10,40 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from edge_fer.address import printable
-from edge_fer.errors import UnavailableError
-
-PAUSES_S = (1, 2, 5, 10)
-"""Between tries to open a camera: the last one again and again."""
+from edge_fer.control import Control, State
 
 _FEEDS = 4
 """How often the watchdog is fed in the time that it allows."""
 
-log = logging.getLogger("edge_fer")
+_TEXTS = {
+    State.WAITING: "waiting for a camera",
+    State.RECOGNIZING: "recognizing expressions from {}",
+    State.PAUSING: "pausing: a camera is not closed yet",
+    State.PAUSED: "paused: all cameras are closed",
+    State.STOPPED: "stopped",
+}
+
+
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Of syslog(3), by those of Python."""
+
+
+def in_journal(environ: Mapping[str, str]) -> bool:
+    """Whether stderr goes to the journal of systemd, as JOURNAL_STREAM says (systemd.exec(5))."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
+
+
+class JournalFormatter(logging.Formatter):
+    """Lines for the journal: their priority stands before them (sd-daemon(3)); it knows by itself whose they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the message holds."""
+        text = super().format(record).replace("\n", " ")
+        return f"<{_PRIORITIES.get(record.levelno, 6)}>{text}"
 
 
 class Service:
@@ -30,7 +55,6 @@ class Service:
         address: what NOTIFY_SOCKET holds: a path, or after ``@`` a name without a file.
         watchdog_s: systemd ends the process after so long without a sign of life; None where it does not.
         clock: seconds that only grow.
-        sleep: waits for so many seconds; may raise what a signal handler raises.
     """
 
     def __init__(
@@ -38,15 +62,13 @@ class Service:
         address: str,
         watchdog_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._feed_s = watchdog_s / _FEEDS if watchdog_s else None
         self._clock = clock
-        self._sleep = sleep
         self._fed_s = float("-inf")
         self._status = ""
-        self._waits = 0
+        self._frames = 0
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Service | None:
@@ -58,53 +80,45 @@ class Service:
         ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         return cls(address, int(watchdog) / 1e6 if watchdog.isdecimal() and ours else None)
 
-    def ready(self, status: str) -> None:
-        """It has started. What it does, one line for ``systemctl status``, may be said again and again."""
+    def tell(self, control: Control, camera: str) -> None:
+        """What the loop does, for ``systemctl status``; and that it lives, where it may say so.
+
+        The watchdog is fed by each frame, and by the loop while it waits for a camera or is paused. It is not fed while
+        a camera that was switched off does not close: then the end of the process closes it.
+
+        Args:
+            control: of the loop, which has started.
+            camera: what ``--camera`` names.
+        """
+        if control.state is State.STARTING:
+            return
+        status = _TEXTS[control.state].format(printable(camera))
+        if control.state is State.WAITING and control.reason:
+            status = f"no camera: {control.reason}"
         if status != self._status:
             self._status = status
             self._send(f"READY=1\nSTATUS={status}")
+        if control.frames != self._frames or control.state in (State.WAITING, State.PAUSED):
+            self._frames = control.frames
+            self._alive()
 
-    def alive(self) -> None:
-        """A frame is done, or the wait for a camera goes on: feeds the watchdog where it is time to."""
+    def _alive(self) -> None:
         now_s = self._clock()
         if self._feed_s is not None and now_s - self._fed_s >= self._feed_s:
             self._fed_s = now_s
             self._send("WATCHDOG=1")
 
+    def reloading(self) -> None:
+        """It reads its configuration again."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """It has done so."""
+        self._send("READY=1")
+
     def stopping(self) -> None:
         """It ends because it was asked to."""
         self._send("STOPPING=1")
-
-    def wait(self, error: UnavailableError) -> None:
-        """A camera cannot be opened: say so once, and wait before the next try, longer each time.
-
-        Args:
-            error: why.
-        """
-        pause_s = PAUSES_S[min(self._waits, len(PAUSES_S) - 1)]
-        why = printable(str(error))
-        status = f"no camera: {why}"
-        if status != self._status:
-            log.warning("%s Waiting for it.", why)
-        self._waits += 1
-        self.ready(status)
-        until_s = self._clock() + pause_s
-        while (left_s := until_s - self._clock()) > 0:
-            self.alive()
-            self._sleep(min(left_s, self._feed_s or left_s))
-        self.alive()
-
-    def opened(self, camera: str) -> None:
-        """The camera is there: recognition starts.
-
-        Args:
-            camera: what ``--camera`` names.
-        """
-        camera = printable(camera)
-        if self._waits:
-            log.warning("%s is there.", camera)
-        self._waits = 0
-        self.ready(f"recognizing expressions from {camera}")
 
     def _send(self, text: str) -> None:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:

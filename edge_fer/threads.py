@@ -1,4 +1,4 @@
-"""The threads of edge-fer: all of them, and the only place that knows about threads."""
+"""The threads of edge-fer: all of them but those that send results, which ``sinks/delivery.py`` has."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ def call_aside(act: Callable[[], T]) -> T:
     handler raises, the wait ends, and the other thread is left to itself.
     """
     return _Aside(act).result()
+
+
+def start_aside(act: Callable[[], None], name: str) -> Callable[[float], None]:
+    """Begin a call in a thread of its own; returns what waits for its end, for so many seconds at most."""
+    # A daemon: what waits for the network must not keep the process alive.
+    thread = threading.Thread(target=act, name=name, daemon=True)
+    thread.start()
+    return thread.join
 
 
 def left_running() -> bool:
@@ -115,10 +123,14 @@ class LatestFrame:
         counts: where frames that a newer one replaced before they were read are counted, as ``late``.
         give_up_if_stalled: whether the source hangs. If it says so, the thread is left to itself, and another one
             iterates the source anew.
+        switch: closes the camera (False), or has it opened again. A source without that, as a pipe or the demo, stays
+            open, and what it gives meanwhile is not looked at.
+        is_open: whether the camera is open: it is closed a little later than asked for.
 
     Attributes:
         name: of the camera, for messages.
         counts: see above.
+        is_open: see above.
     """
 
     def __init__(
@@ -129,13 +141,18 @@ class LatestFrame:
         name: str = "camera",
         counts: Counter[str] | None = None,
         give_up_if_stalled: Callable[[], bool] = lambda: False,
+        switch: Callable[[bool], None] = lambda on: None,
+        is_open: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name = name
+        self.is_open = is_open
         self.fps = source.fps
         self.live = drops
         self.counts: Counter[str] = Counter() if counts is None else counts
         self._source = source
         self._give_up_if_stalled = give_up_if_stalled
+        self._switch = switch
+        self._off = False
         # Its lock is reentrant: a signal handler may call close() while the same thread holds it in __iter__.
         self._changed = threading.Condition()
         self._newest: Frame | None = None
@@ -155,6 +172,18 @@ class LatestFrame:
             yield frame
             del frame  # its images, before the camera makes the next
 
+    def switch(self, on: bool) -> None:
+        """Close the camera, or have it opened again. What was read before and not yet looked at is dropped.
+
+        Of a source that waits nothing is dropped: the frame in hand is the first one afterwards.
+        """
+        with self._changed:
+            self._off = not on
+            if self._off and self.live:
+                self._newest = None
+            self._changed.notify_all()
+        self._switch(on)
+
     # The rest is for _taken_in_turn, which holds the condition meanwhile.
 
     def wake_by(self, changed: threading.Condition) -> None:
@@ -172,7 +201,7 @@ class LatestFrame:
         Raises:
             Exception: what the source raised in the thread, once.
         """
-        if self._closed:
+        if self._closed or self._off:
             return None
         frame, self._newest = self._newest, None
         if frame is not None:
@@ -206,10 +235,12 @@ class LatestFrame:
         try:
             for frame in self._source:
                 with self._changed:
-                    while self._newest is not None and not self.live and not self._closed:
+                    while (self._off or self._newest is not None) and not self.live and not self._closed:
                         self._changed.wait(WAKE_S)
                     if self._closed or not self._is_latest():
                         break
+                    if self._off:
+                        continue
                     if self._newest is not None:
                         self.counts["late"] += 1
                     self._newest = frame

@@ -106,6 +106,8 @@ if [ -n "$runs" ]; then
     udevadm trigger --subsystem-match=usb
 fi
 install -D -m 644 "$here/edge-fer.service" /etc/systemd/system/edge-fer.service
+# The network, for cameras and outputs that are in it; what is wrong in a configuration is said here and by the service.
+[ ! -e "$config" ] || "$environment/bin/edge-fer" service configure --config "$config" || true
 sync
 
 # From here on the new one counts. An earlier version had a folder of this name.

@@ -94,7 +94,7 @@ def test_tests_on_a_device_need_no_training(folder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "home"),
     [
-        ("threading", {"edge_fer.threads"}),
+        ("threading", {"edge_fer.threads", "edge_fer.sinks.delivery"}),
         ("ai_edge_litert", set()),
         ("tomlkit", {"edge_fer.config_file"}),
         ("duckdb", {"edge_fer.archive.report"}),

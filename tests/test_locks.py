@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
-    "requirements.lock": (),
-    "requirements-pi.lock": (),
+    "requirements.lock": ("service",),
+    "requirements-pi.lock": ("service",),
     "requirements-dev.lock": ("dev",),
     "requirements-train.lock": ("dev", "train"),
 }

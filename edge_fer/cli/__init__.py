@@ -19,10 +19,13 @@ from edge_fer.cli.cameras import add_cameras
 from edge_fer.cli.config import add_config
 from edge_fer.cli.doctor import add_doctor
 from edge_fer.cli.models import add_models
+from edge_fer.cli.replay import add_replay
 from edge_fer.cli.run import add_run
+from edge_fer.cli.service import add_service
 from edge_fer.cli.verbs import Parser
 from edge_fer.errors import INTERNAL, INTERRUPTED, EdgeFerError, OutputError, UsageError
 from edge_fer.libraries import about_import, try_libraries
+from edge_fer.systemd import JournalFormatter, in_journal
 from edge_fer.version import __version__
 
 # Heavy imports (OpenCV, LiteRT, rich) wait until a verb needs them: --help and errors answer at once.
@@ -37,7 +40,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"edge-fer {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_run, add_models, add_cameras, add_config, add_doctor, add_bench, add_archive):
+    adders = (add_run, add_models, add_cameras, add_config, add_doctor, add_service, add_bench, add_replay, add_archive)
+    for add in adders:
         add(verbs)
     return parser
 
@@ -57,7 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _act(arguments: list[str] | None) -> int:
     verbose = "-v" in (arguments or sys.argv) or "--verbose" in (arguments or sys.argv)
-    logging.basicConfig(format="edge-fer: %(message)s", level=logging.INFO if verbose else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JournalFormatter() if in_journal(os.environ) else logging.Formatter("edge-fer: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING)
     try:
         parser = build_parser()
         args, unknown = parser.parse_known_args(arguments)
@@ -69,7 +75,7 @@ def _act(arguments: list[str] | None) -> int:
         act(args)
         sys.stdout.flush()
     except EdgeFerError as error:
-        print(f"edge-fer: {printable(str(error))}", file=sys.stderr)
+        _complain(printable(str(error)))
         return error.exit_code
     except BrokenPipeError:
         # The reader of our stdout has left, as `head` does. Python would complain when it flushes at exit.
@@ -80,19 +86,24 @@ def _act(arguments: list[str] | None) -> int:
         if verbose:
             raise
         unavailable = about_import(error)
-        print(f"edge-fer: {unavailable}", file=sys.stderr)
+        _complain(str(unavailable))
         return unavailable.exit_code
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             # Sinks say so themselves; this is what a table or a list on stdout has met.
-            print(f"edge-fer: Cannot write to stdout: {error.strerror}. Make room on the disk.", file=sys.stderr)
+            _complain(f"Cannot write to stdout: {error.strerror}. Make room on the disk.")
             return OutputError.exit_code
         if verbose:
             raise
         said = printable(repr(error))
-        print(f"edge-fer: internal error: {said}. --verbose shows where; please report it.", file=sys.stderr)
+        _complain(f"internal error: {said}. --verbose shows where; please report it.")
         return INTERNAL
     return 0
+
+
+def _complain(text: str) -> None:
+    """Say why it ends, on stderr, with the priority of an error where that is the journal."""
+    print(f"{'<3>' if in_journal(os.environ) else 'edge-fer: '}{text}", file=sys.stderr)
 
 
 def _open_streams() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
 
+from edge_fer.address import NETWORK, printable
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import CameraSettings, Settings, default_file
 from edge_fer.errors import EXIT_CODES, UsageError
@@ -35,6 +36,7 @@ EXAMPLES = """examples:
   rpicam-vid -t 0 --codec mjpeg -o - | edge-fer run --camera -
   rpicam-vid -t 0 --codec yuv420 --width 640 --height 480 -o - | edge-fer run --camera pipe:640x480@30
   edge-fer run --camera photos/ --output jsonl:- | jq .expression
+  edge-fer run --camera 0 --output web:127.0.0.1:8080                a page for the browser
   edge-fer run --config /etc/edge-fer/config.toml    what the systemd service does
 
 Ctrl-C stops cleanly: files are closed and complete.
@@ -62,8 +64,9 @@ def add_run(verbs: Verbs) -> None:
         "--output",
         metavar="SINK",
         action="append",
-        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR; may be given often; - is stdout; "
-        "terminal:picture shows what the camera sees, terminal:blocks does so in text alone",
+        help="terminal, jsonl:PATH, csv:PATH, video:PATH, pictures:DIR, mqtt://USER@HOST, web:HOST:PORT, webhook:URL; "
+        "may be given often; - is stdout; terminal:picture shows what the camera sees, terminal:blocks does so in text "
+        "alone",
     )
     run.add_argument(
         "--fast", action="store_true", help="play the demo as fast as it goes, in a terminal too: it takes 16 s there"
@@ -102,6 +105,15 @@ def add_run(verbs: Verbs) -> None:
     run.add_argument("--width", type=int, metavar="PX", help="image width to ask a camera for (default: 640)")
     run.add_argument("--height", type=int, metavar="PX", help="image height to ask a camera for (default: 480)")
     run.add_argument("--fps", type=int, metavar="HZ", help="frame rate to ask a camera for (default: 30)")
+    run.add_argument(
+        "--show-video",
+        action="store_const",
+        const=True,
+        help="the page of web:HOST:PORT shows pictures; else boxes on an empty stage",
+    )
+    run.add_argument(
+        "--web-token-file", metavar="FILE", help="the token that opens the page: at least 16 letters in a file"
+    )
     run.add_argument("--name", help="name of this device in events (default: the host name)")
     run.add_argument(
         "--config",
@@ -132,26 +144,34 @@ def _run(args: argparse.Namespace) -> None:
         "model.decision": args.decision,
         "model.tta": args.tta,
         "model.compound": args.compound,
+        "web.show_video": args.show_video,
+        "web.token_file": args.web_token_file,
     }
-    settings = load_settings(args.config, os.environ, flags)
-    cameras = settings.cameras
-    if len(args.camera or ()) > 1:
-        cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
-    asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
-    settings = replace(settings, cameras=[replace(one, **asked) for one in cameras])
-    run(settings, args.config or default_file(), fast=args.fast)
+
+    def load() -> Settings:
+        settings = load_settings(args.config, os.environ, flags)
+        cameras = settings.cameras
+        if len(args.camera or ()) > 1:
+            cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
+        asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
+        return replace(settings, cameras=[replace(one, **asked) for one in cameras])
+
+    run(load(), args.config or default_file(), fast=args.fast, load=load)
 
 
-def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -> None:
+def run(
+    settings: Settings, config: Path | None = None, *, fast: bool = False, load: Callable[[], Settings] | None = None
+) -> None:
     """Open everything, then loop: one frame, one result, every sink; until the source ends or a signal stops it.
 
     As a service of systemd (``Type=notify``) it says what it does, feeds the watchdog with every frame, waits for a
-    camera that is not there, and shows the demo again and again.
+    camera that is not there, and shows the demo again and again. On SIGHUP it reads its settings again.
 
     Args:
         settings: what to do.
         config: the file that they come from, which no output may replace.
         fast: the demo does not wait for its time, as it does where somebody looks on.
+        load: reads the settings again; None where nothing can have changed.
 
     Raises:
         EdgeFerError: something cannot be opened, or broke on the way. What was written is closed and complete.
@@ -161,25 +181,27 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
     stopping = Stopping()
     service = Service.from_environ(os.environ)
     if service:
-        cameras = [_without_end(camera) for camera in settings.cameras]
-        settings = replace(settings, camera=_without_end(settings.camera), cameras=cameras)
+        settings = _without_end(settings)
 
     from edge_fer.pipeline import Pipeline
+    from edge_fer.service.daemon import Daemon
+
+    daemon = service and Daemon(service, settings, lambda: _without_end(load() if load else settings), os.environ)
+    if daemon:
+        signal.signal(signal.SIGHUP, lambda number, frame: daemon.request_reload())
 
     with suppress(Stopped):
         try:
             stopping.interrupt()
-            with Pipeline(settings, *((service.wait, service.alive) if service else ())) as pipeline:
+            with Pipeline(settings, *((True, daemon.idle, daemon.control) if daemon else ())) as pipeline:
                 stopping.call(pipeline.stop)
+                if daemon:
+                    daemon.pipeline = pipeline
                 frame_s = _frame_s(settings, fast)
-                if service:
-                    service.opened(", ".join(camera.name or camera.source for camera in settings.all_cameras))
                 due_s = time.monotonic()
                 for _ in pipeline:
-                    if service:
-                        service.alive()
                     now_s = time.monotonic()
-                    due_s = max(due_s + frame_s, now_s)
+                    due_s = max(due_s + max(frame_s, daemon.frame_s if daemon else 0.0), now_s)
                     time.sleep(due_s - now_s)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -187,8 +209,13 @@ def run(settings: Settings, config: Path | None = None, *, fast: bool = False) -
                 service.stopping()
 
 
-def _without_end(camera: CameraSettings) -> CameraSettings:
-    return replace(camera, source="demo:loop") if camera.source == "demo" else camera
+def _without_end(settings: Settings) -> Settings:
+    """The settings with the demo again and again in place of the demo."""
+
+    def endless(camera: CameraSettings) -> CameraSettings:
+        return replace(camera, source="demo:loop") if camera.source == "demo" else camera
+
+    return replace(settings, camera=endless(settings.camera), cameras=[endless(one) for one in settings.cameras])
 
 
 def _frame_s(settings: Settings, fast: bool) -> float:
@@ -218,13 +245,15 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
     stdout_users = [spec for spec in settings.outputs if _is_terminal(spec) or spec.endswith(":-")]
     if len(stdout_users) > 1:
         raise UsageError(f"{' and '.join(stdout_users)} would mix on stdout; leave one out, or give it a file.")
+    if len(brokers := [spec for spec in settings.outputs if spec.partition(":")[0] in ("mqtt", "mqtts")]) > 1:
+        raise UsageError(f"{' and '.join(map(printable, brokers))}: [mqtt] speaks of one broker; leave one out.")
     sources = [resolved(camera.source) for camera in settings.all_cameras]
     read: list[tuple[str, Path | str | None]] = [("file that is read", source) for source in sources]
     read += [("configuration", config), ("model", settings.model.path), ("detector's model", settings.detector.model)]
     written: dict[Path, str] = {}
     for spec in settings.outputs:
         kind, _, name = spec.partition(":")
-        if kind == "terminal" or name in ("", "-"):
+        if kind == "terminal" or kind in NETWORK or name in ("", "-"):
             continue
         path = resolved(name)
         for what, file in read:
@@ -282,7 +311,7 @@ class Stopping:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         if "NOTIFY_SOCKET" in os.environ:
-            # To a service of systemd SIGHUP will mean: read the configuration again. Until then it must not die of it.
+            # To a service of systemd SIGHUP means: read the configuration again. Until it can it must not die of it.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(signal.SIGHUP, self._on_signal)

@@ -84,12 +84,15 @@ class FaceSearch:
         detector: looks into the windows and tiles.
         min_face_px: smallest face to look for, in pixels of the frame.
         new_face_s: within how many seconds of stream time a new face is to be found.
+
+    Attributes:
+        new_face_s: see above; may be changed at any time.
     """
 
     def __init__(self, detector: FaceDetector, min_face_px: int, new_face_s: float) -> None:
         self._detector = detector
         self._min_face_px = min_face_px
-        self._new_face_s = new_face_s
+        self.new_face_s = new_face_s
         self.restart()
 
     def restart(self) -> None:
@@ -188,11 +191,11 @@ class FaceSearch:
         if not self._tiles:
             self._tiles = tiles_of(gray.shape, self._smallest_px(gray), whole=not self._detector.slow_on_large)
         count = len(self._tiles)
-        step_s = min(max(0.0, time_s - self._time_s), self._new_face_s)
+        step_s = min(max(0.0, time_s - self._time_s), self.new_face_s)
         self._time_s = time_s
         # The first frame of a stream is searched whole: people look at the first second.
         first = self._slots == 0
-        self._due = count if first else min(count, self._due + count * step_s / self._new_face_s)
+        self._due = count if first else min(count, self._due + count * step_s / self.new_face_s)
         blocks = block_means(self._frame)
         mask = motion_mask(blocks, taken)
         detections = []
@@ -200,7 +203,7 @@ class FaceSearch:
             if self._due < 1:
                 break
             tile = self._tiles[self._next]
-            if not first and 0 <= time_s - tile.slot_s < REST * self._new_face_s:
+            if not first and 0 <= time_s - tile.slot_s < REST * self.new_face_s:
                 break
             tile.slot_s = time_s
             self._next = (self._next + 1) % count

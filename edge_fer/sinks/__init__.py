@@ -6,7 +6,8 @@ import difflib
 import os
 from pathlib import Path
 
-from edge_fer.address import printable
+from edge_fer.address import NETWORK, http_url, listening_at, printable
+from edge_fer.config import Settings
 from edge_fer.core import Sink
 from edge_fer.errors import UsageError
 from edge_fer.events import Run
@@ -17,25 +18,36 @@ EXAMPLES = {
     "csv": "csv:faces.csv",
     "video": "video:annotated.mp4",
     "pictures": "pictures:annotated/",
+    "mqtt": "mqtt://user@homeassistant.local",
+    "mqtts": "mqtts://user@homeassistant.local",
+    "web": "web:127.0.0.1:8080",
+    "webhook": "webhook:http://homeassistant.local:8123/api/webhook/edge-fer",
 }
 """One example of each output that ``open_sink`` knows."""
 
 
-def open_sink(spec: str, run: Run | None = None) -> Sink:
+def open_sink(spec: str, run: Run | None = None, settings: Settings | None = None) -> Sink:
     """Open an output.
 
     Args:
         spec: ``terminal``, ``jsonl:PATH``, ``csv:PATH``, ``video:PATH`` or ``pictures:DIR``. The PATH of ``jsonl``
             and ``csv`` may be ``-`` for stdout. Folders that do not exist are made. ``terminal:picture`` shows the
             picture too, ``terminal:blocks`` does so in text alone, ``terminal:text`` never.
+            ``mqtt://USER@HOST:PORT/TOPIC`` (``mqtts://`` with TLS) publishes to a broker, ``web:HOST:PORT`` serves a
+            page, ``webhook:URL`` sends what changes.
         run: what the output says about the run, the same for all its sinks; None for a run of its own.
+        settings: what an output's name does not say; None for the defaults.
 
     Raises:
         UsageError: there is no such output, or it lacks a path.
+        UnavailableError: a package that it needs is missing, or a port is in use.
+        ConfigError: its settings are wrong.
         OutputError: the place cannot be written.
     """
     run = run or Run()
     kind, path = check_spec(spec)
+    if kind in NETWORK:
+        return _open_in_network(kind, path, run, settings or Settings())
     # The shell does not see a ~ here: it does not begin a word. pathlib's fails where there is no such user.
     path = os.path.expanduser(path)  # noqa: PTH111
     match kind:
@@ -54,11 +66,25 @@ def open_sink(spec: str, run: Run | None = None) -> Sink:
         case "pictures":
             from edge_fer.sinks.pictures import PicturesSink
 
-            return PicturesSink(Path(path), run)
+            return PicturesSink(Path(path), run, (settings or Settings()).pictures)
         case _:
             from edge_fer.sinks.terminal import TerminalSink
 
             return TerminalSink(path)
+
+
+def _open_in_network(kind: str, address: str, run: Run, settings: Settings) -> Sink:
+    if kind == "web":
+        from edge_fer.sinks.web import WebSink
+
+        return WebSink(address, run, settings.web)
+    if kind in ("mqtt", "mqtts"):
+        from edge_fer.sinks.mqtt import MqttSink
+
+        return MqttSink(f"{kind}:{address}", run, settings.mqtt)
+    from edge_fer.sinks.webhook import WebhookSink
+
+    return WebhookSink(address, run)
 
 
 def check_spec(spec: str) -> tuple[str, str]:
@@ -80,8 +106,14 @@ def check_spec(spec: str) -> tuple[str, str]:
             f"The terminal does not show '{printable(path)}'. Write terminal, terminal:text, terminal:picture or "
             "terminal:blocks."
         )
-    if kind != "terminal" and not path:
-        raise UsageError(f"Output '{spec}' needs a path: write {EXAMPLES[kind]}.")
+    if kind == "web":
+        listening_at(path)
+    elif kind != "terminal" and not path:
+        raise UsageError(
+            f"Output '{spec}' needs {'an address' if kind in NETWORK else 'a path'}: write {EXAMPLES[kind]}."
+        )
+    if kind == "webhook":
+        http_url(path)
     if "\0" in path:
         raise UsageError(f"Output {spec!r} has a zero byte in its path.")
     return kind, path

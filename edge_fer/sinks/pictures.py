@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 
+from edge_fer.config import PicturesSettings
 from edge_fer.core import FrameResult
 from edge_fer.draw import annotate
 from edge_fer.errors import OutputError
@@ -14,6 +19,7 @@ from edge_fer.events import Run
 from edge_fer.files import make_folder, output_error, resolved, write_atomically
 
 _QUALITY = 90
+_OF_A_CAMERA = re.compile(r"\d{6,}\.jpg")
 
 log = logging.getLogger("edge_fer")
 
@@ -25,16 +31,27 @@ class PicturesSink:
     camera writes into a folder of its own within, ``2`` and so on, if the folder holds pictures already, unless the run
     overwrites; all else replaces pictures of the same name.
 
+    Pictures of a live camera are deleted when they are too many or too old, those of earlier recordings in the folder
+    included. What does not have the name of such a picture is never touched.
+
     Args:
         folder: is made if it is not there.
         run: tells whether earlier pictures are kept.
+        settings: how long pictures of a live camera are kept.
+        clock: the time of day, in seconds since 1970.
 
     Raises:
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: Run) -> None:
+    def __init__(
+        self, folder: Path, run: Run, settings: PicturesSettings | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         make_folder(folder)
+        self._settings = settings or PicturesSettings()
+        self._clock = clock
+        self._kept = _recorded(folder) if run.live else {}
+        self._live = run.live
         self._folder = _own_folder(folder) if run.keeps_earlier and any(folder.glob("*.jpg")) else folder
         self._names: set[str] = set()
 
@@ -51,10 +68,26 @@ class PicturesSink:
         annotate(picture, result.faces)
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         # Whole or not at all; and what lies there may be a link to a picture that is read.
-        write_atomically(self._folder / f"{stem}.jpg", data.tobytes())
+        path = self._folder / f"{stem}.jpg"
+        write_atomically(path, data.tobytes())
+        if self._live:
+            self._kept.pop(path, None)  # one that was replaced is young again
+            self._kept[path] = self._clock()
+            self._forget()
 
     def close(self) -> None:
         """Nothing to do: every picture is complete."""
+
+    def _forget(self) -> None:
+        """Delete what is too old, or too much."""
+        oldest_s = self._clock() - self._settings.keep_days * 86_400
+        while self._kept:
+            path, since_s = next(iter(self._kept.items()))
+            if len(self._kept) <= self._settings.keep and since_s >= oldest_s:
+                return
+            del self._kept[path]
+            with suppress(OSError):  # somebody else has deleted it, or has made it his
+                path.unlink()
 
     def _free_name(self, stem: str) -> str:
         name, count = stem, 1
@@ -63,6 +96,17 @@ class PicturesSink:
             name = f"{stem}-{count}"
         self._names.add(name)
         return name
+
+
+def _recorded(folder: Path) -> dict[Path, float]:
+    """The pictures that cameras have left in a folder, each with its time, the oldest first."""
+    found: list[tuple[float, Path]] = []
+    for place in (folder, *(path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())):
+        for path in place.glob("*.jpg"):
+            with suppress(OSError):
+                if _OF_A_CAMERA.fullmatch(path.name):
+                    found.append((path.stat().st_mtime, path))
+    return {path: since_s for since_s, path in sorted(found)}
 
 
 def _own_folder(folder: Path) -> Path:

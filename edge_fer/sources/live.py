@@ -88,6 +88,9 @@ class LiveSource:
         self._alive_s = self._back_s = clock()
         self._camera: FrameSource | None = None
         self._hanging: FrameSource | None = None
+        self._off = False
+        self._switched_off: FrameSource | None = None  # was closed on purpose
+        self._opening: set[int] = set()  # turns
         self._reason = ""
         if not later:
             self._camera = open_camera()
@@ -107,9 +110,11 @@ class LiveSource:
                 if self._is_over(turn):
                     return
                 camera.close()
+                on_purpose = self._off or camera is self._switched_off
                 camera = self._camera = None
-                self.counts["lost"] += 1
-                log.warning("%s is lost. It is tried again until it is back.", self.stream)
+                if not on_purpose:
+                    self.counts["lost"] += 1
+                    log.warning("%s is lost. It is tried again until it is back.", self.stream)
         finally:
             # Given up, or closed; but not where a newer iteration goes on with it.
             if camera is not None and (self._closed or camera is not self._camera):
@@ -120,6 +125,21 @@ class LiveSource:
         self._closed = True
         if (camera := self._camera) is not None:
             camera.close()
+
+    def switch(self, on: bool) -> None:
+        """Close the camera, or have it opened again. The stream goes on: only its count and its time tell of the gap.
+
+        The thread that iterates does it, as soon as the driver lets it; ``is_open`` says when it is done.
+        """
+        self._off = not on
+        if self._off and (camera := self._camera) is not None:
+            self._switched_off = camera
+            camera.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the camera is open, is being opened, or hangs while it is."""
+        return bool(self._opening) or self._camera is not None or self._hanging is not None
 
     def give_up_if_stalled(self) -> bool:
         """Whether it hangs. If so, whoever iterates it counts no more: iterate it anew, in another thread."""
@@ -140,7 +160,7 @@ class LiveSource:
         first_seq, last = self._seq, -1
         try:
             for frame in camera:
-                if self._is_over(turn):
+                if self._is_over(turn) or self._off:
                     return
                 arrived_s = self._alive_s = self._clock()
                 told_s = frame.captured_s
@@ -183,35 +203,53 @@ class LiveSource:
         """The camera, as soon as it can be opened again; None when this iteration is over."""
         if self._clock() - self._back_s > LONGEST_PAUSE_S:  # else it comes and goes
             self._pause_s = FIRST_PAUSE_S
-        while not self._is_over(turn):
-            for _ in range(round(self._pause_s * (0.75 + 0.5 * self._jitter()) / 0.1)):
-                if self._is_over(turn):
-                    return None
-                self._alive_s = self._clock()
-                self._sleep(0.1)  # in slices, so that close() need not wait for the end of it
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-            self._alive_s = self._clock()
+        while self._waited(turn):
+            self._opening.add(turn)
             try:
                 camera = self._open_camera()
+                if self._is_over(turn):  # in close() the other way round
+                    camera.close()
+                    return None
+                self._camera = camera
+                if self._closed or self._off:  # likewise in switch()
+                    camera.close()
+                    self._camera = None
+                    continue
             except UnavailableError as error:
                 self._say(error)
                 continue
-            if self._is_over(turn):  # in close() the other way round
-                camera.close()
-                return None
-            self._camera = camera
-            if self._closed:
-                camera.close()
-                return None
+            finally:
+                self._opening.discard(turn)
             self._alive_s = self._back_s = self._clock()
             log.warning("%s is %s.", self.stream, "there" if self._start_s is None else "back")
             return camera
         return None
 
+    def _waited(self, turn: int) -> bool:
+        """Wait before the next try to open it, and as long as it is off; False when this iteration is over."""
+        slices = round(self._pause_s * (0.75 + 0.5 * self._jitter()) / 0.1)
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        while not self._is_over(turn):
+            self._alive_s = self._clock()
+            if self._off:  # it is opened at once when it is switched on
+                slices, self._pause_s = 0, FIRST_PAUSE_S
+            elif slices <= 0:
+                return True
+            slices -= 1
+            self._sleep(0.1)  # in slices, so that close() need not wait for the end of it
+        return False
+
 
 def newest_of(camera: LiveSource) -> LatestFrame:
     """The newest frame of a camera, which is read in a thread of its own and watched."""
-    return LatestFrame(camera, name=camera.stream, counts=camera.counts, give_up_if_stalled=camera.give_up_if_stalled)
+    return LatestFrame(
+        camera,
+        name=camera.stream,
+        counts=camera.counts,
+        give_up_if_stalled=camera.give_up_if_stalled,
+        switch=camera.switch,
+        is_open=lambda: camera.is_open,
+    )
 
 
 def upright(image: Image, rotation: int, flip: str) -> Image:

@@ -85,9 +85,14 @@ class RawSource:
         """Read until the buffer is full, the writer has left or ``close``; returns how many bytes were read."""
         done = 0
         while done < len(into) and not self._closed:
-            if not select.select([self._file], [], [], _WAKE_S)[0] or self._closed:
-                continue
-            got = os.readv(self._file, [into[done:]])
+            try:
+                if not select.select([self._file], [], [], _WAKE_S)[0] or self._closed:
+                    continue
+                got = os.readv(self._file, [into[done:]])
+            except OSError:
+                if self._closed:  # by a signal handler, meanwhile
+                    break
+                raise
             if not got:
                 break
             done += got

@@ -162,7 +162,7 @@ def first_boot(board: Board, chance: random.Random) -> None:
     board.comes("after a power cut the installation begins again and comes to its end", "test -L /opt/edge-fer")
     board.status_is("the service waits for a camera", "no camera: ")
     board.says("and is active, not failing again and again", "systemctl is-active edge-fer")
-    board.says("it has said so once", "test $(journalctl -u edge-fer | grep -c 'Waiting for it') = 1")
+    board.says("it has said so once", "test $(journalctl -u edge-fer | grep -c 'tried again until it is there') = 1")
     board.comes("the card says so too", f"grep -q 'installed and running: no camera' {STATUS_ON_CARD}")
     is_as_told(board)
     board.says("its clock is wrong", f"date; test $(date +%s) -lt {time.time() - 86400:.0f}")

@@ -575,7 +575,6 @@ def test_half_a_release_is_refused(flash: Flash, parts: Path, tmp_path: Path, bo
         ({"mqtt": "broker"}, USAGE, "mqtt://USER@HOST"),
         ({"mqtt": "mqtt://a:b@host"}, USAGE, "mqtt_password"),
         ({"mqtt": "mqtt://host:x"}, USAGE, "mqtt://USER@HOST"),
-        ({"mqtt": "mqtt://host"}, USAGE, "does not send to MQTT"),
         ({"key": "/nowhere/id.pub"}, NO_INPUT, "No such file"),
         ({"image": "/nowhere.img"}, NO_INPUT, "No such file"),
         ({"fleet": "/nowhere.csv", "hostname": None}, NO_INPUT, "No such file"),

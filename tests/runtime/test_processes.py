@@ -122,7 +122,7 @@ def test_a_service_does_not_die_of_sighup(tmp_path: Path) -> None:
     # It goes on: more than what was on its way into the pipe.
     assert all(b'"expression"' in child.stdout.readline() for _ in range(5))
     child.send_signal(signal.SIGTERM)
-    assert ended(child) == (0, "")
+    assert ended(child) == (0, "edge-fer: The configuration is read again: nothing has changed.\n")
 
 
 def test_nohup_is_kept(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from story import a_face, a_result, a_run, file_size_limit
 
+from edge_fer.config import PicturesSettings
 from edge_fer.errors import OutputError
 from edge_fer.events import Run
 from edge_fer.sinks import open_sink
+from edge_fer.sinks.pictures import PicturesSink
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +94,54 @@ def test_names_of_any_length_and_bytes(stem: str) -> None:
     sink.write(a_result(0, stream=f"photos/{stem}.png", still=True))
     sink.close()
     assert [path.name for path in Path("out").iterdir()] == [f"{stem}.jpg"]
+
+
+def names(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*.jpg"))
+
+
+def test_a_camera_keeps_the_newest_pictures() -> None:
+    Path("out/2").mkdir(parents=True)
+    for name, since_s in (("000001.jpg", 10), ("2/000001.jpg", 20), ("2/000002.jpg", 30), ("holiday.jpg", 5)):
+        Path("out", name).touch()
+        os.utime(Path("out", name), (since_s, since_s))
+    Path("out/3.jpg").mkdir()
+    sink = PicturesSink(Path("out"), a_run(live=True), PicturesSettings(keep=3), clock=lambda: 100.0)
+    assert names("out") == ["000001.jpg", "2/000001.jpg", "2/000002.jpg", "3.jpg", "holiday.jpg"]
+    sink.write(a_result(0, stream="cam"))
+    assert names("out") == ["2/000001.jpg", "2/000002.jpg", "3.jpg", "3/000000.jpg", "holiday.jpg"]
+    for seq in range(1, 10):
+        sink.write(a_result(seq, stream="cam"))
+    assert names("out") == ["3.jpg", "3/000007.jpg", "3/000008.jpg", "3/000009.jpg", "holiday.jpg"]
+
+
+def test_a_camera_keeps_pictures_for_some_days() -> None:
+    now_s = 0.0
+    sink = PicturesSink(Path("out"), a_run(live=True), PicturesSettings(keep_days=2), clock=lambda: now_s)
+    for seq in range(6):
+        now_s = seq * 86_400.0
+        sink.write(a_result(seq, stream="cam"))
+    assert names("out") == ["000003.jpg", "000004.jpg", "000005.jpg"]
+
+
+def test_a_picture_that_is_replaced_is_young_again() -> None:
+    run = Run(live=True, overwrite=True)
+    for _ in range(2):
+        sink = PicturesSink(Path("out"), run, PicturesSettings(keep=2), clock=lambda: 1e12)
+        for seq in range(2):
+            sink.write(a_result(seq, stream="cam"))
+        assert names("out") == ["000000.jpg", "000001.jpg"]
+
+
+def test_what_is_no_camera_keeps_all() -> None:
+    sink = PicturesSink(Path("out"), a_run(), PicturesSettings(keep=1, keep_days=0.001), clock=lambda: 1e12)
+    for seq in range(3):
+        sink.write(a_result(seq))
+    assert len(names("out")) == 3
+
+
+def test_pictures_that_somebody_deleted_are_no_trouble() -> None:
+    sink = PicturesSink(Path("out"), a_run(live=True), PicturesSettings(keep=1))
+    for seq in range(4):
+        sink.write(a_result(seq, stream="cam"))
+        Path("out", f"{seq:06d}.jpg").unlink()

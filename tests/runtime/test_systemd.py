@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_fer.errors import UnavailableError
-from edge_fer.systemd import PAUSES_S, Service
+from edge_fer.control import Control, State
+from edge_fer.systemd import Service
 
 
 class Systemd:
@@ -54,18 +53,13 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 
 
 class Clock:
-    """A clock that only sleep moves."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
-        self.slept: list[float] = []
 
     def read(self) -> float:
         return self.now_s
-
-    def sleep(self, s: float) -> None:
-        self.slept.append(s)
-        self.now_s += s
 
 
 def test_no_service_without_a_socket() -> None:
@@ -79,24 +73,65 @@ def test_an_abstract_socket_is_heard() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
         there.bind("\0" + name)
         there.settimeout(60)
-        Service("@" + name).ready("here")
-        assert there.recv(100) == b"READY=1\nSTATUS=here"
+        Service("@" + name).tell(in_state(State.PAUSED), "0")
+        assert there.recv(100) == b"READY=1\nSTATUS=paused: all cameras are closed"
 
 
 def test_nobody_who_listens_is_no_error(tmp_path: Path) -> None:
     service = Service(str(tmp_path / "gone"), watchdog_s=1)
-    service.ready("here")
-    service.alive()
+    service.tell(in_state(State.RECOGNIZING), "0")
     service.stopping()
 
 
-def test_watchdog_is_fed_four_times_in_its_time(systemd: Systemd) -> None:
+def in_state(state: State, reason: str = "") -> Control:
+    control = Control()
+    control.state, control.reason = state, reason
+    return control
+
+
+@pytest.mark.parametrize(
+    ("state", "frames", "fed"),
+    [
+        (State.RECOGNIZING, 1, 4),
+        (State.RECOGNIZING, 0, 0),  # the loop turns, and says that it recognizes, but does not
+        (State.WAITING, 0, 4),
+        (State.PAUSED, 0, 4),
+        (State.PAUSING, 0, 0),  # a camera does not close: the end of the process will
+        (State.STARTING, 0, 0),
+    ],
+)
+def test_watchdog_is_fed_four_times_in_its_time(systemd: Systemd, state: State, frames: int, fed: int) -> None:
     clock = Clock()
-    service = Service(str(systemd.path), 30, clock.read, clock.sleep)
+    service, control = Service(str(systemd.path), 30, clock.read), in_state(state)
     for _ in range(30 * 10):
-        service.alive()
+        control.frames += frames
+        service.tell(control, "0")
         clock.now_s += 0.1
-    assert systemd.heard() == ["WATCHDOG=1"] * 4
+    assert systemd.heard().count("WATCHDOG=1") == fed
+
+
+def test_what_it_does_is_told_once(systemd: Systemd) -> None:
+    service = Service(str(systemd.path))
+    control = in_state(State.STARTING)
+    camera = "rtsp://me:secret@there/x"
+    for state, reason in (
+        (State.STARTING, ""),
+        (State.WAITING, "No camera rtsp://there/... is there. Plug one in."),
+        (State.RECOGNIZING, ""),
+        (State.PAUSING, ""),
+        (State.PAUSED, ""),
+        (State.WAITING, ""),
+    ):
+        control.state, control.reason = state, reason
+        service.tell(control, camera)
+        service.tell(control, camera)
+    assert [words.removeprefix("READY=1\nSTATUS=") for words in systemd.heard()] == [
+        "no camera: No camera rtsp://there/... is there. Plug one in.",
+        "recognizing expressions from rtsp://there/...",
+        "pausing: a camera is not closed yet",
+        "paused: all cameras are closed",
+        "waiting for a camera",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,41 +143,8 @@ def test_only_the_watchdog_of_this_process_is_fed(systemd: Systemd, pid: str | N
         environ["WATCHDOG_PID"] = pid or str(os.getpid())
     service = Service.from_environ(environ)
     assert service
-    service.alive()
-    assert len(systemd.heard()) == fed
-
-
-def test_a_wait_says_so_once_and_grows_and_is_alive(systemd: Systemd, caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
-    service = Service(str(systemd.path), 8, clock.read, clock.sleep)
-    error = UnavailableError("No camera rtsp://me:secret@there/x is there. Plug one in.")
-    heard = []
-    with caplog.at_level(logging.WARNING, "edge_fer"):
-        for pause_s in (*PAUSES_S, PAUSES_S[-1]):
-            before_s = clock.now_s
-            service.wait(error)
-            assert clock.now_s - before_s == pytest.approx(pause_s)
-            heard += systemd.heard()
-        service.opened("0")
-    heard += systemd.heard()
-    said = [words for words in heard if words != "WATCHDOG=1"]
-    assert said == [
-        "READY=1\nSTATUS=no camera: No camera rtsp://there/... is there. Plug one in.",
-        "READY=1\nSTATUS=recognizing expressions from 0",
-    ]
-    # Never longer without a sign of life than a part of what is allowed.
-    assert max(clock.slept) <= 2
-    assert len(heard) - len(said) >= sum(PAUSES_S) // 2
-    assert [record.getMessage() for record in caplog.records] == [
-        "No camera rtsp://there/... is there. Plug one in. Waiting for it.",
-        "0 is there.",
-    ]
-
-
-def test_a_camera_that_is_there_is_no_news(systemd: Systemd, caplog: pytest.LogCaptureFixture) -> None:
-    Service(str(systemd.path)).opened("0")
-    assert systemd.heard() == ["READY=1\nSTATUS=recognizing expressions from 0"]
-    assert not caplog.records
+    service.tell(in_state(State.PAUSED), "0")
+    assert systemd.heard().count("WATCHDOG=1") == fed
 
 
 def run_as_service(systemd: Systemd, *arguments: str) -> subprocess.Popen[str]:
