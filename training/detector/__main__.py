@@ -2,9 +2,10 @@
 
     python -m training.detector --data DIR [--data DIR ...] --output runs/detector
 
-DIR holds photos and boxes of faces: see ``training/detector/photos.py`` for the layouts. One photo in ten is held out.
-Writes ``weights.npz`` (the averaged weights, after every half a minute and at the end) and ``log.jsonl``.
-``export/detector.py`` makes the bundles of it. Exit codes: 0 done, 65 bad data, 66 no such folder, 73 cannot write.
+DIR holds photos and boxes of faces: see ``datasets/boxes.py`` for the layouts. One photo in ten is held out.
+Writes ``weights.npz`` (the averaged weights, after every half a minute and at the end), ``log.jsonl``, and at the end a
+Keras model for each size of input, of which ``export/detector.py`` makes bundles. With ``--epochs 0`` it only makes
+these of the weights that it begins with. Exit codes: 0 done, 65 bad data, 66 no such folder, 73 cannot write.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.boxes import is_held_out, read
 from edge_fer.errors import EdgeFerError
 from edge_fer.files import make_folder, write_atomically
 from training.detector import weights
 from training.detector.augmentation import Augmentation
 from training.detector.loop import Plan, fit
 from training.detector.network import build
-from training.detector.photos import is_held_out, pack, read
+from training.detector.photos import pack
 
+SIZES_WH = ((320, 240), (160, 120))
+"""Inputs of the models that are made: one for whole frames, one for what lies around a known face."""
 SAVE_S = 30.0
 """Between two savings."""
 
@@ -37,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.detector", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, action="append", required=True, metavar="DIR", help="may be given again")
+    parser.add_argument("--data", type=Path, action="append", default=[], metavar="DIR", help="may be given again")
     parser.add_argument("--output", type=Path, default=Path("runs/detector"), metavar="DIR")
     parser.add_argument("--from", dest="start", type=Path, metavar="NPZ", help="weights to begin with")
     parser.add_argument("--epochs", type=int, default=Plan.epochs, help=f"({Plan.epochs})")
@@ -72,6 +76,15 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
     network = build()
     if start is not None:
         weights.load(network, start)
+    if plan.epochs:
+        _fit(network, folders, output, plan)
+    for width, height in SIZES_WH:
+        sized = build(height, width)
+        sized.set_weights(network.get_weights())
+        sized.save(output / f"face-{width}x{height}.keras")
+
+
+def _fit(network: keras.Model, folders: list[Path], output: Path, plan: Plan) -> None:
     photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
     faces = int((photos.kinds == 1).sum())
     print(f"{len(photos.atlas)} photos, {faces} faces; {network.count_params()} parameters", flush=True)

@@ -13,10 +13,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from training.detector.network import POINTS, STRIDES
-
-BACKGROUND, FACE, IGNORED = 0, 1, 2
-"""What a box is: none at all, a face to find, a region that is neither reward nor error."""
+from datasets.boxes import FACE, IGNORED, POINTS
+from training.detector.network import STRIDES
 
 RADIUS = 2.5
 """Cells so near to the middle of a face, in strides, are candidates for it, beside those inside its box."""
@@ -37,9 +35,9 @@ class Truth:
     """What is in the images of a batch, arrays of the backend.
 
     Attributes:
-        kinds: int32 (B, G), ``BACKGROUND`` and the like.
+        kinds: int32 (B, G), ``BACKGROUND`` and the like of ``datasets.boxes``.
         boxes: (B, G, 4).
-        points: (B, G, 5, 2), in the order of ``network.POINTS``.
+        points: (B, G, 5, 2), in the order of ``datasets.boxes.POINTS``.
         has_points: float32 (B, G), 0 where nobody knows the landmarks.
     """
 
@@ -148,13 +146,23 @@ def assign(logits: Any, found: Any, truth: Truth, centers: NDArray[np.float32], 
     cost += OUTSIDE_COST * ops.cast(~(inside & near), "float32")
     cost = ops.where(candidate, cost, 1e9)
     most = min(MOST_CELLS, len(strides))
-    best, _ = ops.top_k(ops.transpose(overlap, (0, 2, 1)), most)
-    count = ops.cast(ops.clip(ops.floor(ops.sum(best, axis=-1)), 1, most), "int32")
-    least = -ops.top_k(-ops.transpose(cost, (0, 2, 1)), most)[0]
-    limit = ops.take_along_axis(least, count[..., None] - 1, axis=-1)[..., 0]
+    count = ops.cast(ops.clip(ops.floor(ops.sum(_largest(overlap, most), axis=-1)), 1, most), "int32")
+    limit = -ops.take_along_axis(_largest(-cost, most), count[..., None] - 1, axis=-1)[..., 0]
     cost = ops.where((cost <= limit[:, None]) & candidate, cost, 1e9)
     taken = ops.min(cost, axis=-1) < 1e9
     return ops.where(taken, ops.cast(ops.argmin(cost, axis=-1), "int32"), -1)
+
+
+def _largest(values: Any, count: int) -> Any:
+    """The largest values of (B, N, G) along its middle axis, (B, G, count); equal ones count once.
+
+    By one maximum after the other: a sort takes XLA a minute to compile for a GPU.
+    """
+    found = []
+    for _ in range(count):
+        found.append(ops.max(values, axis=1))
+        values = ops.where(values < found[-1][:, None], values, -1e10)
+    return ops.stack(found, axis=-1)
 
 
 def losses(

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from training.detector.assignment import BACKGROUND, FACE, IGNORED, Truth
-from training.detector.network import POINTS
+from datasets.boxes import BACKGROUND, FACE, IGNORED, POINTS
+from training.detector.assignment import Truth
 from training.detector.photos import LONGEST_PX, MOST_FACES, Packed
 
 TILES = 4
@@ -126,7 +126,7 @@ def _placement(photos: Packed, photo: Any, corners: Any, draws: Any, options: Au
     source = ops.where(has_face[..., None], box[..., :2] + box[..., 2:] / 2, size * draws[..., 6:8])
     room = ops.minimum(0.5, ops.where(has_face, 0.55 * scale * face_px, 0.0) / shortest)[..., None]
     target = corners[..., :2] + sides_wh * (room + (1 - 2 * room) * draws[..., 6:8])
-    return turn, target - ops.einsum("btij,btj->bti", turn, source)
+    return turn, target - _turned(turn, source)
 
 
 def _sampled(
@@ -148,7 +148,9 @@ def _sampled(
     across = ops.cast(places[None, None, :] >= middle[:, 0, None, None], "int32")
     down = ops.cast(places[None, :, None] >= middle[:, 1, None, None], "int32")
     which = ops.reshape(across + 2 * down, (-1, side * side))  # (B, pixels): its tile
-    grid_y, grid_x = (one.reshape(1, -1) for one in np.meshgrid(places, places, indexing="ij"))
+    number = ops.arange(side * side, dtype="int32")[None]
+    grid_x = ops.cast(number % side, "float32") + 0.5
+    grid_y = ops.cast(number // side, "float32") + 0.5
 
     def places_of(of_pixel: Any) -> tuple[Any, Any, Any]:
         x = of_pixel[..., 0] * grid_x + of_pixel[..., 1] * grid_y + of_pixel[..., 4]
@@ -230,11 +232,11 @@ def _truth(photos: Packed, photo: Any, turn: Any, shift: Any, corners: Any, opti
     kinds = ops.take(photos.kinds, photo, axis=0)  # (B, 4, faces)
     boxes, points = ops.take(photos.boxes, photo, axis=0), ops.take(photos.points, photo, axis=0)
     has_points = ops.take(photos.has_points, photo, axis=0)
-    middle = ops.einsum("btij,btfj->btfi", turn, boxes[..., :2] + boxes[..., 2:] / 2) + shift[:, :, None]
+    middle = _turned(turn[:, :, None], boxes[..., :2] + boxes[..., 2:] / 2) + shift[:, :, None]
     # A face is about an ellipse: this is the box around it when it is turned.
-    half = ops.sqrt(ops.einsum("btij,btfj->btfi", turn**2, (boxes[..., 2:] / 2) ** 2))
+    half = ops.sqrt(_turned(turn[:, :, None] ** 2, (boxes[..., 2:] / 2) ** 2))
     found = ops.concatenate([middle - half, middle + half], axis=-1)
-    points = ops.einsum("btij,btfpj->btfpi", turn, points) + shift[:, :, None, None]
+    points = _turned(turn[:, :, None, None], points) + shift[:, :, None, None]
     mirrored = (turn[..., 0, 0] * turn[..., 1, 1] < turn[..., 0, 1] * turn[..., 1, 0])[..., None, None, None]
     points = ops.where(mirrored, ops.take(points, np.array([1, 0, 2, 4, 3]), axis=3), points)
 
@@ -249,13 +251,24 @@ def _truth(photos: Packed, photo: Any, turn: Any, shift: Any, corners: Any, opti
     ignored = ops.concatenate([low, high], axis=-1)
     found = ops.where((kinds == IGNORED)[..., None], ignored, found)
 
+    # Faces first, then ignored regions, as far as there is room. Not by sorting: see ``assignment._largest``.
     total = TILES * MOST_FACES
     kinds = ops.reshape(kinds, (-1, total))
-    rank = ops.cast(kinds == FACE, "float32") * 2 + ops.cast(kinds == IGNORED, "float32")
-    _, kept = ops.top_k(rank, min(MOST_TRUTHS, total))
+    is_face, is_ignored = (ops.cast(kinds == kind, "int32") for kind in (FACE, IGNORED))
+    place = ops.cumsum(is_face, axis=1) * is_face
+    place += (ops.sum(is_face, axis=1, keepdims=True) + ops.cumsum(is_ignored, axis=1)) * is_ignored  # from 1; else 0
+    at_place = place[:, None, :] == np.arange(1, MOST_TRUTHS + 1)[:, None]
+    kept = ops.argmax(ops.cast(at_place, "int32"), axis=-1)
+    filled = ops.any(at_place, axis=-1)
     return Truth(
-        kinds=ops.take_along_axis(kinds, kept, axis=1),
+        kinds=ops.where(filled, ops.take_along_axis(kinds, kept, axis=1), BACKGROUND),
         boxes=ops.take_along_axis(ops.reshape(found, (-1, total, 4)), kept[..., None], axis=1),
         points=ops.take_along_axis(ops.reshape(points, (-1, total, POINTS, 2)), kept[..., None, None], axis=1),
         has_points=ops.take_along_axis(ops.reshape(has_points, (-1, total)), kept, axis=1),
     )
+
+
+def _turned(turn: Any, points: Any) -> Any:
+    """turn (..., 2, 2) @ points (..., 2), which are broadcast."""
+    x, y = points[..., 0], points[..., 1]
+    return ops.stack([turn[..., 0, 0] * x + turn[..., 0, 1] * y, turn[..., 1, 0] * x + turn[..., 1, 1] * y], axis=-1)

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from datasets.boxes import POINTS
+
 STRIDES = (8, 16, 32)
 """Pixels of the input between the cells of each grid."""
-POINTS = 5
-"""Landmarks of a face: right eye, left eye, tip of the nose, right and left corner of the mouth (the person's own)."""
-
 STEM = 16
 """Channels at half the input's size."""
 EARLY = 32
 """Channels at a quarter of it."""
-CHANNELS = 64
+CHANNELS = 72
 """Channels of the three grids."""
 BLOCKS = (3, 3, 2)
 """Separable convolutions of each grid; the first one halves the size."""
