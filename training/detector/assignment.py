@@ -154,14 +154,14 @@ def assign(logits: Any, found: Any, truth: Truth, centers: NDArray[np.float32], 
 
 
 def _largest(values: Any, count: int) -> Any:
-    """The largest values of (B, N, G) along its middle axis, (B, G, count); equal ones count once.
+    """The largest values of (B, N, G) along its middle axis, falling: (B, G, count).
 
     By one maximum after the other: a sort takes XLA a minute to compile for a GPU.
     """
-    found = []
+    found, place = [], np.arange(values.shape[1])[None, :, None]
     for _ in range(count):
         found.append(ops.max(values, axis=1))
-        values = ops.where(values < found[-1][:, None], values, -1e10)
+        values = ops.where(ops.argmax(values, axis=1)[:, None] == place, -1e10, values)
     return ops.stack(found, axis=-1)
 
 
