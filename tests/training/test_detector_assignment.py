@@ -44,7 +44,7 @@ def outputs_for(rows: list[tuple[float, ...]], score: float = 5.0) -> tuple[np.n
     scores = np.full((1, len(STRIDES), 1), -score, np.float32)
     found = np.zeros((1, len(STRIDES), 4), np.float32)
     for left, top, right, bottom in rows:
-        inside = (CENTERS > (left, top)).all(axis=1) & (CENTERS < (right, bottom)).all(axis=1)
+        inside = ((left, top) < CENTERS).all(axis=1) & ((right, bottom) > CENTERS).all(axis=1)
         scores[0, inside] = score
         middle = np.array([(left + right) / 2, (top + bottom) / 2])
         found[0, inside, :2] = ((middle - CENTERS) / STRIDES[:, None])[inside]

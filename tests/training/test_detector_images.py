@@ -138,7 +138,9 @@ def test_photos_are_reduced_halved_and_quartered() -> None:
     assert packed.boxes[0, 0] == pytest.approx([65, 35, 20, 20])
     assert packed.points[0, 0, 2] == pytest.approx([75, 45])
     half = packed.atlas[0, :100, LONGEST_PX:]
-    assert np.array_equal(half, cv2.resize(packed.atlas[0, :200, :LONGEST_PX], (160, 100), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(
+        half, cv2.resize(packed.atlas[0, :200, :LONGEST_PX], (160, 100), interpolation=cv2.INTER_AREA)
+    )
 
 
 def test_photos_with_too_many_faces_are_left_out() -> None:

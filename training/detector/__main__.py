@@ -47,10 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=Plan.epochs, help=f"({Plan.epochs})")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time at the latest")
     parser.add_argument("--batch", type=int, default=Plan.batch, help=f"images of a step ({Plan.batch})")
+    parser.add_argument("--side", type=int, default=Plan.side, help=f"of an image in pixels ({Plan.side})")
     parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate, help=f"({Plan.learning_rate})")
     parser.add_argument("--seed", type=int, default=0, help="(0)")
     args = parser.parse_args(arguments)
-    plan = Plan(args.epochs, args.minutes, args.batch, learning_rate=args.learning_rate, seed=args.seed)
+    plan = Plan(args.epochs, args.minutes, args.batch, args.side, args.learning_rate, seed=args.seed)
     try:
         train(args.data, args.output, plan, args.start)
     except EdgeFerError as error:
@@ -91,10 +92,10 @@ def _fit(network: keras.Model, folders: list[Path], output: Path, plan: Plan) ->
     begun = saved = time.monotonic()
     log: list[str] = []
 
-    def after_epoch(epoch: int, lost: NDArray[np.float64], done: float, averaged: list[NDArray[np.float32]]) -> None:
+    def after_round(step: int, lost: NDArray[np.float64], done: float, averaged: list[NDArray[np.float32]]) -> None:
         nonlocal saved
         now = time.monotonic()
-        row = {"epoch": epoch, "s": round(now - begun, 1), "done": round(done, 4)}
+        row = {"step": step, "s": round(now - begun, 1), "done": round(done, 4)}
         row |= {name: round(float(value), 4) for name, value in zip(("scores", "boxes", "points"), lost, strict=True)}
         log.append(json.dumps(row))
         print(log[-1], flush=True)
@@ -103,7 +104,7 @@ def _fit(network: keras.Model, folders: list[Path], output: Path, plan: Plan) ->
             weights.save(averaged, output / "weights.npz")
             write_atomically(output / "log.jsonl", "".join(f"{line}\n" for line in log).encode())
 
-    fit(network, photos, plan, Augmentation(), after_epoch)
+    fit(network, photos, plan, Augmentation(), after_round)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The training loop: whole epochs as one compiled program with JAX, single steps with TensorFlow; both the same."""
+"""The training loop: many steps as one compiled program with JAX, single steps with TensorFlow; both the same."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ WARM_UP = 0.02
 """Fraction of the training in which the learning rate rises to its peak; from there it falls as a half cosine."""
 LOWEST = 0.01
 """Fraction of the peak at which it ends."""
+ROUND = 50
+"""Steps at one learning rate: one compiled program with JAX, and a line of the log."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Plan:
         seed: of weights, photos and their augmentation.
     """
 
-    epochs: int = 300
+    epochs: int = 100
     minutes: float = math.inf
     batch: int = 32
     side: int = 256
@@ -54,7 +56,7 @@ def fit(
     photos: Packed,
     plan: Plan,
     options: Augmentation,
-    after_epoch: Callable[[int, NDArray[np.float64], float, list[NDArray[np.float32]]], None],
+    after_round: Callable[[int, NDArray[np.float64], float, list[NDArray[np.float32]]], None],
 ) -> None:
     """Train, and leave the averaged weights in the network.
 
@@ -63,11 +65,12 @@ def fit(
         photos: to learn from.
         plan: see ``Plan``.
         options: of the images.
-        after_epoch: gets the number of the epoch from 1, the mean losses of scores, boxes and landmarks, the fraction
-            of the training that is done, and the averaged weights.
+        after_round: gets the number of steps so far, the mean losses of scores, boxes and landmarks in this round, the
+            fraction of the training that is done, and the averaged weights.
     """
     optimizer = keras.optimizers.AdamW(plan.learning_rate, weight_decay=plan.weight_decay, global_clipnorm=5.0)
-    steps = max(1, len(photos.atlas) // plan.batch)
+    total = max(1, plan.epochs * len(photos.atlas) // plan.batch)
+    steps = min(ROUND, total)
     grid = cells(plan.side, plan.side)
 
     def loss_parts(images_to_outputs: Callable[[Any], Any], photos: Packed, draws: Any, noise: Any) -> Any:
@@ -76,27 +79,27 @@ def fit(
         return losses(images_to_outputs(ops.stop_gradient(images)), truth, *grid)
 
     start = time.monotonic()
-    run = (_jax_epoch if keras.backend.backend() == "jax" else _tensorflow_epoch)(
+    run = (_jax_round if keras.backend.backend() == "jax" else _tensorflow_round)(
         network, optimizer, photos, plan, steps, loss_parts
     )
     done = 0.0
-    for epoch in range(plan.epochs):
+    for number in range(-(-total // steps)):
         warm, fall = min(1.0, (done + 0.1 * WARM_UP) / WARM_UP), 0.5 * (1 + math.cos(math.pi * done))
         optimizer.learning_rate.assign(plan.learning_rate * warm * (LOWEST + (1 - LOWEST) * fall))
-        lost, averaged = run(epoch)
+        lost, averaged = run(number)
         minutes = (time.monotonic() - start) / 60
-        done = max((epoch + 1) / plan.epochs, minutes / plan.minutes)
-        after_epoch(epoch + 1, lost, min(done, 1.0), averaged)
+        done = max((number + 1) * steps / total, minutes / plan.minutes)
+        after_round((number + 1) * steps, lost, min(done, 1.0), averaged)
         if done >= 1:
             break
     for variable, value in zip(network.weights, averaged, strict=True):
         variable.assign(value)
 
 
-def _jax_epoch(
+def _jax_round(
     network: keras.Model, optimizer: Any, photos: Packed, plan: Plan, steps: int, loss_parts: Callable[..., Any]
 ) -> Callable[[int], tuple[NDArray[np.float64], list[NDArray[np.float32]]]]:
-    """A function that runs an epoch as one program; see training/jax_fit.py.
+    """A function that runs a round as one program; see training/jax_fit.py.
 
     All weights lie in one vector: two thousand operations fewer, of which a GPU would have to compile each.
     """
@@ -111,7 +114,7 @@ def _jax_epoch(
     device_photos = [jnp.asarray(getattr(photos, field.name)) for field in dataclasses.fields(Packed)]
 
     @jax.jit
-    def epoch_of(state: Any, photos: Any, key: Any) -> Any:
+    def round_of(state: Any, photos: Any, key: Any) -> Any:
         def step(state: Any, number: Any) -> Any:
             weights, others, slots, mean, done = state
             uniform, normal = jax.random.split(jax.random.fold_in(key, number))
@@ -142,17 +145,17 @@ def _jax_epoch(
     slots = [variable.value for variable in optimizer.variables]
     state = (weights, others, slots, jnp.concatenate([weights, others]), jnp.float32(0))
     begun = time.monotonic()
-    lowered = epoch_of.lower(state, device_photos, key)
+    lowered = round_of.lower(state, device_photos, key)
     traced = time.monotonic()
     program = lowered.compile()
     print(f"traced in {traced - begun:.1f} s, compiled in {time.monotonic() - traced:.1f} s", flush=True)
 
-    def run(epoch: int) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
+    def run(number: int) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
         nonlocal state
         weights, others, slots, mean, done = state
         rate = [one is optimizer.learning_rate for one in optimizer.variables].index(True)
         slots[rate] = optimizer.learning_rate.value
-        state, parts = program((weights, others, slots, mean, done), device_photos, jax.random.fold_in(key, epoch))
+        state, parts = program((weights, others, slots, mean, done), device_photos, jax.random.fold_in(key, number))
         averaged = split(state[3][: len(weights)]), split_others(state[3][len(weights) :])
         values = {
             id(variable): np.asarray(value)
@@ -164,10 +167,10 @@ def _jax_epoch(
     return run
 
 
-def _tensorflow_epoch(
+def _tensorflow_round(
     network: keras.Model, optimizer: Any, photos: Packed, plan: Plan, steps: int, loss_parts: Callable[..., Any]
 ) -> Callable[[int], tuple[NDArray[np.float64], list[NDArray[np.float32]]]]:
-    """A function that runs an epoch step by step."""
+    """A function that runs a round step by step."""
     import tensorflow as tf
 
     optimizer.build(network.trainable_variables)
@@ -190,8 +193,8 @@ def _tensorflow_epoch(
         done.assign_add(1.0)
         return parts
 
-    def run(epoch: int) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
-        rng = np.random.default_rng((plan.seed, epoch))
+    def run(number: int) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
+        rng = np.random.default_rng((plan.seed, number))
         parts = [
             step(
                 tf.constant(rng.random((plan.batch, DRAWS), np.float32)),
