@@ -21,6 +21,7 @@
 # make release-check   wheel and sdist, installed and run on Python 3.11 and on Debian trixie
 # make model        train accurate and nano from scratch, which wants a GPU: make model DATA=~/fer2013
 # make cached       the best that the teachers' cached logits give: two cores are enough
+# make detector     train the face detector on photos with boxes and export it: make detector DATA=~/photos
 # make quick        a first model from them, in less than two hours
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := $(VENV)-tools
 
-.PHONY: demo test test-device test-legacy test-emulated test-home-assistant test-jax test-matrix test-engines test-real real-models soak check model cached quick teachers clean
+.PHONY: demo test test-device test-legacy test-emulated test-home-assistant test-jax test-matrix test-engines test-real real-models soak check model cached quick teachers detector clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
@@ -140,6 +141,14 @@ model: $(VENV)/train
 
 cached quick: $(VENV)/train
 	$(BIN)/python -m training run $@ --data $(DATA)
+
+# DATA: see datasets/boxes.py for the layouts. EPOCHS are of so many images as there are photos.
+EPOCHS ?= 100
+detector: $(VENV)/train
+	$(BIN)/python -m training.detector --data $(DATA) --epochs $(EPOCHS) --output runs/detector
+	for size in 320x240 160x120; do \
+	    $(BIN)/python export/detector.py runs/detector/face-$$size.keras --data $(DATA) \
+	        -o edge_fer/bundles/detectors/face-$$size.tflite || exit; done
 
 teachers: $(VENV)/train
 	$(BIN)/python -m training run teachers --data $(DATA)

@@ -17,7 +17,7 @@ MOST_CAMERAS = 16
 MOST_PX = 16_384
 """Of a side of an image: drivers take more without a word, and crash."""
 
-DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "yunet", "blazeface"]
+DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "ssd", "yunet", "blazeface"]
 DecisionKind: typing.TypeAlias = typing.Literal["balanced", "as-trained"]
 """What a model's answer supposes: that all expressions are alike frequent, by the bundle's own rule
 (``model.decision.Rule``); or the class mix of its training data, by its first head alone."""
@@ -129,8 +129,8 @@ class DetectorSettings:
     kind: Annotated[
         DetectorKind,
         Setting(
-            '"haar" comes with OpenCV. "lbp" needs `sudo apt install opencv-data`. "yunet" and "blazeface" need a '
-            "model file.",
+            '"haar" comes with OpenCV, "ssd" with edge-fer. "lbp" needs `sudo apt install opencv-data`. "yunet" and '
+            '"blazeface" need a model file.',
             flag="--detector",
             live=True,
         ),
@@ -138,8 +138,8 @@ class DetectorSettings:
     model: Annotated[
         str,
         Setting(
-            "The detector's file: YuNet's .onnx, BlazeFace's .tflite, or another cascade's .xml; \"\" is what comes "
-            "with OpenCV.",
+            "The detector's file: YuNet's .onnx, BlazeFace's .tflite, another cascade's .xml, or a bundle of your own; "
+            '"" is what comes with OpenCV or edge-fer.',
             flag="--detector-model",
             live=True,
         ),

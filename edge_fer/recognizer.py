@@ -90,7 +90,7 @@ class Recognizer:
 
         Args:
             model: path of a bundle, or the name of a model in the package: "nano".
-            detector: "haar" or "lbp", or a detector that is open already: the networks need a file of yours, as in
+            detector: "haar", "lbp" or "ssd", or a detector that is open already: the others need a file of yours, as in
                 ``YuNetDetector(Path("face_detection_yunet_2023mar.onnx"))``.
             min_face_px: smallest face to look for, in pixels of the frame.
             new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.

@@ -12,6 +12,7 @@ from edge_fer.cli.verbs import Verbs, add_verb
 EXAMPLES = """examples:
   edge-fer models                  the models in the package
   edge-fer models show             the metadata of the default model
+  edge-fer models show face-320x240   a face detector
   edge-fer models show my.tflite   the metadata of a file; ./nano where it is called like a model of the package
   edge-fer models verify my.tflite is the file whole, and does it compute the same here as where it was made?
   edge-fer models extract my.tflite -o parts/   model, metadata, self-test and labels as files
@@ -44,9 +45,9 @@ def add_models(verbs: Verbs) -> None:
 
 
 def _list_models(args: argparse.Namespace) -> None:
-    from edge_fer.model.bundle import BUNDLES
+    from edge_fer.model.bundle import packaged
 
-    models = [_described(path) for path in sorted(BUNDLES.glob("*.tflite"))]
+    models = [_described(path) for path in packaged()]
     if args.json:
         print(json.dumps(models, indent=2))
         return
@@ -58,7 +59,9 @@ def _list_models(args: argparse.Namespace) -> None:
         metrics = _metrics(model)
         known = [head["name"] for head in model["heads"] if head["name"] in metrics]
         accuracy = "\n".join(f"{name} {metrics[name]['accuracy']:.1%}, N = {metrics[name]['n']:,}" for name in known)
-        reports = f"{len((model.get('decision') or model['heads'][0])['labels'])} expressions"
+        reports = "faces and landmarks"
+        if model["kind"] == "classifier":
+            reports = f"{len((model.get('decision') or model['heads'][0])['labels'])} expressions"
         default = "default" if model["default"] else ""
         table.add_row(model["name"], f"{model['bytes'] / 1000:.0f}", reports, accuracy, default)
     Console().print(table)
@@ -75,11 +78,17 @@ def _show_model(args: argparse.Namespace) -> None:
 def _verify_model(args: argparse.Namespace) -> None:
     from edge_fer.errors import BundleError
     from edge_fer.model.bundle import Bundle
-    from edge_fer.model.classifier import TfliteClassifier
     from edge_fer.model.litert import why_it_kills
 
-    bundle = Bundle.load(args.file)
-    TfliteClassifier(bundle)
+    bundle = Bundle.load(args.file, kind=None)
+    if bundle.metadata.kind == "detector":
+        from edge_fer.detection.ssd import SsdDetector
+
+        SsdDetector([args.file])
+    else:
+        from edge_fer.model.classifier import TfliteClassifier
+
+        TfliteClassifier(bundle)
     reason = None if bundle.is_packaged else why_it_kills(bundle.model, bundle.selftest.inputs, "reference")
     if reason:
         raise BundleError(f"{bundle} cannot be used: with reference kernels it {reason}. Export it again.")
@@ -92,7 +101,7 @@ def _verify_model(args: argparse.Namespace) -> None:
 def _extract_model(args: argparse.Namespace) -> None:
     from edge_fer.model.bundle import Bundle, extract
 
-    for written in extract(Bundle.load(args.file), args.output or Path(Path(args.file).stem)):
+    for written in extract(Bundle.load(args.file, kind=None), args.output or Path(Path(args.file).stem)):
         print(written)
 
 
@@ -100,7 +109,7 @@ def _described(name: Path | str) -> dict[str, Any]:
     """All that a bundle says of itself, for people and for ``--json``."""
     from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
 
-    bundle = Bundle.load(name)
+    bundle = Bundle.load(name, kind=None)
     assert bundle.path
     place = {"file": str(bundle.path), "bytes": bundle.path.stat().st_size, "default": bundle.path == DEFAULT_MODEL}
     return {**place, **bundle.metadata.to_table()}
@@ -123,8 +132,13 @@ def _metrics(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_model(model: dict[str, Any]) -> None:
-    preprocess = model["preprocess"]
     print(f"{model['name']}  {model['file']}  {model['bytes'] / 1000:.0f} kB")
+    if model["kind"] == "detector":
+        for name, value in model["detector"].items():
+            print(f"  {name:<15} {value:g}")
+        print(f"\nsha256 {model['model_sha256']}")
+        return
+    preprocess = model["preprocess"]
     light = ", ".join(preprocess.get("illumination") or ["none"])
     print(
         f"crop margin {preprocess['margin']}, alignment {preprocess['alignment']}, illumination {light}, "

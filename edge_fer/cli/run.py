@@ -96,10 +96,12 @@ def add_run(verbs: Verbs) -> None:
     )
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model (default: 1)")
     run.add_argument(
-        "--detector", choices=["haar", "lbp", "yunet", "blazeface"], help="what finds the faces (default: haar)"
+        "--detector", choices=["haar", "lbp", "ssd", "yunet", "blazeface"], help="what finds the faces (default: haar)"
     )
     run.add_argument(
-        "--detector-model", metavar="FILE", help="its file: YuNet's .onnx, BlazeFace's .tflite, or a cascade's .xml"
+        "--detector-model",
+        metavar="FILE",
+        help="its file: YuNet's .onnx, BlazeFace's .tflite, a cascade's .xml, or a bundle",
     )
     run.add_argument("--min-face", type=int, metavar="PX", help="smallest face to look for (default: 40)")
     run.add_argument("--width", type=int, metavar="PX", help="image width to ask a camera for (default: 640)")

@@ -20,6 +20,7 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
         ConfigError: it needs a model, and none is named.
         InputMissingError: the model is not there.
         DataError: the model is not one of this detector.
+        BundleError: likewise, for those that come in bundles.
         UnavailableError: this machine lacks what the detector needs.
     """
     model = Path(settings.model).expanduser() if settings.model else None
@@ -37,6 +38,10 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
                     "--detector-model."
                 )
             return CascadeDetector(model or LBP_CASCADE)
+        case "ssd":
+            from edge_fer.detection.ssd import SsdDetector
+
+            return SsdDetector([model] if model else [])
         case "yunet":
             from edge_fer.detection.yunet import YuNetDetector
 

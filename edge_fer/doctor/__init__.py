@@ -21,6 +21,7 @@ CHECKS: dict[str, Check] = {
     "OpenCV": packages.check_opencv,
     "runtime": packages.check_runtime,
     "model": packages.check_model,
+    "detector": packages.check_detector,
     "camera": devices.check_camera,
     "Pi camera": devices.check_pi_camera,
     "Coral": devices.check_coral,

@@ -64,6 +64,19 @@ except EdgeFerError as error:
     print(json.dumps({"error": str(error)}))
 """
 
+DETECTOR_SCRIPT = """
+import json, sys
+from edge_fer.config import DetectorSettings
+from edge_fer.detection import open_detector
+from edge_fer.errors import EdgeFerError
+print("loaded", flush=True)
+try:
+    open_detector(DetectorSettings(kind=sys.argv[1], model=sys.argv[2]))
+    print(json.dumps({}))
+except EdgeFerError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
 
 def check_numpy(machine: Machine) -> Iterator[Finding]:
     """NumPy loads."""
@@ -127,6 +140,24 @@ def check_model(machine: Machine) -> Iterator[Finding]:
     else:
         cure = machine.pip("pip install --force-reinstall --no-deps edge-fer")
         yield Finding("red", f"{facts['error']} To install the package again:", cure)
+
+
+def check_detector(machine: Machine) -> Iterator[Finding]:
+    """The face detector that is configured can be opened; OpenCV's own is a matter of ``check_opencv``."""
+    settings = machine.settings.detector
+    if settings.kind == "haar" and not settings.model:
+        return
+    child = machine.run_python(DETECTOR_SCRIPT, settings.kind, settings.model)
+    facts = _facts(child)
+    haar = "edge-fer config edit detector.kind haar"
+    if "loaded" not in child.stdout:
+        yield Finding("yellow", "It could not be tried; mend the lines above first.")
+    elif facts is None:
+        yield Finding("red", f"{settings.kind} dies when it is opened ({child.reason}). To take OpenCV's:", haar)
+    elif "error" in facts:
+        yield Finding("red", f"{facts['error']} To take OpenCV's:", haar)
+    else:
+        yield Finding("green", f"{settings.kind}: it opens" + (", self-test good" if settings.kind == "ssd" else ""))
 
 
 def _facts(child: Child) -> dict[str, Any] | None:

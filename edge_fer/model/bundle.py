@@ -5,7 +5,7 @@ tools read the back and ignore the front (``unzip -p model.tflite metadata.json`
 
 * ``metadata.json``: what the graph cannot say (see ``spec.Metadata``; as JSON: ``metadata.schema.json``);
 * ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
-* ``labels.txt``: the first head's labels, a line each, for other programs.
+* ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face".
 
 The archive's comment is its own SHA-256, and the metadata holds that of the FlatBuffer: nothing in the file can be
 changed unnoticed, by accident or with a ZIP tool. Against somebody who computes the hashes anew there are limits on all
@@ -34,11 +34,13 @@ from numpy.typing import NDArray
 from edge_fer.errors import BundleError, ConfigError, DataError, OutputError
 from edge_fer.files import make_folder, read_file, write_atomically
 from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
-from edge_fer.model.spec import METADATA_VERSION, Metadata
+from edge_fer.model.spec import METADATA_VERSION, Kind, Metadata
 from edge_fer.preprocess import PREPROCESS_VERSION
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 DEFAULT_MODEL = BUNDLES / "accurate.tflite"
+DETECTORS = BUNDLES / "detectors"
+"""Of faces, by the size of their input; the same weights."""
 
 MOST_BYTES = 64 << 20
 """Of a file. Larger models are nothing for a board, and a file is read whole."""
@@ -49,6 +51,10 @@ MOST_SELFTESTS = 64
 MOST_DIRECTORY_BYTES = 1 << 12
 """Of an archive's list of members: there are three."""
 
+_WRONG_KIND = {
+    "detector": "{} finds faces and tells no expressions: name it with --detector-model, and another with --model.",
+    "classifier": "{} tells expressions and finds no faces: name it with --model, and another with --detector-model.",
+}
 _FLATBUFFER_ID = b"TFL3"
 _SEAL = 64
 """Letters of a SHA-256 in hex: the archive's comment."""
@@ -74,15 +80,17 @@ class Bundle:
     path: Path | None = None
 
     @classmethod
-    def load(cls, name: Path | str = DEFAULT_MODEL) -> Bundle:
+    def load(cls, name: Path | str = DEFAULT_MODEL, kind: Kind | None = "classifier") -> Bundle:
         """Read a bundle and check all that can be checked without running it.
 
         Args:
             name: the name of a model in the package, "nano"; or path of a file, "./nano" where that is its name.
+            kind: what it must be for; None for anything.
 
         Raises:
             InputMissingError: no such file, and no such name.
-            BundleError: it is not a bundle, it is damaged, or it was made for another version of edge-fer.
+            BundleError: it is not a bundle, it is damaged, it is one of another kind, or it was made for another
+                version of edge-fer.
         """
         path = _packaged(str(name)) or Path(name)
         try:
@@ -91,6 +99,8 @@ class Bundle:
             raise BundleError(str(error)) from None
         model, table, selftest = _parts(content, path)
         metadata = _checked(table, path)
+        if kind not in (None, metadata.kind):
+            raise BundleError(_WRONG_KIND[metadata.kind].format(path))
         if sha256(model) != metadata.model_sha256:
             raise BundleError(f"{path} is damaged: the model does not match its metadata. Copy or export it again.")
         inputs, outputs = selftest.inputs, selftest.outputs
@@ -117,9 +127,14 @@ class Bundle:
     @property
     def is_packaged(self) -> bool:
         """Whether the graph is one of the package's, wherever the file lies."""
-        if self.path and self.path.parent == BUNDLES:
+        if self.path and self.path.parent in (BUNDLES, DETECTORS):
             return True
-        return any(Bundle.load(path).model == self.model for path in BUNDLES.glob("*.tflite"))
+        return any(Bundle.load(path, None).model == self.model for path in packaged())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The first head's, or a detector's one."""
+        return self.metadata.heads[0].labels if self.metadata.heads else ("face",)
 
     def __str__(self) -> str:
         """What it is called in messages: its path, else the model's name."""
@@ -138,7 +153,7 @@ class Bundle:
         return {
             "metadata.json": json.dumps(self.metadata.to_table(), indent=1).encode(),
             "selftest.npz": arrays.getvalue(),
-            "labels.txt": "".join(f"{label}\n" for label in self.metadata.heads[0].labels).encode(),
+            "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
         }
 
     def to_bytes(self) -> bytes:
@@ -180,10 +195,14 @@ def sealed(content: bytes, start: int) -> bytes:
     return content + sha256(content[start:]).encode()
 
 
+def packaged() -> list[Path]:
+    """The files of the models in the package: those for expressions, then the detectors."""
+    return [path for folder in (BUNDLES, DETECTORS) for path in sorted(folder.glob("*.tflite"))]
+
+
 def _packaged(name: str) -> Path | None:
     """The file of a model of the package, by its name."""
-    path = BUNDLES / f"{name}.tflite"
-    return path if Path(name).name == name and path in BUNDLES.glob("*.tflite") else None
+    return next((path for path in packaged() if path.stem == name), None)
 
 
 def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:

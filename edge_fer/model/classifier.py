@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from edge_fer.config import DecisionKind
 from edge_fer.core import Image, Prediction
-from edge_fer.errors import BundleError, UnavailableError
+from edge_fer.errors import BundleError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.decision import Rule
-from edge_fer.model.litert import Network, probe_edgetpu, why_it_kills
+from edge_fer.model.litert import probe_edgetpu
+from edge_fer.model.opening import open_network
 from edge_fer.model.spec import Head
 
 log = logging.getLogger(__name__)
@@ -68,24 +69,14 @@ class TfliteClassifier:
             device = "cpu"
             log.warning("The Edge TPU cannot be used (%s). The CPU does the work instead.", problem)
         self.device = device
-        if not bundle.is_packaged:
-            reason = why_it_kills(bundle.model, bundle.selftest.inputs, edgetpu=device == "edgetpu")
-            if reason is not None:
-                raise BundleError(f"{bundle} cannot be used: in a process of its own it {reason}. Export it again.")
         try:
-            self._network = Network(bundle.model, threads, edgetpu=device == "edgetpu")
+            self._network = open_network(bundle, threads, edgetpu=device == "edgetpu")
             (self._input,), (self._output,) = self._network.inputs, self._network.outputs
-        except BundleError as error:
-            if b"edgetpu-custom-op" in bundle.model and device == "cpu":
-                raise UnavailableError(
-                    f"{bundle} is compiled for the Edge TPU, and there is none. Use the CPU file of this model."
-                ) from None
-            raise BundleError(f"{bundle}: {error}") from None
         except ValueError:
             raise BundleError(f"{bundle} has several inputs or outputs; edge-fer takes one of each.") from None
         self._tensor_shape = self._checked_shape()
         self.size_hw = self._tensor_shape[1:3]
-        self._check_selftest()
+        bundle.selftest.check(self._network, str(bundle))
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -123,17 +114,3 @@ class TfliteClassifier:
                 f"{self.bundle} has {outputs} outputs and {labels} labels in its metadata. Export it again."
             )
         return shape
-
-    def _check_selftest(self) -> None:
-        selftest = self.bundle.selftest
-        if selftest.inputs.shape[1:] != self._tensor_shape[1:] or selftest.inputs.dtype != np.uint8:
-            raise BundleError(f"{self.bundle} has a self-test of another shape than its model. Export it again.")
-        outputs = np.stack([self._raw(tensor) for tensor in selftest.inputs]).astype(np.float64)
-        if outputs.shape != selftest.outputs.shape:
-            raise BundleError(f"{self.bundle} has a self-test of another shape than its model. Export it again.")
-        difference = float(np.abs(outputs - selftest.outputs).mean())
-        if not difference <= selftest.tolerance_lsb:
-            raise BundleError(
-                f"{self.bundle} fails its self-test on this device: its outputs are {difference:.1f} LSB off, "
-                f"{selftest.tolerance_lsb:.0f} are allowed. Export it again, or use another version of the runtime."
-            )

@@ -117,8 +117,8 @@ class Network:
         return [self._interpreter.get_tensor(tensor.index) for tensor in self.outputs]
 
     def run_each(self, values: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any]:
-        """The first output (n, ...) of n inputs without a batch axis, one after another."""
-        return np.stack([self.run(value[np.newaxis])[0][0] for value in values])
+        """All outputs of n inputs without a batch axis, one after another: (n, values), output by output."""
+        return np.stack([np.concatenate([one.ravel() for one in self.run(value[np.newaxis])]) for value in values])
 
     def value(self, index: int) -> NDArray[Any]:
         """What a tensor holds after ``run``; needs ``keep_all`` where it is not an output."""

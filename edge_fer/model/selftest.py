@@ -27,7 +27,8 @@ class SelfTest:
 
     Attributes:
         inputs: uint8 or int8 (n, height, width, channels).
-        outputs: int8, uint8 or float32 (n, logits), by the reference kernels of the exporter.
+        outputs: int8, uint8 or float32 (n, values), by the reference kernels of the exporter; where a graph has several
+            outputs, one behind the other.
         tolerance_lsb: by how many LSB a device may differ from them on average.
     """
 
@@ -50,6 +51,29 @@ class SelfTest:
         outputs, _ = golden_outputs(model, inputs)
         difference = np.abs(Network(model).run_each(inputs).astype(np.float64) - outputs).mean()
         return cls(inputs, outputs, max(TOLERANCE_LSB, float(np.ceil(2 * difference))))
+
+    def check(self, network: Network, name: str) -> None:
+        """Replay it on this device.
+
+        Args:
+            network: with the model.
+            name: of the bundle, for messages.
+
+        Raises:
+            BundleError: the outputs are too far off, or of another shape.
+        """
+        (source,) = network.inputs
+        if self.inputs.shape[1:] != source.shape[1:] or self.inputs.dtype != source.dtype:
+            raise BundleError(f"{name} has a self-test of another shape than its model. Export it again.")
+        outputs = network.run_each(self.inputs).astype(np.float64)
+        if outputs.shape != self.outputs.shape:
+            raise BundleError(f"{name} has a self-test of another shape than its model. Export it again.")
+        difference = float(np.abs(outputs - self.outputs).mean())
+        if not difference <= self.tolerance_lsb:
+            raise BundleError(
+                f"{name} fails its self-test on this device: its outputs are {difference:.1f} LSB off, "
+                f"{self.tolerance_lsb:.0f} are allowed. Export it again, or use another version of the runtime."
+            )
 
     def check_golden(self, model: bytes, name: str) -> int:
         """Replay it with the reference kernels, which must give the exporter's outputs.
@@ -76,7 +100,7 @@ class SelfTest:
 
 
 def golden_outputs(model: bytes, inputs: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """Raw outputs (n, logits) of the reference kernels, and by how many LSB those of another machine may differ.
+    """Raw outputs (n, values) of the reference kernels, and by how many LSB those of another machine may differ.
 
     LiteRT's reference kernels give the same bits on every processor, those of tflite-runtime 2.14 round a dense layer
     otherwise. Where an operator, such as ELU, has no reference kernel, the builtin ones serve.

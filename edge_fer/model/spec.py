@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from edge_fer.core import Expression
 from edge_fer.errors import ConfigError
@@ -86,13 +86,56 @@ class Decision:
             raise ConfigError(f"{origin}: decision.temperature must be 0.01 to 100, not {self.temperature}.")
 
 
+Kind: TypeAlias = Literal["classifier", "detector"]
+"""What a model is for: it tells the expression of a face, or finds the faces of an image."""
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """How the numbers of a face detector are to be read, a part of its metadata.
+
+    Attributes:
+        smallest_px: width of a face that it finds nearly always, in pixels of its input.
+        min_score: score from which a cell has found a face, 0-1.
+        min_score_weak: the same where a face is expected, or a second look follows.
+        min_iou: boxes that overlap a better one by more are of the same face.
+        side: sides of the square that frames a face as FER2013 does, in geometric means of the box's sides.
+    """
+
+    smallest_px: float = 14.0
+    min_score: float = 0.5
+    min_score_weak: float = 0.3
+    min_iou: float = 0.3
+    side: float = 1.1
+
+    def check(self, origin: str) -> None:
+        """See whether it can be used.
+
+        Args:
+            origin: file name for messages.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        for name, least, most in (
+            ("smallest_px", 1, 1000),
+            ("min_score", 0.001, 0.999),
+            ("min_score_weak", 0.001, 0.999),
+            ("min_iou", 0.01, 0.99),
+            ("side", 0.1, 10),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"{origin}: detector.{name} must be {least} to {most}, not {value}.")
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What a model needs that its graph cannot say.
 
     Attributes:
         name: of the model.
-        heads: in the order of their logits; the first is what the recognizer reports.
+        heads: in the order of their logits; the first is what the recognizer reports. A detector has none.
         preprocess: how a face is cut out for it.
         smoothing: how its answers become one steady answer.
         facts: what is said for people: metrics, training, quantization. Never read by the runtime.
@@ -100,6 +143,8 @@ class Metadata:
         metadata_version: ``METADATA_VERSION`` at export.
         decision: how its logits become an answer; None in older bundles, whose first head answers as it was trained.
         doubt: when not to rely on an answer; None in older bundles, which have ``Smoothing.min_confidence`` alone.
+        kind: what the model is for.
+        detector: of a detector alone.
     """
 
     name: str
@@ -111,6 +156,8 @@ class Metadata:
     metadata_version: int = METADATA_VERSION
     decision: Decision | None = None
     doubt: Doubt | None = None
+    kind: Kind = "classifier"
+    detector: DetectorSpec | None = None
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str) -> Metadata:
@@ -124,7 +171,13 @@ class Metadata:
             ConfigError: a key or value is wrong.
         """
         metadata = from_table(cls, table, origin)
-        if not metadata.heads:
+        if (metadata.kind == "detector") != (metadata.detector is not None):
+            raise ConfigError(f"{origin}: a detector has a part `detector`, and no other kind of model has one.")
+        if metadata.detector:
+            metadata.detector.check(origin)
+            if metadata.heads or metadata.decision or metadata.doubt:
+                raise ConfigError(f"{origin}: a detector has no heads, decision or doubt.")
+        elif not metadata.heads:
             raise ConfigError(f"{origin} has no heads: name at least one, with its labels.")
         names = [head.name for head in metadata.heads]
         if not all(name and name.isprintable() and len(name) <= 100 for name in (metadata.name, *names)):

@@ -32,7 +32,15 @@ def found(detector: FaceDetector, gray: Image, *limits_px: float, **how: bool) -
 
 
 @pytest.fixture(
-    params=["haar", "lbp", "yunet", "blazeface short range", "blazeface full range", "blazeface full range sparse"]
+    params=[
+        "haar",
+        "lbp",
+        "ssd",
+        "yunet",
+        "blazeface short range",
+        "blazeface full range",
+        "blazeface full range sparse",
+    ]
 )
 def detector(request: pytest.FixtureRequest, real_model: Callable[[str], Path]) -> FaceDetector:
     kind, _, which = request.param.partition(" ")
@@ -43,6 +51,8 @@ def detector(request: pytest.FixtureRequest, real_model: Callable[[str], Path]) 
             if not LBP_CASCADE.is_file():
                 pytest.skip("OpenCV's LBP cascade is not installed")
             return open_detector(DetectorSettings(kind="lbp"))
+        case "ssd":
+            return open_detector(DetectorSettings(kind="ssd"))
         case "yunet":
             model = real_model("face_detection_yunet_2023mar.onnx")
             return open_detector(DetectorSettings(kind="yunet", model=str(model)))
@@ -159,7 +169,7 @@ def test_empty_pictures_of_any_shape_have_no_faces(detector: FaceDetector, shape
 
 def test_it_says_how_to_be_used(detector: FaceDetector) -> None:
     assert isinstance(detector.slow_on_large, bool)
-    assert 16 <= detector.enough_px <= 64
+    assert 12 <= detector.enough_px <= 64
 
 
 # --- Haar and LBP

@@ -1,0 +1,201 @@
+"""Photos with boxes of faces, as people have them: what a face detector is trained and measured on.
+
+Three layouts are read:
+
+* ``faces.csv`` beside photos, in folders or ZIP files: pseudo-labels with score and landmarks, a row a face, or a row
+  without a box for a photo without faces. Faces of a score below ``CONFIDENT`` are ignored regions;
+* YOLO: ``images/NAME.jpg`` and ``labels/NAME.txt`` with ``class x y width height`` a line, as fractions of the photo,
+  and five landmarks ``x y`` or ``x y visibility`` behind, where there are any;
+* VOC: ``JPEGImages/NAME.jpg`` and ``Annotations/NAME.xml``; difficult objects are ignored regions. Every object is
+  taken for a face, unless one of them is named "face": then those alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fer.errors import DataError, InputMissingError
+
+POINTS = 5
+"""Landmarks of a face: right eye, left eye, tip of the nose, right and left corner of the mouth (the person's own)."""
+BACKGROUND, FACE, IGNORED = 0, 1, 2
+"""What a box is: none at all, a face to find, a region that is neither reward nor error."""
+CONFIDENT = 0.6
+"""Score of a pseudo-label from which it is a face to find."""
+HELD_OUT = 10
+"""One photo in so many is held out."""
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo and what is known to be in it.
+
+    Attributes:
+        name: in its data set.
+        read: gives the gray image, uint8 (height, width).
+        kinds: int32 (n,), ``FACE`` or ``IGNORED``.
+        boxes: float32 (n, 4), left, top, width, height in pixels.
+        points: float32 (n, 5, 2), NaN where nobody knows them.
+    """
+
+    name: str
+    read: Callable[[], NDArray[np.uint8]]
+    kinds: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    points: NDArray[np.float32]
+
+
+def is_held_out(name: str) -> bool:
+    """Whether a photo is one of the tenth that no training sees: its name's SHA-256 alone decides."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT == 0
+
+
+def read(folder: Path) -> list[Photo]:
+    """The photos of a folder in one of the three layouts, in the order of their names.
+
+    Raises:
+        InputMissingError: there is no such folder.
+        DataError: it is in none of the layouts, or a label cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputMissingError(f"There is no folder {folder}. Name one with photos and boxes of faces.")
+    if (folder / "faces.csv").is_file():
+        photos = _from_csv(folder)
+    elif (folder / "labels").is_dir() and (folder / "images").is_dir():
+        photos = [_from_yolo(folder, path) for path in _images(folder / "images")]
+    elif (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir():
+        photos = _from_voc(folder)
+    else:
+        raise DataError(
+            f"{folder} has neither faces.csv, nor images and labels (YOLO), nor JPEGImages and Annotations (VOC)."
+        )
+    if not any((photo.kinds == FACE).any() for photo in photos):
+        raise DataError(f"{folder} has no box of a face.")
+    return photos
+
+
+def _from_csv(folder: Path) -> list[Photo]:
+    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob("*.zip"))]
+    members = {name: archive for archive in archives for name in archive.namelist()}
+
+    def reader(name: str) -> Callable[[], NDArray[np.uint8]]:
+        if name in members:
+            return lambda: _decoded(members[name].read(name), f"{folder / name}")
+        return lambda: _read_image(folder / name)
+
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    points_of = [
+        f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"
+    ]
+    with (folder / "faces.csv").open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                found = rows.setdefault(row["photo"], [])
+                if row["x"]:
+                    values = [float(row[key]) for key in ("score", "x", "y", "w", "h")]
+                    found.append((*values, *(float(row[key] or "nan") for key in points_of)))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{folder / 'faces.csv'}, line {number} cannot be read ({error!r}).") from None
+    photos = []
+    for name, found in sorted(rows.items()):
+        table = np.array(found, np.float32).reshape(-1, 5 + 2 * POINTS)
+        kinds = np.where(table[:, 0] >= CONFIDENT, FACE, IGNORED).astype(np.int32)
+        photos.append(Photo(name, reader(name), kinds, table[:, 1:5], table[:, 5:].reshape(-1, POINTS, 2)))
+    return photos
+
+
+def _from_yolo(folder: Path, path: Path) -> Photo:
+    labels = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
+    gray = _read_image(path)
+    size_wh = np.array(gray.shape[::-1], np.float32)
+    boxes, points = [], []
+    lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []  # without a file: no faces
+    for number, line in enumerate(lines, start=1):
+        try:
+            _, x, y, width, height, *rest = (float(value) for value in line.split())
+            if len(rest) not in (0, 2 * POINTS, 3 * POINTS) or not all(map(math.isfinite, (x, y, width, height))):
+                raise ValueError(f"{5 + len(rest)} numbers")
+        except ValueError:
+            raise DataError(
+                f"{labels}, line {number} is not `class x y width height`, or with five landmarks behind."
+            ) from None
+        boxes.append(np.array([x - width / 2, y - height / 2, width, height]) * np.tile(size_wh, 2))
+        marks = np.array(rest).reshape(POINTS, -1) if rest else np.full((POINTS, 2), np.nan)
+        unseen = (marks[:, 2:] == 0).any() or (marks[:, :2] < 0).any()
+        points.append(np.full((POINTS, 2), np.nan) if unseen else marks[:, :2] * size_wh)
+    return _photo(path, folder, boxes, points, [FACE] * len(boxes))
+
+
+def _from_voc(folder: Path) -> list[Photo]:
+    trees = {}
+    for path in sorted((folder / "Annotations").glob("*.xml")):
+        try:
+            trees[path.stem] = ElementTree.fromstring(path.read_bytes())
+        except ElementTree.ParseError as error:
+            raise DataError(f"{path} is no XML ({error}).") from None
+    only_faces = any(one.findtext("name") == "face" for tree in trees.values() for one in tree.iter("object"))
+    images = {path.stem: path for path in _images(folder / "JPEGImages")}
+    photos = []
+    for name, tree in trees.items():
+        if name not in images:
+            raise DataError(f"{folder / 'Annotations' / name}.xml has no photo {name} in {folder / 'JPEGImages'}.")
+        boxes, kinds = [], []
+        for one in tree.iter("object"):
+            if only_faces and one.findtext("name") != "face":
+                continue
+            try:
+                left, top, right, bottom = (
+                    float(one.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
+                )
+            except ValueError:
+                raise DataError(f"{folder / 'Annotations' / name}.xml has an object without a bndbox.") from None
+            boxes.append(np.array([left, top, right - left, bottom - top]))
+            kinds.append(IGNORED if one.findtext("difficult") == "1" else FACE)
+        photos.append(_photo(images[name], folder, boxes, [np.full((POINTS, 2), np.nan)] * len(boxes), kinds))
+    return photos
+
+
+def _photo(
+    path: Path,
+    folder: Path,
+    boxes: Sequence[NDArray[np.float64]],
+    points: Sequence[NDArray[np.float64]],
+    kinds: Sequence[int],
+) -> Photo:
+    return Photo(
+        name=path.relative_to(folder).as_posix(),
+        read=lambda: _read_image(path),
+        kinds=np.array(kinds, np.int32),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        points=np.array(points, np.float32).reshape(-1, POINTS, 2),
+    )
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    yield from (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in PHOTOS)
+
+
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    try:
+        return _decoded(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _decoded(content: bytes, name: str) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) if content else None
+    if image is None:
+        raise DataError(f"{name} is no image that can be read.")
+    return image.astype(np.uint8, copy=False)

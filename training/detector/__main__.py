@@ -1,0 +1,111 @@
+"""Train the face detector.
+
+    python -m training.detector --data DIR [--data DIR ...] --output runs/detector
+
+DIR holds photos and boxes of faces: see ``datasets/boxes.py`` for the layouts. One photo in ten is held out.
+Writes ``weights.npz`` (the averaged weights, after every half a minute and at the end), ``log.jsonl``, and at the end a
+Keras model for each size of input, of which ``export/detector.py`` makes bundles. With ``--epochs 0`` it only makes
+these of the weights that it begins with. Exit codes: 0 done, 65 bad data, 66 no such folder, 73 cannot write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.boxes import is_held_out, read
+from edge_fer.errors import EdgeFerError
+from edge_fer.files import make_folder, write_atomically
+from training.detector import weights
+from training.detector.augmentation import Augmentation
+from training.detector.loop import Plan, fit
+from training.detector.network import build
+from training.detector.photos import pack
+
+SIZES_WH = ((320, 240), (160, 120))
+"""Inputs of the models that are made: one for whole frames, one for what lies around a known face."""
+SAVE_S = 30.0
+"""Between two savings."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.detector", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, action="append", default=[], metavar="DIR", help="may be given again")
+    parser.add_argument("--output", type=Path, default=Path("runs/detector"), metavar="DIR")
+    parser.add_argument("--from", dest="start", type=Path, metavar="NPZ", help="weights to begin with")
+    parser.add_argument("--epochs", type=int, default=Plan.epochs, help=f"({Plan.epochs})")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time at the latest")
+    parser.add_argument("--batch", type=int, default=Plan.batch, help=f"images of a step ({Plan.batch})")
+    parser.add_argument("--side", type=int, default=Plan.side, help=f"of an image in pixels ({Plan.side})")
+    parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate, help=f"({Plan.learning_rate})")
+    parser.add_argument("--seed", type=int, default=0, help="(0)")
+    args = parser.parse_args(arguments)
+    plan = Plan(args.epochs, args.minutes, args.batch, args.side, args.learning_rate, seed=args.seed)
+    try:
+        train(args.data, args.output, plan, args.start)
+    except EdgeFerError as error:
+        print(f"training.detector: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = None) -> None:
+    """Train on the photos of the folders that are not held out.
+
+    Args:
+        folders: see ``photos.read``.
+        output: where weights and log are written.
+        plan: see ``Plan``.
+        start: weights to begin with.
+
+    Raises:
+        EdgeFerError: what is given is not as it should be, or the output cannot be written.
+    """
+    make_folder(output)
+    keras.utils.set_random_seed(plan.seed)
+    network = build()
+    if start is not None:
+        weights.load(network, start)
+    if plan.epochs:
+        _fit(network, folders, output, plan)
+    for width, height in SIZES_WH:
+        sized = build(height, width)
+        sized.set_weights(network.get_weights())
+        sized.save(output / f"face-{width}x{height}.keras")
+
+
+def _fit(network: keras.Model, folders: list[Path], output: Path, plan: Plan) -> None:
+    photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
+    faces = int((photos.kinds == 1).sum())
+    print(f"{len(photos.atlas)} photos, {faces} faces; {network.count_params()} parameters", flush=True)
+    begun = saved = time.monotonic()
+    log: list[str] = []
+
+    def after_round(step: int, lost: NDArray[np.float64], done: float, averaged: list[NDArray[np.float32]]) -> None:
+        nonlocal saved
+        now = time.monotonic()
+        row = {"step": step, "s": round(now - begun, 1), "done": round(done, 4)}
+        row |= {name: round(float(value), 4) for name, value in zip(("scores", "boxes", "points"), lost, strict=True)}
+        log.append(json.dumps(row))
+        print(log[-1], flush=True)
+        if done >= 1 or now - saved >= SAVE_S:
+            saved = now
+            weights.save(averaged, output / "weights.npz")
+            write_atomically(output / "log.jsonl", "".join(f"{line}\n" for line in log).encode())
+
+    fit(network, photos, plan, Augmentation(), after_round)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
