@@ -113,7 +113,9 @@ def test_tuplets_bound_positives_and_negatives_of_the_same_people() -> None:
     others = embedding[2:].mean(axis=0)
     far_other = np.maximum(0, ((embedding[2:] - others) ** 2).sum(axis=1) - threshold + margin / 2)
     near_other = np.maximum(0, threshold + margin / 2 - ((embedding[0] - others) ** 2).sum())  # "b" is none of 1
-    expected = sum(one.sum() / max(1, (one > 0).sum()) for one in map(np.atleast_1d, (far, near, far_other, near_other)))
+    expected = sum(
+        one.sum() / max(1, (one > 0).sum()) for one in map(np.atleast_1d, (far, near, far_other, near_other))
+    )
     loss = said_by(TupletClusters("one", 1.0, threshold, margin), targets, embedding=embedding)
     np.testing.assert_allclose(loss.mean(), expected, rtol=1e-5)
     assert near > 0
@@ -137,7 +139,9 @@ def test_tuplets_make_expressions_of_one_person_differ_more_than_people() -> Non
         unit = values / np.linalg.norm(values, axis=1, keepdims=True)
         distances = ((unit[:, None] - unit[None]) ** 2).sum(axis=2)
         alike = np.equal.outer(shown, shown) & ~np.eye(12, dtype=bool)
-        return float(distances[np.equal.outer(people, people) & ~np.eye(12, dtype=bool)].mean() - distances[alike].mean())
+        return float(
+            distances[np.equal.outer(people, people) & ~np.eye(12, dtype=bool)].mean() - distances[alike].mean()
+        )
 
     assert gap(embedding) < -1
     assert gap(moved(task, targets, embedding, steps=800)) > 0.1

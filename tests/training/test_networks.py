@@ -85,7 +85,9 @@ def test_a_tree_by_hand() -> None:
     first, second, third = left(x), left(2 * x + 0.5), left(3 * x - 0.5)
     paths = [first * second, first * (1 - second), (1 - first) * third, (1 - first) * (1 - third)]
     expected = paths @ np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.0001, 0.9999]])
-    np.testing.assert_allclose(ops.convert_to_numpy(forest(np.array([[x]], np.float32)))[0], np.log(expected), rtol=1e-4)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(forest(np.array([[x]], np.float32)))[0], np.log(expected), rtol=1e-4
+    )
 
 
 def test_every_sample_comes_to_some_leaf() -> None:

@@ -18,8 +18,8 @@ from training.losses.pairs import classes_of
 class SquaredHinge:
     """Sum over the classes of max(0, 1 - t * logit)^2, t = 1 for the sample's own class and -1 for the others.
 
-    One machine against the rest for each class. Its penalty of the weights is the optimizer's weight decay. The class is
-    the target's largest; a sample without a label has no loss.
+    One machine against the rest for each class. Its penalty of the weights is the optimizer's weight decay. The class
+    is the target's largest; a sample without a label has no loss.
 
     Attributes:
         head: name of the head, and of its targets.

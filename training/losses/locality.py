@@ -19,8 +19,8 @@ from training.losses.pairs import classes_of, squared_distances
 class LocalityPreserving:
     """Half the squared distance of an embedding to the mean of its ``neighbors`` nearest of the same class.
 
-    Neighbors are looked for in the batch, and stand still, as in the paper's gradient (eq. 6). A sample that is alone in
-    its class has no loss.
+    Neighbors are looked for in the batch, and stand still, as in the paper's gradient (eq. 6). A sample that is alone
+    in its class has no loss.
 
     Attributes:
         head: whose classes count.

@@ -17,12 +17,12 @@ from training.losses.pairs import classes_of, unit
 
 @dataclass(frozen=True)
 class TupletClusters:
-    """Positives within threshold - margin / 2 of their mean, negatives beyond threshold + margin / 2, squared distances.
+    """Positives within threshold - margin / 2 of their mean, negatives beyond threshold + margin / 2, both squared.
 
     Each expression of a batch makes a tuplet: the samples of it are positives, around their mean; the negatives are
     samples of other expressions, of people who are among the positives, since who they are is what must not count. A
-    positive that is nearer to the mean of another expression is left out of its own mean, as one that may be mislabeled.
-    Means over those that break the bound, as in the paper; embeddings have length 1.
+    positive that is nearer to the mean of another expression is left out of its own mean: it may be mislabeled. Means
+    over those that break the bound, as in the paper; embeddings have length 1.
 
     Attributes:
         head: whose expressions count.

@@ -1,7 +1,7 @@
 """A deep neural forest in place of the last dense layer.
 
-Kontschieder et al., "Deep Neural Decision Forests", ICCV 2015: trees whose splits are differentiable. Its leaves learn by
-gradient here, as the splits do, where the paper alternates with an update of their own.
+Kontschieder et al., "Deep Neural Decision Forests", ICCV 2015: trees whose splits are differentiable. Its leaves learn
+by gradient here, as the splits do, where the paper alternates with an update of their own.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Channel(layers.Layer):
         if self.kind == "gray":
             return pixels / 127.5 - 1
         if self.kind == "equalized":
-            n, height, width, _ = images.shape
+            _, height, width, _ = images.shape
             ranks = ops.argsort(ops.argsort(ops.reshape(pixels, (-1, height * width)), axis=1), axis=1)
             return ops.reshape(ops.cast(ranks, "float32"), (-1, height, width, 1)) * (2 / (height * width - 1)) - 1
         around = [self._shifted(pixels, row, column) for row, column in _AROUND]
