@@ -34,6 +34,8 @@ EXAMPLES = """examples:
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
   python -m training report runs/plain --data ~/fer2013
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
+  python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
+  python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
 or a folder for each class: train/angry/*.jpg, train/happy/*.jpg, ...
@@ -119,6 +121,20 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     evaluate.add_argument("--split", default="PublicTest", choices=["Training", "PublicTest", "PrivateTest"])
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="folder for metrics.json and confusion_*.png")
+    dbn = verbs.add_parser("dbn", help="a deep belief network: greedy pre-training of RBMs, then fine-tuning")
+    dbn.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="of the fine-tuning")
+    dbn.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    dbn.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    dbn.add_argument("--hidden", type=int, nargs="+", default=[500, 200], help="units of each machine (500 200)")
+    dbn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
+    dbn.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    classifiers = verbs.add_parser("classifiers", help="SVMs and a forest on the features of runs")
+    classifiers.add_argument(
+        "--run", type=Path, required=True, action="append", metavar="RUN", help="several are fused"
+    )
+    classifiers.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    classifiers.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    classifiers.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
     qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
     qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
@@ -173,6 +189,17 @@ def main(arguments: list[str] | None = None) -> int:
             from training.from_bundle import from_bundle
 
             from_bundle(args.bundle, load_recipe(args.recipe), args.data, args.run)
+        elif args.verb == "dbn":
+            from training.classical import dbn as of_dbn
+
+            of_dbn.train(load_recipe(args.recipe, args.set), args.data, args.run, args.hidden, args.epochs)
+        elif args.verb == "classifiers":
+            from rich.console import Console
+
+            from training.classical.classifiers import compare as compare_classifiers
+            from training.classical.classifiers import table_of
+
+            Console().print(table_of(compare_classifiers(args.run, args.data, args.seed, args.out)))
         elif args.verb == "cache-logits":
             from training.ensemble import cache_logits
 

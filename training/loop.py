@@ -228,7 +228,8 @@ def build(
     if recipe.fixed_statistics:
         core = with_statistics(core, fixed=True)
     centers = len(heads[-1].labels) if recipe.center else 0
-    core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers)
+    pairs = max(recipe.locality, recipe.contrastive, recipe.tuplets) > 0
+    core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers, embedded=pairs)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
     seen, more = augment(pixels), {}

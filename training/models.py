@@ -7,7 +7,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -19,6 +19,9 @@ from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess.alignment import Alignment
 from edge_fer.preprocess.illumination import Illumination
 from edge_fer.strict import read_toml
+from training.networks.attention import cbam
+from training.networks.forest import NeuralForest
+from training.networks.inputs import Channel
 from training.recipe import ModelRecipe, Precision
 
 
@@ -79,7 +82,15 @@ def build_separable(stages: list[list[int]], dropout: float, classes: int) -> ke
 
 
 def build_residual(
-    stages: list[list[int]], dropout: float, classes: int, repvgg: bool = False, squeeze_excitation: int = 0
+    stages: list[list[int]],
+    dropout: float,
+    classes: int,
+    repvgg: bool = False,
+    squeeze_excitation: int = 0,
+    attention: Literal["none", "cbam"] = "none",
+    inputs: Sequence[str] = ("gray",),
+    fusion: Literal["early", "late"] = "early",
+    forest: int = 0,
 ) -> keras.Model:
     """``build_plain`` with a shortcut around each convolution that keeps the shape (He et al., arXiv 1512.03385).
 
@@ -91,19 +102,34 @@ def build_residual(
         classes: as in ``build_plain``.
         repvgg: as in ``build_plain``.
         squeeze_excitation: as in ``build_plain``.
+        attention: "cbam" puts ``attention.cbam`` behind the last convolution of each size.
+        inputs: kinds of ``inputs.Channel``.
+        fusion: of several inputs: "early" as channels of one trunk, "late" as trunks of their own, joined at their
+            embeddings.
+        forest: trees of a ``forest.NeuralForest`` in place of the dense layer; 0 for none.
 
     Returns:
         As in ``build_plain``.
     """
-    inputs = keras.Input((SIDE, SIDE, 1), name="pixels")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
-    for filters, stride in stages:
-        y = _convolved(x, filters, stride, repvgg, squeeze_excitation)
-        x = layers.Add()([x, y]) if y.shape == x.shape else y
-    x = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(classes, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, outputs, name="residual")
+    pixels = keras.Input((SIDE, SIDE, 1), name="pixels")
+    seen = [Channel(kind)(pixels) if kind != "gray" else layers.Rescaling(1 / 127.5, -1.0)(pixels) for kind in inputs]
+    if fusion == "early" and len(seen) > 1:
+        seen = [layers.Concatenate()(seen)]
+    embeddings = []
+    for x in seen:
+        for at, (filters, stride) in enumerate(stages):
+            y = _convolved(x, filters, stride, repvgg, squeeze_excitation)
+            if attention == "cbam" and (at + 1 == len(stages) or stages[at + 1][1] > 1):
+                y = cbam(y, reduction=8)
+            x = layers.Add()([x, y]) if y.shape == x.shape else y
+        embeddings.append(layers.GlobalAveragePooling2D()(x))
+    embedded = layers.Concatenate()(embeddings) if len(embeddings) > 1 else embeddings[0]
+    embedded = layers.Dropout(dropout)(embedded)
+    if forest:
+        outputs = NeuralForest(classes, trees=forest, dtype="float32", name="logits")(embedded)
+    else:
+        outputs = layers.Dense(classes, dtype="float32", name="logits")(embedded)
+    return keras.Model(pixels, outputs, name="residual")
 
 
 def _convolved(x: keras.KerasTensor, filters: int, stride: int, repvgg: bool, reduction: int) -> keras.KerasTensor:
@@ -151,9 +177,8 @@ def build(recipe: ModelRecipe, classes: int, precision: Precision = "float32") -
         precision: what its layers calculate in; with "bfloat16", weights and logits stay float32. ``in_precision`` is
             the way back.
     """
-    options: dict[str, int] = {"repvgg": True} if recipe.repvgg else {}
-    if recipe.squeeze_excitation:
-        options["squeeze_excitation"] = recipe.squeeze_excitation
+    names = ("repvgg", "squeeze_excitation", "attention", "inputs", "fusion", "forest")
+    options = {name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(ModelRecipe, name)}
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
@@ -282,7 +307,7 @@ class ClassCenters(layers.Layer):
         return ops.concatenate([distances, ops.zeros_like(distances[:, :1]) + pairs], axis=1)
 
 
-def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int) -> keras.Model:
+def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int, embedded: bool = False) -> keras.Model:
     """A network with further outputs for its training beside its logits; ``core_of`` is the way back.
 
     Args:
@@ -293,6 +318,7 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int) -
             2017).
         center_classes: add the columns of ``ClassCenters`` for so many classes, on the embedding that the logits come
             from; 0 for none.
+        embedded: add that embedding itself, for losses on pairs.
 
     Returns:
         A model of the same name and layers, with its outputs by their names in ``tasks.OUTPUTS``.
@@ -310,13 +336,16 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int) -
             outputs[f"auxiliary_{number}"] = layers.Dense(core.output.shape[1], dtype="float32")(pooled)
     if center_classes:
         outputs["centers"] = ClassCenters(center_classes)(embedding(core))
+    if embedded:
+        # In float32 whatever the network calculates in: distances are differences of what is nearly alike.
+        outputs["embedding"] = layers.Activation("linear", dtype="float32")(embedding(core))
     return keras.Model(core.input, outputs, name=core.name)
 
 
 def embedding(core: keras.Model) -> keras.KerasTensor:
-    """What the last dense layer reads, before dropout: (batch, channels)."""
-    pools = [layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D)]
-    embedded: keras.KerasTensor = pools[-1].output
+    """What the last layer reads, before dropout: (batch, channels)."""
+    dropouts = [layer for layer in core.layers if isinstance(layer, layers.Dropout)]
+    embedded: keras.KerasTensor = dropouts[-1].input
     return embedded
 
 

@@ -49,6 +49,10 @@ class ModelRecipe:
         repvgg: train each 3x3 convolution as a ``models.RepVGGBlock``; not for "separable".
         squeeze_excitation: reduction of ``models.squeeze_excitation`` behind each convolution, 0 for none; not for
             "separable".
+        attention: "cbam" for ``attention.cbam``; only for "residual", as what follows.
+        inputs: what the network sees, kinds of ``inputs.Channel``.
+        fusion: how several inputs are joined: "early" or "late".
+        forest: trees of a ``forest.NeuralForest`` in place of the dense layer, 0 for none.
     """
 
     stages: list[list[int]]
@@ -56,6 +60,10 @@ class ModelRecipe:
     kind: Literal["plain", "separable", "residual"] = "plain"
     repvgg: bool = False
     squeeze_excitation: int = 0
+    attention: Literal["none", "cbam"] = "none"
+    inputs: tuple[str, ...] = ("gray",)
+    fusion: Literal["early", "late"] = "early"
+    forest: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,6 +168,10 @@ class Recipe:
             step then takes twice the time.
         distribution: "data" trains on all devices of this machine, and of all processes that were started together, see
             ``distributed``; it wants Keras on JAX. "none" is one device.
+        locality: weight of ``locality.LocalityPreserving``; 0 for none. Its authors': 0.003.
+        contrastive: weight of ``contrastive.Contrastive``; 0 for none.
+        tuplets: weight of ``tuplets.TupletClusters``, for data with subjects; 0 for none.
+        classification: "softmax" for cross entropy, or "l2_svm" for ``hinge.SquaredHinge``.
         precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have
             it, and much slower on others (Micikevicius et al., arXiv 1710.03740). The trained model is float32.
         model: the network.
@@ -184,6 +196,10 @@ class Recipe:
     fixed_statistics: bool = False
     consistency: float = 0.0
     distribution: Distribution = "none"
+    locality: float = 0.0
+    contrastive: float = 0.0
+    tuplets: float = 0.0
+    classification: Literal["softmax", "l2_svm"] = "softmax"
     precision: Precision = "float32"
     task_weights: Mapping[str, float] = field(default_factory=dict)
     data: DataRecipe = DataRecipe()
@@ -204,7 +220,8 @@ class Recipe:
         for name, weight in self.task_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
-        for key in ("mixup", "center", "island", "auxiliary_heads", "consistency"):
+        weights = ("mixup", "center", "island", "auxiliary_heads", "consistency", "locality", "contrastive", "tuplets")
+        for key in weights:
             if not 0 <= getattr(self, key) < math.inf:
                 raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
         if self.island and not self.center:

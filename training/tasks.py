@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from datasets import Dataset
 from edge_fer.errors import ConfigError, DataError
 from edge_fer.model.spec import Head, head_slices
+from training.losses.contrastive import Contrastive
+from training.losses.hinge import SquaredHinge
+from training.losses.locality import LocalityPreserving
+from training.losses.tuplets import TupletClusters
 from training.recipe import ClassBalanceRecipe, Recipe
 
 OUTPUTS = {
@@ -26,6 +30,7 @@ OUTPUTS = {
     "centers": "(n, classes + 1), of models.ClassCenters",
     "teacher": "(n, classes of all heads), the teacher ensemble's logits in online distillation",
     "mixup": "(n, 1), the weight of each image itself in what the network saw",
+    "embedding": "(n, d), what the last layer reads, for losses on pairs",
     "corrupted": "as logits, of the same images corrupted (corruption.Corrupt)",
 }
 
@@ -181,7 +186,12 @@ def compose(
         for name, part in head_slices(heads).items():
             weight = share * recipe.task_weights.get(name, 1.0)
             own = (balance or {}).get(name, ClassBalance())
-            tasks.append(Classification(name, part, weight * of_labels, own.class_weights, own.logit_offsets, output))
+            if recipe.classification == "l2_svm" and output == "logits":
+                tasks.append(SquaredHinge(name, part, weight * of_labels))
+            else:
+                tasks.append(
+                    Classification(name, part, weight * of_labels, own.class_weights, own.logit_offsets, output)
+                )
             if of_teacher:
                 temperature = recipe.distill.temperature
                 tasks.append(Distillation(name, part, weight * of_teacher, temperature, own.logit_offsets, output))
@@ -190,6 +200,8 @@ def compose(
             tasks.append(Consistency(part, recipe.consistency * recipe.task_weights.get(name, 1.0)))
     if "centers" in outputs:
         tasks.append(CenterLoss(heads[-1].name, recipe.center, recipe.island))
+    metric = {"locality": LocalityPreserving, "contrastive": Contrastive, "tuplets": TupletClusters}
+    tasks += [loss(heads[-1].name, getattr(recipe, key)) for key, loss in metric.items() if getattr(recipe, key)]
     return tasks
 
 

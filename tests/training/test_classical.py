@@ -1,0 +1,72 @@
+"""A deep belief network and classifiers on features, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from training.__main__ import main
+from training.classical.classifiers import CLASSIFIERS, fused
+from training.classical.dbn import network_of
+from training.classical.rbm import RBM, sigmoid
+
+
+def test_features_are_rooted_with_their_sign_and_of_length_one() -> None:
+    first, second = np.array([[4.0, -9.0]], np.float32), np.array([[0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(fused([first, second]), [[2 / 13**0.5, -3 / 13**0.5, 0, 0]], rtol=1e-6)
+
+
+def test_a_stack_as_a_network_gives_what_its_machines_give() -> None:
+    rng = np.random.default_rng(0)
+    stack = [RBM.begun(9, 5, rng, gaussian=True), RBM.begun(5, 4, rng)]
+    for machine in stack:
+        machine.hidden_bias += rng.normal(size=machine.hidden_bias.shape).astype(np.float32)
+    mean = rng.uniform(0, 255, (3, 3, 1)).astype(np.float32)
+    network = network_of(stack, mean, 50.0, classes=3)
+    images = rng.uniform(0, 255, (6, 3, 3, 1)).astype(np.float32)
+    hidden = stack[1].hidden(stack[0].hidden(((images - mean) / 50).reshape(6, 9)))
+    kernel, bias = network.get_layer("logits").get_weights()
+    np.testing.assert_allclose(network.predict(images, verbose=0), hidden @ kernel + bias, atol=1e-5)
+
+
+def test_sigmoid_does_not_overflow() -> None:
+    np.testing.assert_allclose(sigmoid(np.array([-1000.0, 0.0, 1000.0], np.float32)), [0, 0.5, 1])
+
+
+def test_a_deep_belief_network(
+    call: Callable[..., Any], data: Path, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    call(main, "dbn", "--recipe", recipe(), "--data", data, "--run", run, "--hidden", "24", "12", "--epochs", "3")
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["hidden"] == [24, 12]
+    assert set(facts["public_test"]) >= {"fer2013"}
+    errors = json.loads((run / "errors.json").read_text())
+    assert [len(machine) for machine in errors] == [3, 3]
+    assert (run / "filters.png").stat().st_size > 1000 < (run / "reconstruction.png").stat().st_size
+    model = keras.models.load_model(run / "model.keras")
+    assert [layer.name for layer in model.layers][-3:] == ["machine_0", "machine_1", "logits"]
+
+
+def test_classifiers_on_one_run_and_on_two_fused(
+    call: Callable[..., Any], data: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    call(main, "classifiers", "--run", runs[0], "--data", data, "-o", tmp_path / "one.json")
+    call(main, "classifiers", "--run", runs[0], "--run", runs[1], "--data", data, "-o", tmp_path / "two.json")
+    for name in ("one", "two"):
+        rows = json.loads((tmp_path / f"{name}.json").read_text())
+        heads = json.loads((runs[0] / "run.json").read_text())["public_test"]
+        assert {row["classifier"] for row in rows} == set(CLASSIFIERS)
+        assert {row["head"] for row in rows} <= set(heads)
+        assert all(0 <= row["accuracy"] <= 1 for row in rows)
+
+
+def test_a_folder_that_is_no_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classifiers", "--run", str(tmp_path), "--data", str(data)]) == 66
+    assert "no finished run" in capsys.readouterr().err

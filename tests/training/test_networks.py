@@ -1,0 +1,122 @@
+"""Parts of networks from the literature: what each computes, and that a network with it can be saved and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from training import models
+from training.networks.attention import cbam
+from training.networks.forest import NeuralForest
+from training.networks.inputs import Channel
+from training.recipe import ModelRecipe
+
+STAGES = [[8, 1], [8, 2], [16, 2]]
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1)).astype(np.float32)
+
+
+def seen(kind: str, images: np.ndarray = IMAGES) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(Channel(kind)(images)))[..., 0]
+
+
+def test_local_binary_patterns_bit_by_bit() -> None:
+    image = np.full((1, 48, 48, 1), 100.0, np.float32)
+    image[0, 10:13, 20:23, 0] = [[101, 99, 100], [0, 100, 255], [99, 99, 101]]
+    code = round((seen("lbp", image)[0, 11, 21] + 1) * 127.5)
+    assert code == 0b00011101  # upper left, above no, upper right equal, right, lower right; below, lower left, left no
+
+
+def test_lbp_sees_order_alone() -> None:
+    brighter = (IMAGES / 255) ** 0.5 * 200 + 20
+    np.testing.assert_array_equal(seen("lbp", brighter.astype(np.float32)), seen("lbp"))
+
+
+def test_gradient_and_edges_of_a_ramp() -> None:
+    ramp = np.tile(np.arange(48, dtype=np.float32) * 2, (48, 1))[None, :, :, None]
+    np.testing.assert_allclose(seen("gradient", ramp)[0, 1:-1, 1:-1], 4 / 127.5, rtol=1e-4)
+    np.testing.assert_allclose(seen("edges", ramp)[0, 1:-1, 1:-1], 0, atol=1e-6)
+
+
+def test_equalized_as_opencv_does_where_all_gray_levels_differ() -> None:
+    values = np.random.default_rng(1).permutation(2304).reshape(48, 48)
+    image = (values / 2303 * 255).astype(np.uint8)
+    ours = (seen("equalized", image[None, :, :, None].astype(np.float32))[0] + 1) * 127.5
+    assert np.abs(ours - cv2.equalizeHist(image)).mean() < 2
+    darker = (image.astype(np.float32) / 4)[None, :, :, None]
+    assert np.abs((seen("equalized", darker)[0] + 1) * 127.5 - ours).max() < 1
+
+
+@pytest.mark.parametrize("kind", Channel.KINDS)
+def test_flat_images_give_numbers(kind: str) -> None:
+    for level in (0, 128, 255):
+        flat = np.full((1, 48, 48, 1), level, np.float32)
+        assert np.isfinite(seen(kind, flat)).all()
+        assert np.abs(seen(kind, flat)).max() <= 1.001
+
+
+def test_attention_scales_between_nothing_and_all() -> None:
+    pixels = keras.Input((12, 12, 16))
+    network = keras.Model(pixels, cbam(pixels, reduction=8))
+    values = np.random.default_rng(2).uniform(0.1, 1, (2, 12, 12, 16)).astype(np.float32)
+    scales = network.predict(values, verbose=0) / values
+    assert ((scales > 0) & (scales < 1)).all()
+    # It is a product of one number a channel and one a place (Woo et al., eq. 1).
+    logs = np.log(scales[0]).reshape(-1, 16)
+    parts = logs - logs.mean(axis=0) - logs.mean(axis=1, keepdims=True) + logs.mean()
+    np.testing.assert_allclose(parts, 0, atol=1e-4)
+
+
+def test_a_tree_by_hand() -> None:
+    forest = NeuralForest(classes=2, trees=1, depth=2)
+    forest.build((None, 1))
+    forest.kernel.assign([[1.0, 2.0, 3.0]])
+    forest.bias.assign([0.0, 0.5, -0.5])
+    forest.leaves.assign(np.log([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.0001, 0.9999]]]))
+
+    def left(value: float) -> float:
+        return float(1 / (1 + np.exp(-value)))
+
+    x = 0.7
+    first, second, third = left(x), left(2 * x + 0.5), left(3 * x - 0.5)
+    paths = [first * second, first * (1 - second), (1 - first) * third, (1 - first) * (1 - third)]
+    expected = paths @ np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.0001, 0.9999]])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(forest(np.array([[x]], np.float32)))[0], np.log(expected), rtol=1e-4
+    )
+
+
+def test_every_sample_comes_to_some_leaf() -> None:
+    forest = NeuralForest(classes=3, trees=4, depth=5)
+    reached = ops.convert_to_numpy(forest.reached(_built(forest)))
+    np.testing.assert_allclose(reached.sum(axis=2), 1, rtol=1e-5)
+
+
+def _built(forest: NeuralForest) -> np.ndarray:
+    embedding = np.random.default_rng(3).normal(size=(6, 8)).astype(np.float32)
+    forest.build(embedding.shape)
+    return embedding
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "cbam"},
+        {"forest": 3},
+        {"inputs": ("gray", "lbp", "gradient", "edges", "equalized")},
+        {"inputs": ("gray", "lbp"), "fusion": "late"},
+    ],
+)
+def test_a_network_with_it_is_read_as_it_was_written(options: dict[str, object], tmp_path: Path) -> None:
+    core = models.build(ModelRecipe(STAGES, kind="residual", **options), 15)  # type: ignore[arg-type]
+    core.save(tmp_path / "model.keras")
+    again = models.load(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(IMAGES, verbose=0), core.predict(IMAGES, verbose=0))
+    network = models.with_extras(core, auxiliary_heads=False, center_classes=0, embedded=True)
+    outputs = network.predict(IMAGES, verbose=0)
+    assert outputs["embedding"].shape == (3, 32 if "fusion" in options else 16)
+    assert models.mmac(core) > 0

@@ -1,0 +1,1 @@
+"""Networks and classifiers from before convolutions learned end to end, as the survey has them."""

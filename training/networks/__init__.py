@@ -1,0 +1,1 @@
+"""Parts of networks that the literature on facial expressions names, for ``training.models``."""

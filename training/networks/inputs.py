@@ -1,0 +1,67 @@
+"""Diverse inputs: what a network sees beside the gray levels, made of them in the graph.
+
+The survey's section 4.1.2: local binary patterns (Levi & Hassner, ICMI 2015), gradients, edges, and an equalized image
+(Kim et al., JMUI 2016), fused early, as channels of one network, or late, as networks of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+_AROUND = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
+"""The eight neighbors of a pixel, clockwise from the upper left: row and column of their place in a 3x3 window."""
+
+
+@keras.saving.register_keras_serializable("edge_fer")
+class Channel(layers.Layer):
+    """One channel of gray images (n, h, w, 1), 0-255, with values around 0, mostly from -1 to 1.
+
+    * gray: the image itself.
+    * lbp: local binary patterns: a bit for each neighbor that is no darker than the pixel (Ojala et al., TPAMI 2002).
+    * gradient: length of the gradient by central differences.
+    * edges: magnitude of the Laplacian.
+    * equalized: histogram equalization by the rank of a pixel among all of its image.
+
+    Args:
+        kind: one of these.
+    """
+
+    KINDS = ("gray", "lbp", "gradient", "edges", "equalized")
+
+    def __init__(self, kind: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kind = kind
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "kind": self.kind}
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def call(self, images: Any) -> Any:
+        pixels = ops.cast(images, "float32")
+        if self.kind == "gray":
+            return pixels / 127.5 - 1
+        if self.kind == "equalized":
+            _, height, width, _ = images.shape
+            ranks = ops.argsort(ops.argsort(ops.reshape(pixels, (-1, height * width)), axis=1), axis=1)
+            return ops.reshape(ops.cast(ranks, "float32"), (-1, height, width, 1)) * (2 / (height * width - 1)) - 1
+        around = [self._shifted(pixels, row, column) for row, column in _AROUND]
+        if self.kind == "lbp":
+            code = sum(2**bit * ops.cast(neighbor >= pixels, "float32") for bit, neighbor in enumerate(around))
+            return code / 127.5 - 1
+        above, right, below, left = around[1], around[3], around[5], around[7]
+        if self.kind == "gradient":
+            return ops.sqrt((right - left) ** 2 + (below - above) ** 2 + 1e-6) / 127.5
+        return ops.abs(above + right + below + left - 4 * pixels) / 127.5
+
+    @staticmethod
+    def _shifted(pixels: Any, row: int, column: int) -> Any:
+        height, width = pixels.shape[1:3]
+        # The border repeats itself: nothing out there is brighter or darker.
+        rows = ops.clip(ops.arange(height) + row - 1, 0, height - 1)
+        columns = ops.clip(ops.arange(width) + column - 1, 0, width - 1)
+        return ops.take(ops.take(pixels, rows, axis=1), columns, axis=2)
