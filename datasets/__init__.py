@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from datasets.core import Dataset, Labels, truth_for
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
 from datasets.folders import is_split, load_classes, load_folders
 from edge_fer.errors import DataError, InputMissingError
+from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 
-__all__ = ["SIDE", "Dataset", "Labels", "has_splits", "load", "load_test", "truth_for"]
+__all__ = ["SIDE", "Dataset", "Labels", "has_splits", "labeled_like", "load", "load_test", "truth_for"]
 
 
 def load(
@@ -61,9 +63,11 @@ def load(
             f"A folder of further faces cannot be called {further}, as a split is: rename {folder / further}."
         )
     if further:
-        splits[further] = _labeled_like(
-            splits["Training"], load_test(folder / further, size_hw=size_hw), folder / further
-        )
+        other = load_test(folder / further, size_hw=size_hw)
+        splits[further] = labeled_like(other, splits["Training"].heads)
+        if not len(splits[further]):
+            heads = ", ".join(head.name for head in splits["Training"].heads)
+            raise DataError(f"{folder / further} has no sample that is of a class of {heads}.")
     if alignment != "none":
         splits = {name: _aligned(split, alignment) for name, split in splits.items()}
     return splits
@@ -95,12 +99,11 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
     return splits[split]
 
 
-def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:
-    truths = {head.name: truth_for(data, head) for head in training.heads}
+def labeled_like(data: Dataset, heads: Sequence[Head]) -> Dataset:
+    """The samples of a data set that all of some heads have a class for, with a labeling for each head."""
+    truths = {head.name: truth_for(data, head) for head in heads}
     known = np.all([truth >= 0 for truth in truths.values()], axis=0)
-    if not known.any():
-        raise DataError(f"{folder} has no sample that is of a class of {', '.join(truths)}.")
-    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in training.heads}
+    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in heads}
     return data.replace(labels=labels)[known]
 
 
