@@ -15,6 +15,7 @@ from datasets.cache import cached
 from datasets.core import Dataset, Labels, truth_for
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
 from datasets.folders import is_split, load_classes, load_folders
+from datasets.photos import load_photos
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
@@ -29,6 +30,7 @@ def load(
     size_hw: tuple[int, int] = (SIDE, SIDE),
     alignment: Alignment = "none",
     further: str = "",
+    unlabeled: str = "",
 ) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
@@ -39,11 +41,14 @@ def load(
         alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
         further: name of a folder in the folder with class folders right in it, of another data set to learn from too;
             "" for none.
+        unlabeled: name of a folder in the folder with photos and a table of the faces in them (``datasets.photos``);
+            "" for none.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
         whose pixels also stand in a test split are left out, so that no metric rests on memory. Under the name of
         ``further``, its samples with labels for the tasks of Training, without those that some task has no class for.
+        Under that of ``unlabeled``, its faces.
 
     Raises:
         InputMissingError: nothing readable is there.
@@ -58,16 +63,17 @@ def load(
         ferplus, unwanted = folder / "fer2013new.csv", folder / exclude if exclude else None
         splits = cached([fer2013, ferplus, *filter(None, [unwanted])], partial(load_csv, fer2013, ferplus, unwanted))
     splits = _without_leaks(splits)
-    if further in splits:
-        raise DataError(
-            f"A folder of further faces cannot be called {further}, as a split is: rename {folder / further}."
-        )
+    for name in filter(None, (further, unlabeled)):
+        if name in splits:
+            raise DataError(f"A folder of more faces cannot be called {name}, as a split is: rename {folder / name}.")
     if further:
         other = load_test(folder / further, size_hw=size_hw)
         splits[further] = labeled_like(other, splits["Training"].heads)
         if not len(splits[further]):
             heads = ", ".join(head.name for head in splits["Training"].heads)
             raise DataError(f"{folder / further} has no sample that is of a class of {heads}.")
+    if unlabeled:
+        splits[unlabeled] = load_photos(folder / unlabeled, size_hw)
     if alignment != "none":
         splits = {name: _aligned(split, alignment) for name, split in splits.items()}
     return splits

@@ -6,23 +6,22 @@ the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
-from numpy.typing import NDArray
 
 from training.callbacks.ema import WeightEMA
+from training.samples import Samples
 from training.tasks import TrainingNetwork
 
 
 def fit(
     network: TrainingNetwork,
-    images: NDArray[np.uint8],
-    targets: Mapping[str, NDArray[np.float32]],
+    samples: Samples,
     *,
     batch_size: int,
     epochs: int,
@@ -33,13 +32,12 @@ def fit(
 ) -> None:
     """Train as ``network.fit`` does, with callbacks at the beginning and end of training and of epochs only.
 
-    All images lie in the memory of the device. Where the samples do not fill the last batch of an epoch, samples from
-    the beginning of its order do.
+    All images of an epoch lie in the memory of the device. Where the samples do not fill the last batch of an epoch,
+    samples from the beginning of its order do.
 
     Args:
         network: compiled.
-        images: (n, height, width, 1).
-        targets: (n, classes) each, by task.
+        samples: what is learned from.
         batch_size: samples of a step.
         epochs: of the whole training.
         initial_epoch: those done before.
@@ -54,7 +52,7 @@ def fit(
     sources = [place[id(variable)] for variable in ema.core.weights] if ema else []
     averaged = ema.averaged.weights if ema else []
     decay = ema.decay if ema else 0.0
-    steps = -(-len(images) // batch_size)
+    steps = -(-len(samples) // batch_size)
 
     @jax.jit
     def epoch_of(state: Any, pixels: Any, targets: Any, key: Any) -> Any:
@@ -75,17 +73,17 @@ def fit(
             means = [keep * mean + (1 - keep) * now[at] for mean, at in zip(means, sources, strict=True)]
             return (weights, others, slots, means, done), loss
 
-        order = jnp.resize(jax.random.permutation(key, len(images)), (steps, batch_size))
+        order = jnp.resize(jax.random.permutation(key, len(samples)), (steps, batch_size))
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    pixels = jnp.asarray(images)
-    wanted_of = {name: jnp.asarray(values) for name, values in targets.items()}
     key = jax.random.key(seed)
     held = [weights, others, optimizer.variables, averaged]
     callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
     callback_list.on_train_begin()
     for epoch in range(initial_epoch, epochs):
+        if epoch == initial_epoch or samples.views > 1:
+            pixels, wanted_of = jax.tree.map(jnp.asarray, samples.of_epoch(epoch))
         callback_list.on_epoch_begin(epoch)
         values = ([variable.value for variable in part] for part in held)
         state, loss = epoch_of((*values, np.float32(epoch * steps)), pixels, wanted_of, jax.random.fold_in(key, epoch))

@@ -26,12 +26,15 @@ class DataRecipe:
         alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
         further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
         further_times: how often each of them stands in an epoch: they are few, as a rule.
+        unlabeled: folder in the data folder with photos and a table of the faces in them (``datasets.photos``), which
+            are learned by what the teacher says of them where it is sure: self-training. "" for none.
     """
 
     exclude: str = "also_in_privatetest.csv"
     alignment: Alignment = "none"
     further: str = ""
     further_times: int = 1
+    unlabeled: str = ""
 
 
 @dataclass(frozen=True)

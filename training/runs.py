@@ -56,7 +56,8 @@ def load_data(folder: Path, recipe: DataRecipe) -> dict[str, Dataset]:
     Raises:
         EdgeFerError: see ``datasets.load``.
     """
-    return datasets.load(folder, recipe.exclude or None, alignment=recipe.alignment, further=recipe.further)
+    options = {"alignment": recipe.alignment, "further": recipe.further, "unlabeled": recipe.unlabeled}
+    return datasets.load(folder, recipe.exclude or None, **options)
 
 
 def load_for(path: Path, data: Dataset) -> keras.Model:
