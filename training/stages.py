@@ -192,7 +192,7 @@ def _read(
     origin = f"{path}, stage {name!r}"
     of_recipe = {one.name for one in dataclasses.fields(Recipe)} - {"name"}
     if table.get("kind", "train") not in TRAINS:
-        of_recipe = {"seed"}
+        of_recipe = {"seed", "augment", "data"} if table.get("each_view") else {"seed"}
     for key in table:
         if key not in OWN | of_recipe:
             near = get_close_matches(key, OWN | of_recipe, n=1)

@@ -158,6 +158,7 @@ kind = "cache-logits"
 teachers = ["teacher"]
 views = 3
 each_view = true
+augment = { cutout_px = 7 }
 [[stage]]
 name = "student"
 teacher_logits = "views"
