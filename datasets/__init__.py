@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,15 +20,17 @@ from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
 from datasets.fer2013 import LAYOUT as FER2013
 from datasets.folders import LAYOUT as FOLDERS
 from datasets.folders import held_out, is_split, load_classes, load_folders
+from datasets.photos import load_photos
 from datasets.sample import Layout, Split
 from edge_fer.errors import DataError, InputMissingError
+from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 from edge_fer.preprocess.illumination import Illumination
 
 _SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 
-__all__ = ["SIDE", "Dataset", "Labels", "has_splits", "load", "load_test", "truth_for"]
+__all__ = ["SIDE", "Dataset", "Labels", "has_splits", "labeled_like", "load", "load_test", "truth_for"]
 
 
 def load(
@@ -37,6 +40,7 @@ def load(
     alignment: Alignment = "none",
     further: str = "",
     illumination: tuple[Illumination, ...] = (),
+    unlabeled: str = "",
 ) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
@@ -49,11 +53,14 @@ def load(
         further: name of a folder in the folder with class folders right in it, of another data set to learn from too;
             "" for none.
         illumination: what is done to their light, as the runtime does it.
+        unlabeled: name of a folder in the folder with photos and a table of the faces in them (``datasets.photos``);
+            "" for none.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
         whose pixels also stand in a test split are left out, so that no metric rests on memory. Under the name of
         ``further``, its samples with labels for the tasks of Training, without those that some task has no class for.
+        Under that of ``unlabeled``, its faces.
 
     Raises:
         InputMissingError: nothing readable is there.
@@ -71,14 +78,17 @@ def load(
         ferplus, unwanted = folder / "fer2013new.csv", folder / exclude if exclude else None
         splits = cached([fer2013, ferplus, *filter(None, [unwanted])], partial(load_csv, fer2013, ferplus, unwanted))
     splits = _without_leaks(splits)
-    if further in splits:
-        raise DataError(
-            f"A folder of further faces cannot be called {further}, as a split is: rename {folder / further}."
-        )
+    for name in filter(None, (further, unlabeled)):
+        if name in splits:
+            raise DataError(f"A folder of more faces cannot be called {name}, as a split is: rename {folder / name}.")
     if further:
-        splits[further] = _labeled_like(
-            splits["Training"], load_test(folder / further, size_hw=size_hw), folder / further
-        )
+        other = load_test(folder / further, size_hw=size_hw)
+        splits[further] = labeled_like(other, splits["Training"].heads)
+        if not len(splits[further]):
+            heads = ", ".join(head.name for head in splits["Training"].heads)
+            raise DataError(f"{folder / further} has no sample that is of a class of {heads}.")
+    if unlabeled:
+        splits[unlabeled] = load_photos(folder / unlabeled, size_hw)
     if alignment != "none" or illumination:
         spec = PreprocessSpec(alignment=alignment, illumination=illumination)
         splits = {name: _preprocessed(split, spec) for name, split in splits.items()}
@@ -153,12 +163,11 @@ def _official(layout: Layout, place: Path, size_hw: tuple[int, int]) -> dict[str
     return splits
 
 
-def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:
-    truths = {head.name: truth_for(data, head) for head in training.heads}
+def labeled_like(data: Dataset, heads: Sequence[Head]) -> Dataset:
+    """The samples of a data set that all of some heads have a class for, with a labeling for each head."""
+    truths = {head.name: truth_for(data, head) for head in heads}
     known = np.all([truth >= 0 for truth in truths.values()], axis=0)
-    if not known.any():
-        raise DataError(f"{folder} has no sample that is of a class of {', '.join(truths)}.")
-    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in training.heads}
+    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in heads}
     return data.replace(labels=labels)[known]
 
 

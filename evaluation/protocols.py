@@ -3,8 +3,9 @@
 python -m evaluation protocols --data ~/fer2013 ~/CK+48 ~/faces --model accurate nano mine.tflite
 
 A row for each bundle and labeling: what ``Recognizer`` reports of each image, held against the labels as far as the
-model reports them. A data set is one that ``python -m training`` takes, of which a test split is read, or a folder of
-class folders, of which all is read; CK+48 is known by the names of its files.
+model reports them, and a note where the bundle's lineage says that it learned from these very images or people. A data
+set is one that ``python -m training`` takes, of which a test split is read, or a folder of class folders, of which all
+is read; CK+48 is known by the names of its files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ from rich.table import Table
 from sklearn.metrics import recall_score
 
 import datasets
-from datasets import Dataset, Labels, truth_for
+from datasets import Dataset, Labels, labeled_like, truth_for
+from edge_fer.config import DecisionKind
 from edge_fer.core import Expression
 from edge_fer.errors import DataError
 from edge_fer.model.bundle import Bundle
@@ -163,10 +165,16 @@ def command(arguments: list[str]) -> None:
         metavar="NAME",
         help="models of the package, or files of bundles (accurate)",
     )
+    parser.add_argument(
+        "--decision",
+        default="balanced",
+        choices=get_args(DecisionKind),
+        help="the bundle's own rule (balanced), or its first head as it was trained",
+    )
     parser.add_argument("--split", default="PublicTest", choices=["PublicTest", "PrivateTest"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
     args = parser.parse_args(arguments)
-    classifiers = [TfliteClassifier(Bundle.load(model)) for model in args.model]
+    classifiers = [TfliteClassifier(Bundle.load(model), decision=args.decision) for model in args.model]
     names = [one.bundle.metadata.name for one in classifiers]
     if len(set(names)) < len(names):
         names = args.model  # two versions of one model
@@ -183,7 +191,8 @@ def command(arguments: list[str]) -> None:
             for name, classifier, report in zip(names, classifiers, reports, strict=True):
                 data = by_size[classifier.size_hw]
                 about = {"data": place, "task": task, "model": name}
-                rows.append({**about, **row_of(data, task, report), "seen": _seen(classifier.bundle, data)})
+                more = {"decision": classifier.decision, **seen_of(classifier.bundle, data)}
+                rows.append({**about, **row_of(data, task, report), **more})
                 if report is not reports[0]:
                     difference = difference_of(data, task, reports[0], report)
                     differences.append({**about, "against": names[0], **difference})
@@ -207,6 +216,8 @@ def command(arguments: list[str]) -> None:
         f"In brackets: 95 % intervals, bootstrap of {DRAWS:,} draws, seed {SEED}. People are drawn where the data set "
         "names them, else images. If certain: accuracy where the device does not call its answer uncertain."
     )
+    if any(row["seen"] or row["people_seen"] for row in rows):
+        console.print("*: the bundle learned or was chosen from these images or people, as a note above says.")
     if args.json:
         results = {
             "rows": rows,
@@ -226,22 +237,38 @@ def _tracked(data: Dataset, bundle: Bundle, console: Console) -> Iterator[NDArra
     )
 
 
-def _seen(bundle: Bundle, data: Dataset) -> str | None:
-    """Which split of its training these very images were, as far as the bundle's facts tell."""
-    hashes = bundle.metadata.facts.get("training", {}).get("data_sha256", {})
-    return next((split for split, digest in hashes.items() if digest == data.sha256), None)
+def seen_of(bundle: Bundle, data: Dataset) -> dict[str, Any]:
+    """What a bundle learned or was chosen from, as far as its facts and their lineage tell.
+
+    Returns:
+        ``seen``: the name by which they call these very images, "Training", "PublicTest" or a folder's; None where they
+        do not. ``people_seen``: how many of the people in the images it learned from; None where one of the two does
+        not name them.
+    """
+    training = bundle.metadata.facts.get("training", {})
+    stages = [training, *training.get("lineage", {}).values()]
+    by_split = [stage.get("data_sha256", {}) for stage in stages]
+    hashes = [item for one in by_split if isinstance(one, dict) for item in one.items()]  # cached logits have one alone
+    # Of further faces those are hashed that all heads have a class for (``datasets.load``).
+    ours = {data.sha256, labeled_like(data, bundle.metadata.heads).sha256}
+    people = {one for stage in stages for names in stage.get("subjects", {}).values() for one in names}
+    both = None if data.subjects is None or not people else len(people & set(data.subjects.tolist()))
+    return {"seen": next((name for name, digest in hashes if digest in ours), None), "people_seen": both}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row a bundle and labeling. "if certain": accuracy where the device does not call its answer uncertain."""
-    table = Table("labels", "model", title="What the device reports, in per cent", box=SIMPLE, pad_edge=False)
+    table = Table(
+        "labels", "model", "decision", title="What the device reports, in per cent", box=SIMPLE, pad_edge=False
+    )
     for name in ("N, people", "accuracy", "mean recall", "ECE", "uncertain", "if certain"):
         table.add_column(name, justify="right")
     for row in rows:
         certain = row["accuracy_certain"]
         table.add_row(
             f"{row['data']}, {row['task']}",
-            row["model"],
+            f"{row['model']}{' *' if row['seen'] or row['people_seen'] else ''}",
+            row["decision"],
             f"{row['n']:,}" if row["subjects"] is None else f"{row['n']:,}, {row['subjects']}",
             *(_with_interval(row[name], row["intervals"][name]) for name in ("accuracy", "mean_recall")),
             f"{100 * row['ece']:.1f}",
@@ -270,7 +297,10 @@ def _print_confusion(row: dict[str, Any], console: Console) -> None:
     console.print(table)
     notes = list(row["notes"])
     if row["seen"]:
-        notes.append(f"The bundle was {'trained' if row['seen'] == 'Training' else 'chosen'} on these very images.")
+        chosen = row["seen"] in ("PublicTest", "PrivateTest")
+        notes.append(f"The bundle was {'chosen' if chosen else 'trained'} on these very images.")
+    elif row["people_seen"]:
+        notes.append(f"The bundle was trained on images of {row['people_seen']} of these {row['subjects']} people.")
     for note in notes:
         console.print(f"- {note}")
     console.print()

@@ -132,5 +132,5 @@ def _facts(export: Export) -> dict[str, Any]:
 
 def _training_facts(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_text(encoding="utf-8"))
-    kept = ("recipe", "seed", "alpha", "samples", "data_sha256", "versions", "lineage")
+    kept = ("recipe", "seed", "alpha", "samples", "data_sha256", "subjects", "versions", "lineage")
     return {key: facts[key] for key in kept if key in facts}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError
 from edge_fer.model.trial import why_it_dies
-from training.recipe import load_recipe
+from training.recipe import DataRecipe, load_recipe
 
 EXAMPLES = """examples:
   python -m training run quick --data ~/fer2013
@@ -96,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
     cache.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     cache.add_argument("--views", type=int, default=4, help="of each image (default: 4)")
     cache.add_argument("--seed", type=int, default=1, help="of the views (default: 1)")
+    cache.add_argument("--each-view", action="store_true", help="keep each view and its logits, not the mean")
+    cache.add_argument("--unlabeled", default="", metavar="NAME", help="folder in --data with faces without labels")
     cache.add_argument("-o", "--out", type=Path, required=True, metavar="NPZ", help="the logits to write")
     between = verbs.add_parser("interpolate", help="interpolate the weights of two runs")
     between.add_argument("--of", type=Path, required=True, metavar="RUN")
@@ -201,9 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             Console().print(table_of(compare_classifiers(args.run, args.data, args.seed, args.out)))
         elif args.verb == "cache-logits":
-            from training.ensemble import cache_logits
+            from training.cached_logits import cache_logits
 
-            cache_logits(args.teacher, args.data, args.views, args.seed, args.out)
+            more = {"each_view": args.each_view, "data": DataRecipe(unlabeled=args.unlabeled)}
+            cache_logits(args.teacher, args.data, args.views, args.seed, args.out, **more)
         elif args.verb == "interpolate":
             from training.interpolate import interpolate
 

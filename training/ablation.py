@@ -44,10 +44,11 @@ from evaluation.treatments import (
     remember,
 )
 from training import loop, models
+from training.cached_logits import load_logits
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
-from training.ensemble import load_logits
 from training.recipe import Recipe, load_recipe
+from training.samples import Samples
 from training.tasks import ClassBalance, targets_of
 
 SEEDS = (1, 2, 3)
@@ -112,9 +113,8 @@ class Trainer:
             self._program = self._program or jax_fit.compiled(self.network, self.recipe.batch_size, self.ema)
             options |= {"batch_size": self.recipe.batch_size, "seed": seed}
             chance = [ChanceByEpoch(seed)]
-            jax_fit.fit(
-                self.network, images, self.targets, **options, callbacks=chance, ema=self.ema, program=self._program
-            )
+            samples = Samples.plain(images, self.targets)
+            jax_fit.fit(self.network, samples, **options, callbacks=chance, ema=self.ema, program=self._program)
         else:
             batches = Batches(images, self.targets, self.recipe.batch_size)
             callbacks = [ChanceByEpoch(seed, batches), self.ema]
@@ -295,7 +295,9 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"Reading {args.data} ...")
         splits = datasets.load(args.data, recipe.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
-        teacher = load_logits(args.teacher_logits, training)[0] if recipe.distill.weight else None
+        teacher = None
+        if recipe.distill.weight:
+            teacher = load_logits(args.teacher_logits, splits, recipe.data).logits[0].astype(np.float32)
         landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
         faces = Faces(training.images, test.images, landmarks)
         names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]

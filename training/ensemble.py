@@ -1,19 +1,12 @@
-"""A teacher ensemble: fused by the survey's rules, its logits cached for a student to be distilled from.
+"""A teacher ensemble, fused by the survey's rules. It predicts the very image that a student sees: online distillation.
 
-    python -m training cache-logits --teacher runs/teacher --teacher runs/plain --data ~/fer2013 -o runs/teachers.npz
-
-Each teacher sees each Training image as it is, mirrored, and augmented as in training. The mean of what the ensemble
-predicts for all these views is the image's soft target: a few numbers for each image, so that a student can be trained
-where no teacher could. Where one could, ``TeacherEnsemble`` predicts the very image that the student sees (online
-distillation).
+What it predicts can be cached for students, too: ``cached_logits``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +14,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from datasets import Dataset
 from datasets.core import truth_for
-from edge_fer.errors import ConfigError, DataError, InputMissingError, OutputError
+from edge_fer.errors import ConfigError
 from edge_fer.model.spec import Head, head_slices
-from training import augmentation, models
-from training.recipe import AugmentRecipe, Recipe, load_recipe
-from training.runs import load_for, read_data, replace, sha256_of
+from training import models
+from training.recipe import Recipe, load_recipe
+from training.runs import load_for, sha256_of
 
 Floats = NDArray[np.float64]
 
@@ -89,65 +81,6 @@ def best_exponent(members: Floats, labels: NDArray[np.int64]) -> float:
     return best
 
 
-def cache_logits(teachers: list[Path], data_folder: Path, views: int, seed: int, out: Path) -> None:
-    """Write the ensemble's logits for all Training images, and print how good each rule of fusion is.
-
-    The weights are those of VA-Expo-WA on PublicTest, which a student may not be judged on as if it were unseen: all
-    that is chosen here is one number for each head.
-
-    Args:
-        teachers: run folders of ``python -m training train``.
-        data_folder: see ``datasets.load``.
-        views: of each image: as it is, mirrored, and then augmented at random.
-        seed: of the augmentation.
-        out: .npz with ``logits`` float16 (n, classes), which are log-probabilities, and ``facts``, JSON.
-
-    Raises:
-        EdgeFerError: a teacher, the data or the output is not as it should be.
-    """
-    console = Console(stderr=True)
-    if views < 1:
-        raise ConfigError(f"--views is {views}; it must be at least 1.")
-    splits = read_data(data_folder, _data_recipe(teachers))
-    training, validation = splits["Training"], splits["PublicTest"]
-    networks = [load_for(run / "model.keras", validation) for run in teachers]
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("PublicTest", total=len(networks) * (1 + views))
-
-        def predicted(network: keras.Model, images: Any) -> NDArray[np.float32]:
-            logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0)
-            progress.advance(task)
-            return logits
-
-        on_validation = [predicted(network, validation.images) for network in networks]
-        table, weights = _measure(teachers, on_validation, validation)
-        progress.update(task, description="Training")
-        mean = np.zeros((len(training), sum(len(head.labels) for head in training.heads)))
-        for view in _views(training.images, views, seed):
-            logits = [predicted(network, view) for network in networks]
-            mean += (
-                _fused(logits, training.heads, lambda head, members: weighted_average(members, weights[head])) / views
-            )
-    console.print(table)
-    facts = {
-        "teachers": [run.name for run in teachers],
-        "weights": {head: [round(float(one), 4) for one in each] for head, each in weights.items()},
-        "views": views,
-        "seed": seed,
-        "data_sha256": training.sha256,
-    }
-    try:
-        replace(out, lambda path: _save(path, np.log(np.maximum(mean, LEAST)).astype(np.float16), facts))
-    except OSError as error:
-        raise OutputError(f"Cannot write {out}: {error.strerror}.") from None
-    console.print(f"Wrote {out}: {len(training):,} images, {out.stat().st_size / 1000:.0f} kB", highlight=False)
-
-
-def _save(path: Path, logits: NDArray[np.float16], facts: dict[str, Any]) -> None:
-    with path.open("wb") as file:  # whatever its name ends in
-        np.savez(file, logits=logits, facts=json.dumps(facts))
-
-
 @keras.saving.register_keras_serializable("edge_fer")
 class TeacherEnsemble(keras.layers.Layer):
     """What teachers predict together: images (n, 48, 48, 1) -> log-probabilities (n, classes). They do not learn.
@@ -194,12 +127,13 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     Raises:
         EdgeFerError: a teacher is not as it should be.
     """
-    theirs, ours = (dataclasses.replace(one.data, further="", further_times=1) for one in (_data_recipe(runs), recipe))
+    none = {"further": "", "further_times": 1, "unlabeled": ""}
+    theirs, ours = (dataclasses.replace(one.data, **none) for one in (data_recipe(runs), recipe))
     if theirs != ours:
         raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")
     networks = [load_for(run / "model.keras", validation) for run in runs]
     logits = [network.predict(validation.images, batch_size=256, verbose=0) for network in networks]
-    table, weights = _measure(runs, logits, validation)
+    table, weights = measure(runs, logits, validation)
     Console(stderr=True).print(table)
     members = [models.in_precision(network, recipe.precision) for network in networks]
     facts = {
@@ -209,28 +143,7 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     return TeacherEnsemble(members, head_slices(validation.heads), weights, name="teachers"), facts
 
 
-def load_logits(path: Path, training: Dataset) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Cached teacher logits, float32 (n, classes), for the samples of ``training``, and what is known of them.
-
-    Raises:
-        InputMissingError: no such file.
-        DataError: it is not what ``cache_logits`` wrote, or was made from other samples.
-    """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            logits, facts = file["logits"].astype(np.float32), json.loads(str(file["facts"]))
-    except FileNotFoundError:
-        raise InputMissingError(f"No {path}: make it with `python -m training cache-logits`.") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not what `python -m training cache-logits` wrote: {error}.") from None
-    if facts.get("data_sha256") != training.sha256 or len(logits) != len(training):
-        raise DataError(
-            f"{path} was made from other Training samples: make it again with `python -m training cache-logits`."
-        )
-    return logits, facts
-
-
-def _data_recipe(teachers: list[Path]) -> Recipe:
+def data_recipe(teachers: list[Path]) -> Recipe:
     """The recipe of the first, whose data is that of all."""
     recipes = [load_recipe(run / "recipe.toml") for run in teachers]
     if any(recipe.data != recipes[0].data for recipe in recipes):
@@ -238,18 +151,7 @@ def _data_recipe(teachers: list[Path]) -> Recipe:
     return recipes[0]
 
 
-def _views(images: NDArray[np.uint8], count: int, seed: int) -> Iterator[NDArray[Any]]:
-    """Each image as it is, then mirrored, then augmented as ``AugmentRecipe`` does by default: (n, h, w, 1) each."""
-    yield images
-    if count > 1:
-        yield images[:, :, ::-1]
-    augment, _ = augmentation.make(AugmentRecipe(), seed)
-    for _ in range(count - 2):
-        parts = [images[start : start + 512].astype(np.float32) for start in range(0, len(images), 512)]
-        yield np.concatenate([keras.ops.convert_to_numpy(augment(part, training=True)) for part in parts])
-
-
-def _fused(logits: list[NDArray[np.float32]], of: Sequence[Head], rule: Callable[[str, Floats], Floats]) -> Floats:
+def fused(logits: list[NDArray[np.float32]], of: Sequence[Head], rule: Callable[[str, Floats], Floats]) -> Floats:
     """What an ensemble predicts for each image, all heads side by side: probabilities (n, classes)."""
     heads = head_slices(of).items()
     return np.column_stack([rule(head, _probabilities(logits, part)) for head, part in heads])
@@ -262,7 +164,7 @@ def _probabilities(logits: list[NDArray[np.float32]], part: slice) -> Floats:
     return probabilities
 
 
-def _measure(
+def measure(
     teachers: list[Path], logits: list[NDArray[np.float32]], validation: Dataset
 ) -> tuple[Table, dict[str, Floats]]:
     """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""

@@ -7,17 +7,17 @@ the time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
-from numpy.typing import NDArray
 
 from edge_fer.errors import ConfigError
 from training.callbacks.ema import WeightEMA
+from training.samples import Samples
 from training.tasks import TrainingNetwork
 
 Program: TypeAlias = Callable[[Any, Any, Any, Any], Any]
@@ -25,8 +25,7 @@ Program: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 def fit(
     network: TrainingNetwork,
-    images: NDArray[np.uint8],
-    targets: Mapping[str, NDArray[np.float32]],
+    samples: Samples,
     *,
     batch_size: int,
     epochs: int,
@@ -39,13 +38,12 @@ def fit(
 ) -> None:
     """Train as ``network.fit`` does, with callbacks at the beginning and end of training and of epochs only.
 
-    All images lie in the memory of the device. Where the samples do not fill the last batch of an epoch, samples from
-    the beginning of its order do.
+    All images of an epoch lie in the memory of the device. Where the samples do not fill the last batch of an epoch,
+    samples from the beginning of its order do.
 
     Args:
         network: compiled.
-        images: (n, height, width, 1).
-        targets: (n, classes) each, by task.
+        samples: what is learned from.
         batch_size: samples of a step.
         epochs: of the whole training.
         initial_epoch: those done before.
@@ -61,7 +59,7 @@ def fit(
     """
     whole, _ = _placements(batch_size, parallel)
     epoch_of = program or compiled(network, batch_size, ema, parallel)
-    steps = -(-len(images) // batch_size)
+    steps = -(-len(samples) // batch_size)
 
     def everywhere(values: Any) -> Any:
         """An array that each device has whole. That it is the same in all processes is not checked."""
@@ -70,8 +68,6 @@ def fit(
         host = np.asarray(values)
         return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
 
-    pixels = everywhere(images)
-    wanted_of = {name: everywhere(values) for name, values in targets.items()}
     held = [
         network.trainable_variables,
         network.non_trainable_variables,
@@ -81,6 +77,8 @@ def fit(
     callback_list = keras.callbacks.CallbackList(list(callbacks), model=network, epochs=epochs, steps=steps)
     callback_list.on_train_begin()
     for epoch in range(initial_epoch, epochs):
+        if epoch == initial_epoch or samples.views > 1:
+            pixels, wanted_of = jax.tree.map(everywhere, samples.of_epoch(epoch))
         callback_list.on_epoch_begin(epoch)
         values = ([everywhere(variable.value) for variable in part] for part in held)
         key = everywhere(jax.random.key_data(jax.random.fold_in(jax.random.key(seed), epoch)))

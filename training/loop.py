@@ -12,28 +12,29 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from datasets import Dataset
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.model.spec import Head
 from training import augmentation, distributed, models, optimizers
 from training.augmentation import Mixup
+from training.cached_logits import load_logits
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.callbacks.epoch_log import ALONE, EpochLog, Place
 from training.callbacks.mixup import MixupUntil
 from training.corruption import Corrupt, Halves
 from training.curves import read_history
-from training.ensemble import LEAST, TeacherEnsemble, gather, load_logits
+from training.ensemble import TeacherEnsemble, gather
 from training.fixed_statistics import with_statistics
 from training.recipe import Recipe, load_recipe
 from training.runs import read_data, replace, sha256_of, write_recipe, write_run
-from training.tasks import ClassBalance, TrainingNetwork, class_balance, compose, targets_of
+from training.samples import gather_samples
+from training.tasks import ClassBalance, TrainingNetwork, class_balance, compose
 
 
 def train(
@@ -86,18 +87,17 @@ def train(
     console = Console(stderr=True, quiet=not processes.leads)
     splits = read_data(data_folder, recipe)
     training, validation = splits["Training"], splits["PublicTest"]
-    targets, facts = targets_of(training, recipe.label_smoothing), {}
-    if teacher_logits:
-        targets["teacher"], facts["teacher"] = load_logits(teacher_logits, training)
-    images = training.images
-    if recipe.data.further:
-        images, targets = with_further(images, targets, splits[recipe.data.further], recipe)
+    facts: dict[str, Any] = {}
+    cached = load_logits(teacher_logits, splits, recipe.data) if teacher_logits else None
+    samples = gather_samples(recipe, splits, cached)
+    if cached:
+        facts["teacher"] = cached.facts
     ensemble = None
     if teachers:
         ensemble, facts["teacher"] = gather(list(teachers), recipe, validation)
 
     keras.utils.set_random_seed(recipe.seed)
-    steps = -(-len(images) // recipe.batch_size)
+    steps = -(-len(samples) // recipe.batch_size)
     network = build(recipe, training.heads, steps, class_balance(recipe.class_balance, training), ensemble)
     core = models.core_of(network, recipe.model.kind)
     epochs_done, history, ema_so_far = 0, [], None
@@ -116,7 +116,8 @@ def train(
     if processes.leads:
         run.mkdir(parents=True, exist_ok=True)
         write_recipe(run, recipe)
-    more = f" and {len(images) - len(training):,} of {recipe.data.further}" if recipe.data.further else ""
+    others = " and ".join(filter(None, [recipe.data.unlabeled, recipe.data.further]))
+    more = f" and {len(samples) - len(training):,} of {others}" if others else ""
     console.print(
         f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples{more}, "
         f"{len(validation):,} PublicTest samples, Keras on {keras.backend.backend()}"
@@ -143,16 +144,17 @@ def train(
             callbacks.append(ChanceByEpoch(recipe.seed))
             options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
             parallel = recipe.distribution == "data"
-            jax_fit.fit(network, images, targets, **options, callbacks=callbacks, ema=ema, parallel=parallel)
+            jax_fit.fit(network, samples, **options, callbacks=callbacks, ema=ema, parallel=parallel)
         else:
-            batches = Batches(images, targets, recipe.batch_size)
-            callbacks += [ChanceByEpoch(recipe.seed, batches), *([ema] if ema else [])]
+            batches = Batches(*samples.of_epoch(0), recipe.batch_size)
+            views = samples if samples.views > 1 else None
+            callbacks += [ChanceByEpoch(recipe.seed, batches, views), *([ema] if ema else [])]
             network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
     if not processes.leads:
         distributed.wait_for_all(processes)
         return
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume, "processes": processes.count}
-    facts["images_per_second"] = round(len(images) / max(np.mean([line["seconds"] for line in history]), 1e-3))
+    facts["images_per_second"] = round(len(samples) / max(np.mean([line["seconds"] for line in history]), 1e-3))
     if recipe.model.repvgg:
         replace(run / "multibranch.keras", measured.save)
         measured = models.reparameterize(measured)
@@ -162,22 +164,6 @@ def train(
         measured = models.in_precision(measured, "float32")
     write_run(run, recipe, measured, splits, facts)
     distributed.wait_for_all(processes)
-
-
-def with_further(
-    images: NDArray[np.uint8], targets: Mapping[str, NDArray[np.float32]], further: Dataset, recipe: Recipe
-) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-    """Images (n, height, width, 1) and targets by task (n, classes) with those of further labeled faces behind them.
-
-    Where there are cached teacher logits, theirs are the logarithms of their smoothed labels.
-    """
-    more = targets_of(further, recipe.label_smoothing)
-    more["teacher"] = np.log(np.maximum(np.concatenate(list(more.values()), axis=1), LEAST))
-    times = recipe.data.further_times
-    return (
-        np.concatenate([images, *[further.images] * times]),
-        {name: np.concatenate([values, *[more[name]] * times]) for name, values in targets.items()},
-    )
 
 
 def _load_ema(run: Path, epochs_done: int) -> keras.Model:

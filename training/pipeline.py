@@ -31,7 +31,7 @@ from edge_fer.files import make_folder, write_atomically
 from training.callbacks.epoch_log import Place
 from training.loop import accelerated, train
 from training.plan import Pipeline, Step, total_seconds
-from training.recipe import Recipe, load_recipe
+from training.recipe import AugmentRecipe, Recipe, load_recipe
 from training.stages import Stage
 
 EXPORT = Path(__file__).resolve().parent.parent / "export"
@@ -122,9 +122,11 @@ def _act(pipeline: Pipeline, step: Step, place: Place, console: Console) -> None
 
             from_bundle(stage.bundle, stage.recipe, data, folder)
         case "cache-logits":
-            from training.ensemble import cache_logits
+            from training.cached_logits import cache_logits
 
-            cache_logits(teachers, data, stage.views, stage.recipe.seed, step.output)
+            augment = stage.recipe.augment if stage.each_view else AugmentRecipe()
+            more = {"each_view": stage.each_view, "data": stage.recipe.data, "augment": augment}
+            cache_logits(teachers, data, stage.views, stage.recipe.seed, step.output, **more)
         case "interpolate":
             from training.interpolate import interpolate
 

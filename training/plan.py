@@ -186,7 +186,8 @@ class Pipeline:
         """All that decides what a stage comes to."""
         stage, recipe = step.stage, dataclasses.asdict(step.stage.recipe)
         if stage.kind not in TRAINS:
-            read = ("seed", "data", "model") if stage.kind == "from-bundle" else ("seed", "data")
+            read = ["seed", "data", *(["model"] if stage.kind == "from-bundle" else [])]
+            read += ["augment"] if stage.each_view else []
             recipe = {key: recipe[key] for key in read}
         paths = {key: self.path_of(key) for key in stage.inputs}
         inputs = {key: sha256_of(path) for key, path in paths.items() if path.is_file()}

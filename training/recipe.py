@@ -29,6 +29,8 @@ class DataRecipe:
         illumination: what is done to the light of faces before, and on the device, in this order.
         further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
         further_times: how often each of them stands in an epoch: they are few, as a rule.
+        unlabeled: folder in the data folder with photos and a table of the faces in them (``datasets.photos``), which
+            are learned by what the teacher says of them where it is sure: self-training. "" for none.
     """
 
     exclude: str = "also_in_privatetest.csv"
@@ -36,6 +38,7 @@ class DataRecipe:
     illumination: tuple[Illumination, ...] = ()
     further: str = ""
     further_times: int = 1
+    unlabeled: str = ""
 
 
 @dataclass(frozen=True)

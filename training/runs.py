@@ -61,6 +61,7 @@ def load_data(folder: Path, recipe: DataRecipe) -> dict[str, Dataset]:
         recipe.exclude or None,
         alignment=recipe.alignment,
         further=recipe.further,
+        unlabeled=recipe.unlabeled,
         illumination=recipe.illumination,
     )
 
@@ -105,6 +106,7 @@ def write_run(
         "seed": recipe.seed,
         "samples": {name: len(split) for name, split in splits.items()},
         "data_sha256": {name: split.sha256 for name, split in splits.items()},
+        **subjects_of(splits),
         "parameters": trained.count_params(),
         "mmac": round(models.mmac(trained), 3),
         **more_facts,
@@ -120,6 +122,12 @@ def write_run(
     write_atomically(run / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
     console.print(metrics.report({"float": results}))
     console.print(f"Wrote {run / 'model.keras'}")
+
+
+def subjects_of(splits: Mapping[str, Dataset]) -> dict[str, dict[str, list[str]]]:
+    """Who is in the splits, as far as they tell: ``subjects``, by split; nothing where none does."""
+    named = {name: sorted(set(split.subjects.tolist())) for name, split in splits.items() if split.subjects is not None}
+    return {"subjects": named} if named else {}
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:

@@ -37,7 +37,7 @@ WANTED: dict[str, tuple[str, ...]] = {
 """What a stage of a kind must say."""
 ALLOWED: dict[str, tuple[str, ...]] = {
     "train": ("init_from", "teachers", "teacher_logits"),
-    "cache-logits": ("views",),
+    "cache-logits": ("views", "each_view"),
     "interpolate": ("alpha",),
     "qat": ("per_tensor",),
     "quantize": ("flags",),
@@ -61,6 +61,7 @@ class Stage:
         alpha: weight of the second.
         of: the stage that is folded, fine-tuned or quantized.
         views: of each image, for "cache-logits".
+        each_view: keep each view and its logits, see ``ensemble.cache_logits``.
         per_tensor: one scale a kernel, for "qat".
         flags: more of the command line of export/quantize.py.
         pipeline: name of its file's recipe.
@@ -80,6 +81,7 @@ class Stage:
     alpha: float = 0.5
     of: str = ""
     views: int = 4
+    each_view: bool = False
     per_tensor: bool = False
     flags: tuple[str, ...] = ()
 
@@ -190,7 +192,7 @@ def _read(
     origin = f"{path}, stage {name!r}"
     of_recipe = {one.name for one in dataclasses.fields(Recipe)} - {"name"}
     if table.get("kind", "train") not in TRAINS:
-        of_recipe = {"seed"}
+        of_recipe = {"seed", "augment", "data"} if table.get("each_view") else {"seed"}
     for key in table:
         if key not in OWN | of_recipe:
             near = get_close_matches(key, OWN | of_recipe, n=1)

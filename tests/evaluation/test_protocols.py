@@ -14,15 +14,15 @@ import pytest
 from labeled import labeled
 from test_corruptions import FACES
 
-from datasets import Dataset, Labels, load_test
+from datasets import Dataset, Labels, labeled_like, load_test
 from edge_fer.core import Expression as E
 from edge_fer.core import Image, Prediction
 from edge_fer.errors import DataError
-from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.bundle import DEFAULT_MODEL, Bundle, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from evaluation.__main__ import main
 from evaluation.device import Reports, WholeImage, reports_of
-from evaluation.protocols import difference_of, row_of
+from evaluation.protocols import difference_of, row_of, seen_of
 
 THREE = (E.NEUTRAL, E.HAPPINESS, E.ANGER)
 
@@ -206,6 +206,53 @@ def test_a_bundle_that_was_chosen_on_the_images_says_so(tmp_path: Path, call: Ca
     # Two bundles of one name are told apart by how they were asked for.
     done = call(main, "protocols", "--data", folder, "--model", "accurate", own, "--json", tmp_path / "t.json")
     assert [row["model"] for row in json.loads((tmp_path / "t.json").read_text())["rows"]] == ["accurate", str(own)]
+
+
+def with_training(bundle: Bundle, **training: Any) -> Bundle:
+    return replace(bundle, metadata=replace(bundle.metadata, facts={"training": training}))
+
+
+def test_what_a_bundle_learned_from_is_known_by_its_images_and_its_people(tmp_path: Path) -> None:
+    names = {
+        "anger": ["S005_001_00000009.png"],
+        "contempt": ["S010_002_00000014.png"],
+        "happy": ["S011_001_00000001.png"],
+    }
+    data = load_test(class_folders(tmp_path / "posed", names))
+    bundle = load_bundle(DEFAULT_MODEL)
+    assert seen_of(with_training(bundle), data) == {"seen": None, "people_seen": None}
+    # As training hashes further faces: those of classes that each head has, with a label for each head.
+    learned = labeled_like(data, bundle.metadata.heads)
+    assert len(learned) == 2
+    facts: dict[str, Any] = {"data_sha256": {"Training": "0", "posed": learned.sha256}}
+    assert seen_of(with_training(bundle, **facts), data)["seen"] == "posed"
+    # An earlier stage counts too; cached logits have one hash, of the samples that they are of.
+    lineage = {"t1-t4": {"data_sha256": "1"}, "mine/robust": {**facts, "subjects": {"posed": ["S005", "S011", "S999"]}}}
+    seen = seen_of(with_training(bundle, data_sha256={"Training": "0"}, lineage=lineage), data)
+    assert seen == {"seen": "posed", "people_seen": 2}
+    others = data.replace(subjects=np.array(["S001", "S002", "S003"]), images=255 - data.images)
+    assert seen_of(with_training(bundle, lineage=lineage), others) == {"seen": None, "people_seen": 0}
+
+
+def test_people_it_learned_from_are_said(tmp_path: Path, call: Callable[..., Any]) -> None:
+    folder = class_folders(tmp_path / "posed", {"anger": ["S005_001_00000009.png"], "happy": ["S010_002_00000014.png"]})
+    own = tmp_path / "own.tflite"
+    own.write_bytes(with_training(load_bundle(DEFAULT_MODEL), subjects={"ck48": ["S005"]}).to_bytes())
+    done = call(main, "protocols", "--data", folder, "--model", own)
+    assert done.code == 0, done.err
+    assert "The bundle was trained on images of 1 of these 2 people." in done.out
+    assert "*: the bundle learned or was chosen from these images or people" in done.out
+
+
+@pytest.mark.parametrize("decision", ["balanced", "as-trained"])
+def test_the_decision_rule_can_be_chosen(decision: str, tmp_path: Path, call: Callable[..., Any]) -> None:
+    folder = class_folders(tmp_path / "mine", {"anger": ["0.png"], "happy": ["1.png"]})
+    done = call(main, "protocols", "--data", folder, "--decision", decision, "--json", tmp_path / "t.json")
+    assert done.code == 0, done.err
+    (row,) = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert row["decision"] == decision
+    # Contempt is an answer of the first head alone.
+    assert ("contempt" in row["recall"]) == (decision == "as-trained")
 
 
 @pytest.mark.parametrize(

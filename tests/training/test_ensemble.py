@@ -17,10 +17,10 @@ from labeled import HEADS
 
 import datasets
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
-from training import ensemble, models
+from training import cached_logits, ensemble, models
 from training import loop as training_loop
 from training.__main__ import main
-from training.recipe import load_recipe
+from training.recipe import AugmentRecipe, DataRecipe, load_recipe
 
 MEMBERS = np.array([[[0.6, 0.3, 0.1]], [[0.6, 0.1, 0.3]], [[0.0, 1.0, 0.0]]])  # three members, one image
 
@@ -96,8 +96,9 @@ def chances(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.trains
 def test_the_cached_logits_are_the_ensembles(teacher_logits: Path, data: Path, runs: list[Path]) -> None:
-    training = datasets.load(data)["Training"]
-    logits, facts = ensemble.load_logits(teacher_logits, training)
+    splits = datasets.load(data)
+    training, cached = splits["Training"], cached_logits.load_logits(teacher_logits, splits, DataRecipe())
+    (logits,), facts = cached.logits, cached.facts
     assert (facts["teachers"], facts["views"]) == (["tiny1", "tiny2"], 2)
     # The mean over both views, the image and its mirror image, weighed by teacher and head.
     heads = ("ferplus", "fer2013")
@@ -111,7 +112,7 @@ def test_the_cached_logits_are_the_ensembles(teacher_logits: Path, data: Path, r
 
 def test_further_views_are_changed_each_in_its_own_way(data: Path) -> None:
     images = datasets.load(data)["Training"].images
-    same, mirrored, *changed = ensemble._views(images, 4, seed=1)
+    same, mirrored, *changed = cached_logits._views(images, 4, 1, AugmentRecipe())
     assert np.array_equal(same, images)
     assert np.array_equal(mirrored, images[:, :, ::-1])
     assert len(changed) == 2
@@ -256,12 +257,14 @@ def test_what_does_not_go_together_is_refused(
 
 
 def test_logits_of_other_samples_or_broken_ones_are_refused(teacher_logits: Path, data: Path, tmp_path: Path) -> None:
-    training = datasets.load(data)["Training"]
-    with pytest.raises(DataError, match="other Training samples"):
-        ensemble.load_logits(teacher_logits, training[1:])
+    splits = datasets.load(data)
+    with pytest.raises(DataError, match="made from other samples"):
+        cached_logits.load_logits(teacher_logits, {"Training": splits["Training"][1:]}, DataRecipe())
     (tmp_path / "x.npz").write_bytes(teacher_logits.read_bytes()[:300])
-    with pytest.raises(DataError, match="is not what"):
-        ensemble.load_logits(tmp_path / "x.npz", training)
+    np.savez(tmp_path / "y.npz", logits=np.zeros(3), facts="{}")
+    for name in ("x", "y"):
+        with pytest.raises(DataError, match="is not what"):
+            cached_logits.load_logits(tmp_path / f"{name}.npz", splits, DataRecipe())
 
 
 @pytest.mark.parametrize(
@@ -276,4 +279,4 @@ def test_an_ensemble_that_cannot_be(
 ) -> None:
     settings = {"teachers": runs, "data_folder": data, "views": 1, "seed": 1, "out": tmp_path / "x.npz"}
     with pytest.raises(error):
-        ensemble.cache_logits(**{**settings, **arguments})  # type: ignore[arg-type]
+        cached_logits.cache_logits(**{**settings, **arguments})  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from labeled import HEADS
 from training import jax_fit, loop
 from training.callbacks.ema import WeightEMA
 from training.recipe import ModelRecipe, Recipe
+from training.samples import Samples
 from training.tasks import Classification, TrainingNetwork
 
 pytestmark = pytest.mark.trains
@@ -49,7 +50,7 @@ def test_one_batch_of_all_samples_is_the_step_of_fit() -> None:
     by_fit, images, targets = network_and_data()
     by_fit.fit(images, targets, batch_size=50, epochs=3, verbose=0)
     network, _, _ = network_and_data()
-    jax_fit.fit(network, images, targets, batch_size=50, epochs=3, initial_epoch=0, callbacks=[], seed=1)
+    jax_fit.fit(network, Samples.plain(images, targets), batch_size=50, epochs=3, initial_epoch=0, callbacks=[], seed=1)
     for one, other in zip(network.get_weights(), by_fit.get_weights(), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     assert int(network.optimizer.iterations.value) == 3
@@ -60,8 +61,8 @@ def test_epochs_cover_the_samples_go_on_and_keep_the_ema() -> None:
     ema = WeightEMA(network, keras.models.clone_model(network), decay=0.0)
     watcher = Watcher()
     options = {"batch_size": 20, "callbacks": [watcher], "seed": 1, "ema": ema}
-    jax_fit.fit(network, images, targets, epochs=20, initial_epoch=0, **options)
-    jax_fit.fit(network, images, targets, epochs=40, initial_epoch=20, **options)
+    jax_fit.fit(network, Samples.plain(images, targets), epochs=20, initial_epoch=0, **options)
+    jax_fit.fit(network, Samples.plain(images, targets), epochs=40, initial_epoch=20, **options)
     assert int(network.optimizer.iterations.value) == 40 * 3
     assert len(watcher.losses) == 40
     assert watcher.losses[-1] < 0.5 * watcher.losses[0]
@@ -80,6 +81,6 @@ def test_a_network_that_sees_corrupted_images_too_learns(seed: int) -> None:
     targets = {head.name: np.eye(len(head.labels), dtype=np.float32)[np.arange(50) % 7] for head in HEADS}
     watcher = Watcher()
     options = {"batch_size": 20, "callbacks": [watcher], "seed": seed}
-    jax_fit.fit(network, images, targets, epochs=3, initial_epoch=0, **options)
+    jax_fit.fit(network, Samples.plain(images, targets), epochs=3, initial_epoch=0, **options)
     assert np.isfinite(watcher.losses).all()
     assert len(watcher.losses) == 3

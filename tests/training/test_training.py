@@ -16,11 +16,9 @@ import keras
 import numpy as np
 import pytest
 from faces_csv import pattern, write_csvs
-from labeled import HEADS, labeled
+from labeled import HEADS
 
 import datasets
-from datasets import Labels
-from datasets.fer2013 import FER2013_LABELS
 from edge_fer.core import Expression as E
 from edge_fer.core import Image
 from edge_fer.model.bundle import load_bundle
@@ -34,7 +32,7 @@ from export.fold import fold_batch_norm
 from training import loop, models
 from training.__main__ import main
 from training.augmentation import Augment
-from training.recipe import DataRecipe, ModelRecipe, OptimizerRecipe, Recipe, load_recipe, read_table
+from training.recipe import OptimizerRecipe, load_recipe, read_table
 
 # A network that was hardly trained, or not at all, has near ties that any rounding turns.
 UNGATED = ["--max-drop", "100", "--min-agreement", "0"]
@@ -247,25 +245,6 @@ def test_further_faces_are_learned_with_cached_logits_of_others(
         main, "train", "--recipe", recipe(more), "--data", data, "--teacher-logits", logits, "--run", tmp_path / "x"
     )
     assert (gone.code, "posed" in gone.err, "Traceback" in gone.err) == (66, True, False)
-
-
-def test_the_soft_targets_of_further_faces_are_their_smoothed_labels() -> None:
-    posed = labeled([E.ANGER, E.SADNESS], [E.ANGER, E.SADNESS])
-    posed = posed.replace(
-        labels={name: Labels.single(one.expressions, one.truth) for name, one in posed.labels.items()}
-    )
-    recipe = Recipe("x", ModelRecipe([[4, 2]]), label_smoothing=0.2, data=DataRecipe(further="posed", further_times=3))
-    images = np.zeros((5, 48, 48, 1), np.uint8)
-    targets = {"ferplus": np.ones((5, 8)), "fer2013": np.ones((5, 7)), "teacher": np.ones((5, 15))}
-    images, targets = loop.with_further(images, targets, posed, recipe)
-    assert images.shape == (5 + 2 * 3, 48, 48, 1)
-    assert {name: values.shape for name, values in targets.items()} == {
-        "ferplus": (11, 8),
-        "fer2013": (11, 7),
-        "teacher": (11, 15),
-    }
-    assert np.exp(targets["teacher"][-2:, 8:]) == pytest.approx(targets["fer2013"][-2:], abs=1e-6)
-    assert targets["fer2013"][-1] == pytest.approx(np.eye(7)[FER2013_LABELS.index(E.SADNESS)] * 0.8 + 0.2 / 7)
 
 
 # All options together

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.samples import Samples
+
 
 class Batches(keras.utils.PyDataset):
     """Batches of samples in the order that ``ChanceByEpoch`` gave them.
@@ -39,14 +41,17 @@ class ChanceByEpoch(keras.callbacks.Callback):
     Args:
         seed: of the recipe.
         batches: what is shuffled; None where the order is drawn elsewhere, as in ``jax_fit``.
+        samples: whose next view the batches get; None where they have but one.
     """
 
-    def __init__(self, seed: int, batches: Batches | None = None) -> None:
+    def __init__(self, seed: int, batches: Batches | None = None, samples: Samples | None = None) -> None:
         super().__init__()
-        self.seed, self.batches = seed, batches
+        self.seed, self.batches, self.samples = seed, batches, samples
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         chance = np.random.default_rng([self.seed, epoch])
+        if self.batches and self.samples:
+            self.batches.images, self.batches.targets = self.samples.of_epoch(epoch)
         if self.batches:
             self.batches.order = chance.permutation(len(self.batches.images))
         for variable in self.model.non_trainable_variables:
