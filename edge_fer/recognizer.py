@@ -248,7 +248,7 @@ class Recognizer:
                 self._doubt,
                 self._offsets.get(expression, 0.0),
             ),
-            crop=track.tensor,
+            crop=track.crop,
         )
         clock.stop("track")
         return track.face
