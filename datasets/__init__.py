@@ -24,8 +24,6 @@ from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 
-_SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
-
 __all__ = ["SIDE", "Dataset", "Labels", "has_splits", "load", "load_test", "truth_for"]
 
 
@@ -116,6 +114,41 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
     return splits[split]
 
 
+def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:
+    truths = {head.name: truth_for(data, head) for head in training.heads}
+    known = np.all([truth >= 0 for truth in truths.values()], axis=0)
+    if not known.any():
+        raise DataError(f"{folder} has no sample that is of a class of {', '.join(truths)}.")
+    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in training.heads}
+    return data.replace(labels=labels)[known]
+
+
+def _aligned(data: Dataset, alignment: Alignment) -> Dataset:
+    if len(data) == 0:
+        return data
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), data.images.shape[1:3])
+    console = Console(stderr=True)
+    shown = track(data.images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
+    return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
+
+
+def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    hashes = {name: [hashlib.sha1(image).digest() for image in split.images] for name, split in splits.items()}
+    training = set(hashes["Training"])
+    tests = {digest for name, split in hashes.items() if name != "Training" for digest in split}
+    clean = {
+        name: split.replace(also_in_training=np.array([digest in training for digest in hashes[name]], np.bool_))
+        for name, split in splits.items()
+    }
+    leaks = np.array([digest in tests for digest in hashes["Training"]], np.bool_)
+    clean["Training"] = clean["Training"][~leaks]
+    return clean
+
+
+_SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+"""What a set's own splits are called here."""
+
+
 def _known(folder: Path) -> tuple[Layout, Path] | None:
     try:
         return recognize(folder)
@@ -147,34 +180,3 @@ def _official(layout: Layout, place: Path, size_hw: tuple[int, int]) -> dict[str
     if "PublicTest" not in splits:
         splits["Training"], splits["PublicTest"] = held_out(splits["Training"])
     return splits
-
-
-def _labeled_like(training: Dataset, data: Dataset, folder: Path) -> Dataset:
-    truths = {head.name: truth_for(data, head) for head in training.heads}
-    known = np.all([truth >= 0 for truth in truths.values()], axis=0)
-    if not known.any():
-        raise DataError(f"{folder} has no sample that is of a class of {', '.join(truths)}.")
-    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in training.heads}
-    return data.replace(labels=labels)[known]
-
-
-def _aligned(data: Dataset, alignment: Alignment) -> Dataset:
-    if len(data) == 0:
-        return data
-    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), data.images.shape[1:3])
-    console = Console(stderr=True)
-    shown = track(data.images, "Turning faces", console=console, transient=True, disable=not console.is_terminal)
-    return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
-
-
-def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
-    hashes = {name: [hashlib.sha1(image).digest() for image in split.images] for name, split in splits.items()}
-    training = set(hashes["Training"])
-    tests = {digest for name, split in hashes.items() if name != "Training" for digest in split}
-    clean = {
-        name: split.replace(also_in_training=np.array([digest in training for digest in hashes[name]], np.bool_))
-        for name, split in splits.items()
-    }
-    leaks = np.array([digest in tests for digest in hashes["Training"]], np.bool_)
-    clean["Training"] = clean["Training"][~leaks]
-    return clean

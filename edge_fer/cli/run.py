@@ -130,8 +130,8 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
         "model.decision": args.decision,
-        "model.tta": args.tta,
         "model.compound": args.compound,
+        "model.tta": args.tta,
     }
     settings = load_settings(args.config, os.environ, flags)
     cameras = settings.cameras
