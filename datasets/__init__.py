@@ -20,6 +20,7 @@ from datasets.fer2013 import LAYOUT as FER2013
 from datasets.folders import LAYOUT as FOLDERS
 from datasets.folders import held_out, is_split, load_classes, load_folders
 from datasets.sample import Layout, Split
+from datasets.sequences import FRAMES
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
@@ -86,7 +87,13 @@ def has_splits(folder: Path) -> bool:
     return any((folder / name).is_file() for name in CSV_NAMES) or (folder.is_dir() and is_split(folder))
 
 
-def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] = (SIDE, SIDE)) -> Dataset:
+def load_test(
+    folder: Path,
+    split: str = "PublicTest",
+    size_hw: tuple[int, int] = (SIDE, SIDE),
+    frames: int = FRAMES,
+    neutral: bool = True,
+) -> Dataset:
     """Read what a model is tested on: a split of a data set that has some, else all of it.
 
     Args:
@@ -94,6 +101,8 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
             right in it. Where the files are named as those of CK+48, the samples have subjects and sequences.
         split: "PublicTest" or "PrivateTest"; nothing where there are no splits.
         size_hw: what faces are brought to; those of FER2013 are 48x48 and stay so.
+        frames: of each sequence, where a set has sequences.
+        neutral: whether first frames are taken as neutral, where sequences begin at rest.
 
     Raises:
         InputMissingError: nothing readable is there, or no such split.
@@ -102,9 +111,9 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
     if known := _further(folder):
         layout, samples = known[0], read_all(*known)
         if not layout.splits:
-            return as_dataset(layout, samples, size_hw)
+            return as_dataset(layout, samples, size_hw, frames, neutral)
         if wanted := [one for one in samples if one.split and _SPLITS[one.split] == split]:
-            return as_dataset(layout, wanted, size_hw)  # of a large set its test is a small part
+            return as_dataset(layout, wanted, size_hw, frames, neutral)  # of a large set its test is a small part
     folder = _place(folder)
     if folder.is_dir() and not has_splits(folder):
         return load_classes(folder, size_hw)
