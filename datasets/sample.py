@@ -48,7 +48,7 @@ class Sample:
         box: of the face, in pixels.
         landmarks: float32 (k, 2), x and y in pixels, in the set's own order.
         intensity: how strongly the expression is shown, 0-1.
-        yaw_deg: by which the head is turned: negative to its right, 0 from the front.
+        yaw_deg: from where the head is seen: 0 from the front, negative where more of its right side is visible.
         illumination: the light, in the set's words.
         votes: how many raters, or which part of them, chose each of the set's labels.
         valence: -1 to 1.
@@ -114,15 +114,19 @@ class Layout:
     """A data set as it lies on its owner's disk.
 
     Attributes:
-        name: on the command line. title: with authors and year. wants: what a folder holds that is one, in a few
-        words. labels: all labels of the set, with what they are in our terms; None for what is none of ours.
-        recognizes: whether a folder holds the set, or what is left of it. read: its samples, in an order that is
-        always the same. Raises DataError where a file is wrong or missing. counts: what a whole set has, by the names
-        of ``counted``. survey: how the survey's table (Li & Deng, arXiv 1804.08348, Table 1) counts it, and where a
-        digest of it errs. licence: on what terms people have it. splits: whether it has a split for training of its
-        own. faces: whether its images are faces from edge to edge; else a face has to be found in them. stills: which
-        frames of a sequence show its label: of all samples, so many frames of each, and whether a first frame is
-            taken as neutral (``datasets.sequences``); None where each image stands for itself.
+        name: on the command line.
+        title: with authors and year.
+        wants: what a folder holds that is one, in a few words.
+        labels: all labels of the set, with what they are in our terms; None for what is none of ours.
+        recognizes: whether a folder holds the set, or what is left of it.
+        read: its samples, in an order that is always the same. Raises DataError where a file is wrong or missing.
+        counts: what a whole set has, by the names of ``counted``.
+        survey: how the survey's table (Li & Deng, arXiv 1804.08348, Table 1) counts it, and where a digest of it errs.
+        licence: on what terms people have it.
+        splits: whether it has a split for training of its own.
+        faces: whether its images are faces from edge to edge; else a face has to be found in them.
+        stills: which frames of a sequence show its label: of all samples, so many frames of each, and whether a first
+            frame is taken as neutral (``datasets.sequences``); None where each image stands for itself.
         task: what a labeling of the set is called: a head of that name is measured by it.
         rated: the labels of the raters' votes, float32 (n, k), where the set has them; None for those of the samples.
     """

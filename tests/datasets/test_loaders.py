@@ -118,7 +118,7 @@ def test_names_that_tell_all(tmp_path: Path) -> None:
     assert [(one.subject, one.label) for one in jaffe] == [("KA", "AN"), ("KA", "HA"), ("NM", "NE"), ("NM", "SU")]
     kdef = {one.path.stem: one for one in samples_of("kdef", tmp_path / "kdef")}
     assert (kdef["AF01ANS"].subject, kdef["BF01HAHL"].subject) == ("F01", "F01")  # both series show one person
-    assert (kdef["BF01HAHL"].yaw_deg, kdef["AM31NEFR"].yaw_deg, kdef["AF01ANS"].yaw_deg) == (-45, 90, 0)
+    assert (kdef["BF01HAHL"].yaw_deg, kdef["AM31NEFR"].yaw_deg, kdef["AF01ANS"].yaw_deg) == (45, -90, 0)
     assert kdef["AM31H"].label is None and kdef["AM31NEFR"].attributes == {"gender": "male"}
     front, side = reversed(samples_of("rafd", tmp_path / "rafd"))
     assert (front.yaw_deg, side.yaw_deg, side.expression, side.subject) == (0, -90, E.CONTEMPT, "42")
