@@ -191,3 +191,12 @@ def test_the_folder_around_a_set_is_as_good(tmp_path: Path) -> None:
     MADE["fer2013"](tmp_path / "other" / "fer2013")
     assert len(datasets.load(tmp_path / "other")["Training"]) == 21
     assert datasets.has_splits(tmp_path / "other" / "fer2013")
+
+
+def test_a_set_of_labels_that_are_none_of_ours(tmp_path: Path) -> None:
+    MADE["multi-pie"](tmp_path)
+    for path in tmp_path.rglob("*.png"):
+        if path.stem not in ("001_02_03_110_00", "002_04_03_191_19"):  # squint, scream
+            path.unlink()
+    with pytest.raises(DataError, match="No image of multi-pie has an expression that edge-fer knows"):
+        datasets.load_test(tmp_path)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from miniatures import MADE
+from scipy.io import loadmat, savemat
 
 from datasets.catalog import LAYOUTS, read_all, recognize
 from datasets.sample import Sample, counted
@@ -275,3 +276,26 @@ def test_mmi_with_a_name_space(tmp_path: Path) -> None:
     path = tmp_path / "Sessions" / "1" / "S001-001.xml"
     path.write_text('<?xml version="1.0"?>' + path.read_text().replace("<file>", '<file xmlns="urn:mmi">'))
     assert read_all(*recognize(tmp_path))[0].label == "happiness"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("labs_ex", [[1], [8], [7], [6], [-1], [2]], "8 is no label of TFD, which are 1 to 7"),
+        ("labs_ex", [[1], [4]], "6 images and 2 labels do not belong together"),
+    ],
+)
+def test_tfd_with_labels_that_are_none(name: str, values: list[list[int]], sentence: str, tmp_path: Path) -> None:
+    MADE["tfd"](tmp_path)
+    path = tmp_path / "TFD_48x48.mat"
+    savemat(path, {**{key: value for key, value in loadmat(path).items() if key[0] != "_"}, name: np.array(values)})
+    with pytest.raises(DataError, match=sentence):
+        read_all(*recognize(tmp_path))
+
+
+def test_mmi_without_the_files_that_tell_of_a_session(tmp_path: Path) -> None:
+    MADE["mmi"](tmp_path)
+    for path in (tmp_path / "Sessions" / "1").glob("*.xml"):
+        path.unlink()
+    first = read_all(*recognize(tmp_path))[0]
+    assert (first.label, first.subject, first.attributes) == (None, "S001", {"view": "front"})
