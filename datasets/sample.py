@@ -246,6 +246,13 @@ def files_below(folder: Path, *suffixes: str) -> list[Path]:
     )
 
 
+def files_named(folder: Path, pattern: re.Pattern[str], *suffixes: str) -> Iterator[tuple[Path, re.Match[str]]]:
+    """The files below a folder whose names, without their type, are of a pattern, sorted, with what it says of each."""
+    for path in files_below(folder, *suffixes):
+        if match := pattern.fullmatch(path.stem.strip()):
+            yield path, match
+
+
 def some_name_fits(folder: Path, pattern: re.Pattern[str]) -> bool:
     """Whether a file at any depth has a name, without its type, of that pattern; of many, the first are looked at."""
     names = (Path(name).stem for _, _, files in os.walk(folder) for name in files)
