@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, Split, class_folders, files_below, folder_named
+from datasets.reading import files_below, folder_named
+from datasets.sample import Layout, Sample, Split, class_folders
 from datasets.sequences import middle_of_clips
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.sample import Layout, Sample, Split, folder_named, refuse_missing
+from datasets.reading import folder_named, refuse_missing
+from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, folder_named, landmarks_in, lines_of, numbers_in
+from datasets.reading import folder_named, landmarks_in, lines_of, numbers_in
+from datasets.sample import Layout, Sample
 from datasets.sequences import last_frames
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.core import Dataset, Labels
-from datasets.sample import Layout, Sample, frames_in
+from datasets.reading import frames_in
+from datasets.sample import Layout, Sample
 from datasets.sequences import FRAMES
 from edge_fer.core import Detection, Expression, FaceBox, Image
 from edge_fer.detection.cascade import CascadeDetector

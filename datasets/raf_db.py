@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.sample import Layout, Sample, Split, files_below, lines_of, numbers_in, refuse_missing
+from datasets.reading import files_below, lines_of, numbers_in, refuse_missing
+from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_named, some_name_fits
+from datasets.reading import files_named, some_name_fits
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 
 _NAME = re.compile(r"Rafd(\d{3})_(\d+)_([a-z]+)_([a-z]+)_([a-z]+)_([a-z]+)", re.IGNORECASE)

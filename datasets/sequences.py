@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from datasets.sample import Sample, frames_in
+from datasets.reading import frames_in
+from datasets.sample import Sample
 from edge_fer.core import Expression
 
 FRAMES = 3
