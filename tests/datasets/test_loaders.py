@@ -299,3 +299,11 @@ def test_mmi_without_the_files_that_tell_of_a_session(tmp_path: Path) -> None:
         path.unlink()
     first = read_all(*recognize(tmp_path))[0]
     assert (first.label, first.subject, first.attributes) == (None, "S001", {"view": "front"})
+
+
+@pytest.mark.parametrize("around", ["Emotion", "images", "val", "train_set", "VL", "origin", "data"])
+def test_class_folders_in_a_folder_of_any_name_are_class_folders(around: str, tmp_path: Path) -> None:
+    MADE["folders"](tmp_path / around)
+    for place in (tmp_path, tmp_path / around):
+        layout, found = recognize(place)
+        assert (layout.name, found) == ("folders", tmp_path / around)
