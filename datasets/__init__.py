@@ -22,13 +22,12 @@ from datasets.folders import LAYOUT as FOLDERS
 from datasets.folders import held_out, is_split, load_classes, load_folders
 from datasets.photos import load_photos
 from datasets.sample import Layout, Split
+from datasets.sequences import FRAMES
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import Alignment
 from edge_fer.preprocess.illumination import Illumination
-
-_SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 
 __all__ = ["SIDE", "Dataset", "Labels", "has_splits", "labeled_like", "load", "load_test", "truth_for"]
 
@@ -102,7 +101,13 @@ def has_splits(folder: Path) -> bool:
     return any((folder / name).is_file() for name in CSV_NAMES) or (folder.is_dir() and is_split(folder))
 
 
-def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] = (SIDE, SIDE)) -> Dataset:
+def load_test(
+    folder: Path,
+    split: str = "PublicTest",
+    size_hw: tuple[int, int] = (SIDE, SIDE),
+    frames: int = FRAMES,
+    neutral: bool = True,
+) -> Dataset:
     """Read what a model is tested on: a split of a data set that has some, else all of it.
 
     Args:
@@ -110,6 +115,8 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
             right in it. Where the files are named as those of CK+48, the samples have subjects and sequences.
         split: "PublicTest" or "PrivateTest"; nothing where there are no splits.
         size_hw: what faces are brought to; those of FER2013 are 48x48 and stay so.
+        frames: of each sequence, where a set has sequences.
+        neutral: whether first frames are taken as neutral, where sequences begin at rest.
 
     Raises:
         InputMissingError: nothing readable is there, or no such split.
@@ -118,9 +125,9 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
     if known := _further(folder):
         layout, samples = known[0], read_all(*known)
         if not layout.splits:
-            return as_dataset(layout, samples, size_hw)
+            return as_dataset(layout, samples, size_hw, frames, neutral)
         if wanted := [one for one in samples if one.split and _SPLITS[one.split] == split]:
-            return as_dataset(layout, wanted, size_hw)  # of a large set its test is a small part
+            return as_dataset(layout, wanted, size_hw, frames, neutral)  # of a large set its test is a small part
     folder = _place(folder)
     if folder.is_dir() and not has_splits(folder):
         return load_classes(folder, size_hw)
@@ -128,6 +135,40 @@ def load_test(folder: Path, split: str = "PublicTest", size_hw: tuple[int, int] 
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     return splits[split]
+
+
+def labeled_like(data: Dataset, heads: Sequence[Head]) -> Dataset:
+    """The samples of a data set that all of some heads have a class for, with a labeling for each head."""
+    truths = {head.name: truth_for(data, head) for head in heads}
+    known = np.all([truth >= 0 for truth in truths.values()], axis=0)
+    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in heads}
+    return data.replace(labels=labels)[known]
+
+
+def _preprocessed(data: Dataset, spec: PreprocessSpec) -> Dataset:
+    if len(data) == 0:
+        return data
+    preprocessor = Preprocessor(spec, data.images.shape[1:3])
+    console = Console(stderr=True)
+    shown = track(data.images, "Preprocessing faces", console=console, transient=True, disable=not console.is_terminal)
+    return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
+
+
+def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    hashes = {name: [hashlib.sha1(image).digest() for image in split.images] for name, split in splits.items()}
+    training = set(hashes["Training"])
+    tests = {digest for name, split in hashes.items() if name != "Training" for digest in split}
+    clean = {
+        name: split.replace(also_in_training=np.array([digest in training for digest in hashes[name]], np.bool_))
+        for name, split in splits.items()
+    }
+    leaks = np.array([digest in tests for digest in hashes["Training"]], np.bool_)
+    clean["Training"] = clean["Training"][~leaks]
+    return clean
+
+
+_SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
+"""What a set's own splits are called here."""
 
 
 def _known(folder: Path) -> tuple[Layout, Path] | None:
@@ -161,33 +202,3 @@ def _official(layout: Layout, place: Path, size_hw: tuple[int, int]) -> dict[str
     if "PublicTest" not in splits:
         splits["Training"], splits["PublicTest"] = held_out(splits["Training"])
     return splits
-
-
-def labeled_like(data: Dataset, heads: Sequence[Head]) -> Dataset:
-    """The samples of a data set that all of some heads have a class for, with a labeling for each head."""
-    truths = {head.name: truth_for(data, head) for head in heads}
-    known = np.all([truth >= 0 for truth in truths.values()], axis=0)
-    labels = {head.name: Labels.single(head.labels, truths[head.name]) for head in heads}
-    return data.replace(labels=labels)[known]
-
-
-def _preprocessed(data: Dataset, spec: PreprocessSpec) -> Dataset:
-    if len(data) == 0:
-        return data
-    preprocessor = Preprocessor(spec, data.images.shape[1:3])
-    console = Console(stderr=True)
-    shown = track(data.images, "Preprocessing faces", console=console, transient=True, disable=not console.is_terminal)
-    return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
-
-
-def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
-    hashes = {name: [hashlib.sha1(image).digest() for image in split.images] for name, split in splits.items()}
-    training = set(hashes["Training"])
-    tests = {digest for name, split in hashes.items() if name != "Training" for digest in split}
-    clean = {
-        name: split.replace(also_in_training=np.array([digest in training for digest in hashes[name]], np.bool_))
-        for name, split in splits.items()
-    }
-    leaks = np.array([digest in tests for digest in hashes["Training"]], np.bool_)
-    clean["Training"] = clean["Training"][~leaks]
-    return clean

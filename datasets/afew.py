@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, Split, class_folders, files_below, folder_named
-from datasets.sequences import without_neutral
+from datasets.reading import files_below, folder_named
+from datasets.sample import Layout, Sample, Split, class_folders
+from datasets.sequences import middle_of_clips
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 
@@ -50,6 +51,6 @@ LAYOUT = Layout(
     counts={"sequences": 773 + 383},
     survey="1,809 videos: 773 for training, 383 for validation, 653 without public labels.",
     licence="EmotiW agreement: research",
-    stills=without_neutral,
+    stills=middle_of_clips,
     splits=True,
 )

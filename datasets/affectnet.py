@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.sample import Layout, Sample, Split, folder_named, refuse_missing
+from datasets.reading import folder_named, refuse_missing
+from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError
@@ -92,6 +93,11 @@ def _rows(path: Path, images: Path, split: Split) -> Iterator[Sample]:
             )
 
 
+def _has_sets(folder: Path) -> bool:
+    homes = [home for name in _SETS if (home := folder_named(folder, name))]
+    return any((home / part).is_dir() for home in homes for part in ("images", "annotations"))
+
+
 def _read_sets(folder: Path) -> Iterator[Sample]:
     for name, split in _SETS.items():
         home = folder_named(folder, name)
@@ -150,7 +156,7 @@ FACES = dataclasses.replace(
     title="AffectNet, faces cut out",
     wants="train_set/images, train_set/annotations, val_set",
     labels={code: expression for code, expression in _CODES.items() if expression},
-    recognizes=lambda folder: any(folder_named(folder, name) for name in _SETS),
+    recognizes=_has_sets,
     read=_read_sets,
     counts={"train": 287651, "validation": 3999},
     survey="287,651 and 3,999 of the eight expressions; 283,901 and 3,500 without contempt.",

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_below, some_name_fits
+from datasets.reading import files_named, some_name_fits
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 
@@ -19,14 +20,8 @@ _NAME = re.compile(r"([FM]\d{4})_([A-Z]{2})(\d{2})([A-Z]{2})_F([23])D", re.IGNOR
 LEVELS = 4
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    for path in files_below(folder, ".bmp", ".png", ".jpg"):
-        if match := _NAME.fullmatch(path.stem):
-            yield path, match
-
-
 def _read(folder: Path) -> Iterator[Sample]:
-    files = list(_files(folder))
+    files = list(files_named(folder, _NAME, ".bmp", ".png", ".jpg"))
     if not any(match[5] == "2" for _, match in files):
         raise DataError(f"{folder} has the textures of the scans alone (_F3D.bmp): unpack the photographs (_F2D.bmp).")
     for path, match in files:

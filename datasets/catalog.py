@@ -24,6 +24,7 @@ from datasets.raf_db import COMPOUND as RAF_DB_COMPOUND
 from datasets.raf_db import FOLDERS as RAF_DB_FOLDERS
 from datasets.raf_db import LAYOUT as RAF_DB
 from datasets.rafd import LAYOUT as RAFD
+from datasets.reading import subfolders
 from datasets.sample import Layout, Sample
 from datasets.sfew import FACES as SFEW_FACES
 from datasets.sfew import LAYOUT as SFEW
@@ -57,7 +58,7 @@ def recognize(folder: Path) -> tuple[Layout, Path]:
         for layout in LAYOUTS:
             if layout.recognizes(place):
                 return layout, place
-        below = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
+        below = subfolders(place)
         if len(below) != 1:
             break
         (place,) = below

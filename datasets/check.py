@@ -34,9 +34,9 @@ class Findings:
     """What is wrong with the images of a set.
 
     Attributes:
-        unreadable: rows of the samples whose images cannot be read. copies: rows of samples with the very same
-        pixels, two or more in each group. near: pairs of rows, of nearly the same image, which are of no group, and
-        of one person only where nobody knows: a
+        unreadable: rows of the samples whose images cannot be read.
+        copies: rows of samples with the very same pixels, two or more in each group.
+        near: pairs of rows, of nearly the same image, which are of no group, and not of one person or sequence: a
             person's posed images are alike. None where there were too many images to compare.
     """
 

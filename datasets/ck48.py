@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.core import Dataset
-from datasets.sample import Layout, Sample, files_below
+from datasets.reading import files_below
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 
 _NAME = re.compile(r"(S\d{3})_(\d{3})_\d{8}")

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, folder_named, landmarks_in, lines_of, numbers_in
+from datasets.reading import folder_named, landmarks_in, lines_of, numbers_in
+from datasets.sample import Layout, Sample
 from datasets.sequences import last_frames
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
@@ -64,6 +65,12 @@ def _read(folder: Path) -> Iterator[Sample]:
             )
 
 
+def _is_here(folder: Path) -> bool:
+    emotion = folder_named(folder, "Emotion", "Emotion_labels")
+    labels = emotion is not None and any(_inner(emotion).glob("S*/*/*_emotion.txt"))
+    return labels or folder_named(folder, _IMAGES) is not None
+
+
 def _inner(folder: Path) -> Path:
     """Where the subjects are: an archive has one folder around them, or two."""
     return next(
@@ -92,7 +99,7 @@ LAYOUT = Layout(
     title="CK+ (Lucey et al., 2010)",
     wants="cohn-kanade-images, Emotion; perhaps FACS, Landmarks",
     labels=dict(_CODES.values()),
-    recognizes=lambda folder: any(folder_named(folder, name) for name in (_IMAGES, "Emotion", "Emotion_labels")),
+    recognizes=_is_here,
     read=_read,
     counts={"people": 123, "sequences": 593, "labeled sequences": 327},
     survey="593 sequences of 123 people, 327 labeled; the seventh label is contempt, not neutral.",

@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.catalog import read_all, recognize
 from datasets.sample import Sample
+from datasets.sequences import FRAMES
 from edge_fer.core import Image
 from edge_fer.errors import DataError, OutputError
 from edge_fer.files import write_atomically
@@ -37,18 +38,19 @@ def show(folder: Path, out: Path, columns: int = 10) -> Path:
         OutputError: the sheet cannot be written.
     """
     layout, place = recognize(folder)
-    stills = layout.stills(read_all(layout, place))
+    samples = read_all(layout, place)
+    stills = layout.stills(samples, FRAMES, True) if layout.stills else samples
     rows: dict[str, list[Sample]] = {}
     for sample in stills:
         rows.setdefault(sample.label or "no label", []).append(sample)
     sheet = np.full((_HEAD + _CELL * len(rows), _LABEL + _CELL * columns, 3), 255, np.uint8)
     _text(sheet, f"{layout.title}: {len(stills):,} images. Terms: {layout.licence}. Not to be passed on.", (8, 19))
-    for row, (label, samples) in enumerate(sorted(rows.items())):
+    for row, (label, shown) in enumerate(sorted(rows.items())):
         top = _HEAD + row * _CELL
-        expression = samples[0].expression or samples[0].compound or "-"
-        for line, text in enumerate((label, expression, f"{len(samples):,}")):
+        expression = shown[0].expression or shown[0].compound or "-"
+        for line, text in enumerate((label, expression, f"{len(shown):,}")):
             _text(sheet, text, (8, top + 30 + 20 * line))
-        for column, sample in enumerate(_chosen(samples, columns)):
+        for column, sample in enumerate(_chosen(shown, columns)):
             left = _LABEL + column * _CELL
             sheet[top : top + _CELL, left : left + _CELL] = _cell(sample)
     encoded = cv2.imencode(".png", sheet)[1].tobytes()

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_below, lines_of
+from datasets.reading import files_below, lines_of
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 from edge_fer.sources.folder import STILL_SUFFIXES

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, folder_named, lines_of, refuse_missing
+from datasets.reading import folder_named, lines_of, refuse_missing
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError

@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.core import Dataset, Labels
-from datasets.sample import Layout, Sample, frames_in
+from datasets.reading import frames_in
+from datasets.sample import Layout, Sample
+from datasets.sequences import FRAMES
 from edge_fer.core import Detection, Expression, FaceBox, Image
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import DataError
@@ -24,7 +26,9 @@ _LEAST_PART = 0.2
 """Of the shorter side, that a face is wide at least."""
 
 
-def as_dataset(layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, int]) -> Dataset:
+def as_dataset(
+    layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, int], frames: int = FRAMES, neutral: bool = True
+) -> Dataset:
     """The frames that show their label, cut to faces.
 
     A face is where the set says it is; else where the cascade finds it, the largest; else around the landmarks. What
@@ -34,11 +38,14 @@ def as_dataset(layout: Layout, samples: Sequence[Sample], size_hw: tuple[int, in
         layout: of the set.
         samples: of it; those without expression and compound are left out.
         size_hw: what faces are brought to.
+        frames: of each sequence.
+        neutral: whether first frames are taken as neutral, where a set's sequences begin at rest.
 
     Raises:
         DataError: there is no such sample, or a face in none.
     """
-    wanted = [one for one in layout.stills(samples) if one.expression is not None or one.compound is not None]
+    stills = layout.stills(samples, frames, neutral) if layout.stills else samples
+    wanted = [one for one in stills if one.expression is not None or one.compound is not None]
     if not wanted:
         raise DataError(f"No image of {layout.name} has an expression that edge-fer knows: there is nothing to read.")
     detector = None if layout.faces else CascadeDetector()

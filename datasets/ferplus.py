@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.fer2013 import FERPLUS_LABELS, ferplus_labels
-from datasets.sample import Layout, Sample, Split, refuse_missing
+from datasets.reading import refuse_missing
+from datasets.sample import Layout, Sample, Split
 from edge_fer.errors import DataError
 
 _FOLDERS: dict[str, Split] = {"FER2013Train": "train", "FER2013Valid": "validation", "FER2013Test": "test"}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from datasets.ck48 import with_subjects
 from datasets.core import Dataset, Labels
-from datasets.sample import Layout, Sample, Split, files_below, read_gray
+from datasets.reading import files_below, read_gray
+from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec

@@ -11,20 +11,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_below, some_name_fits
+from datasets.reading import files_named, some_name_fits
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 
 _NAME = re.compile(r"([A-Z]{2})\.([A-Z]{2})\d\.\d+", re.IGNORECASE)
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    for path in files_below(folder, ".tiff", ".tif", ".png", ".jpg"):
-        if match := _NAME.fullmatch(path.stem.strip()):
-            yield path, match
-
-
 def _read(folder: Path) -> Iterator[Sample]:
-    for path, match in _files(folder):
+    for path, match in files_named(folder, _NAME, ".tiff", ".tif", ".png", ".jpg"):
         label = match[2].upper()
         yield Sample(
             path, label, LAYOUT.expression(label, path), subject=match[1].upper(), attributes={"gender": "female"}

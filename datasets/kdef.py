@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_below, some_name_fits
+from datasets.reading import files_below, some_name_fits
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 
 _NAME = re.compile(r"[AB]([FM]\d{2})([A-Z]{2})(FL|HL|S|HR|FR)", re.IGNORECASE)
 _BROKEN = re.compile(r"[AB]([FM]\d{2})[A-Z]*", re.IGNORECASE)
-_YAW_DEG = {"FL": -90.0, "HL": -45.0, "S": 0.0, "HR": 45.0, "FR": 90.0}
+_YAW_DEG = {"FL": 90.0, "HL": 45.0, "S": 0.0, "HR": -45.0, "FR": -90.0}
+"""A left profile shows the left side; the codes are taken at their word."""
 
 
 def _read(folder: Path) -> Iterator[Sample]:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-from datasets.sample import Layout, Sample, folder_named
+from datasets.reading import folder_named
+from datasets.sample import Layout, Sample
 from datasets.sequences import middle_frames
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_below, some_name_fits
+from datasets.reading import files_named, some_name_fits
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 
@@ -29,14 +30,8 @@ _ABOVE = {"081": 45.0, "191": -45.0}
 _NO_FLASH = ("00", "19")
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    for path in files_below(folder, ".png", ".jpg"):
-        if match := _NAME.fullmatch(path.stem):
-            yield path, match
-
-
 def _read(folder: Path) -> Iterator[Sample]:
-    for path, match in _files(folder):
+    for path, match in files_named(folder, _NAME, ".png", ".jpg"):
         subject, session, recording, camera, shot = match.groups()
         shown = _SHOWN.get(session, ())
         if not 1 <= int(recording) <= len(shown):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, folder_named
+from datasets.reading import folder_named
+from datasets.sample import Layout, Sample
 from datasets.sequences import last_frames
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError

@@ -9,7 +9,7 @@
     basic/Annotation/boundingbox/train_00001_boundingbox.txt   left, top, right, bottom in the photograph
     compound/...                                  likewise
 
-Codes as github.com/Jasp012/EmotionReco and public loaders have them; the compound ones as the set's readme lists them.
+What each image has as in github.com/Jasp012/EmotionReco (README.md), files and codes as public loaders read them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.sample import Layout, Sample, Split, files_below, lines_of, numbers_in, refuse_missing
+from datasets.reading import files_below, lines_of, numbers_in, refuse_missing
+from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError

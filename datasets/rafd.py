@@ -10,20 +10,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.sample import Layout, Sample, files_below, some_name_fits
+from datasets.reading import files_named, some_name_fits
+from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 
 _NAME = re.compile(r"Rafd(\d{3})_(\d+)_([a-z]+)_([a-z]+)_([a-z]+)_([a-z]+)", re.IGNORECASE)
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    for path in files_below(folder, ".jpg", ".jpeg", ".png"):
-        if match := _NAME.fullmatch(path.stem):
-            yield path, match
-
-
 def _read(folder: Path) -> Iterator[Sample]:
-    for path, match in _files(folder):
+    for path, match in files_named(folder, _NAME, ".jpg", ".jpeg", ".png"):
         camera, model, group, gender, label, gaze = match.groups()
         yield Sample(
             path,

@@ -7,28 +7,21 @@ pixels asks a sample for them.
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.core import Labels
-from edge_fer.core import Expression, FaceBox, Frame, Image
+from datasets.reading import frames_in, read_gray, subfolders
+from edge_fer.core import Expression, FaceBox, Image
 from edge_fer.errors import DataError
 from edge_fer.sources.folder import STILL_SUFFIXES
-from edge_fer.sources.video import open_video
 
 Split = Literal["train", "validation", "test"]
-
-_LOOKED_AT = 20000
-"""Names of files by which a set is known: some sets have hundreds of thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class Sample:
         box: of the face, in pixels.
         landmarks: float32 (k, 2), x and y in pixels, in the set's own order.
         intensity: how strongly the expression is shown, 0-1.
-        yaw_deg: by which the head is turned: negative to its right, 0 from the front.
+        yaw_deg: from where the head is seen: 0 from the front, negative where more of its right side is visible.
         illumination: the light, in the set's words.
         votes: how many raters, or which part of them, chose each of the set's labels.
         valence: -1 to 1.
@@ -125,7 +118,8 @@ class Layout:
         licence: on what terms people have it.
         splits: whether it has a split for training of its own.
         faces: whether its images are faces from edge to edge; else a face has to be found in them.
-        stills: which frames of a sequence show its label.
+        stills: which frames of a sequence show its label: of all samples, so many frames of each, and whether a first
+            frame is taken as neutral (``datasets.sequences``); None where each image stands for itself.
         task: what a labeling of the set is called: a head of that name is measured by it.
         rated: the labels of the raters' votes, float32 (n, k), where the set has them; None for those of the samples.
     """
@@ -141,7 +135,7 @@ class Layout:
     licence: str
     splits: bool = False
     faces: bool = False
-    stills: Callable[[Sequence[Sample]], list[Sample]] = list
+    stills: Callable[[Sequence[Sample], int, bool], list[Sample]] | None = None
     task: str = "expression"
     rated: Callable[[NDArray[np.float32]], Labels] | None = None
 
@@ -181,47 +175,6 @@ def counted(samples: Sequence[Sample]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def read_gray(path: Path) -> Image:
-    """The image in a file: uint8 (height, width).
-
-    Raises:
-        DataError: there is none.
-    """
-    # Read by Python: OpenCV cannot take a name that is not UTF-8.
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    gray = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-    if gray is None:
-        raise DataError(f"{path} cannot be read as an image.")
-    return gray.astype(np.uint8, copy=False)
-
-
-def frames_in(video: Path) -> Iterator[Frame]:
-    """The frames of a video.
-
-    Raises:
-        DataError: it is none, or breaks off.
-    """
-    source = open_video(video)
-    try:
-        yield from source
-    finally:
-        source.close()
-
-
-def folder_named(folder: Path, *names: str) -> Path | None:
-    """The folder itself, or one up to two levels below it, that has one of the names, whatever their case."""
-    wanted = {name.lower() for name in names}
-    for level in ([folder], _folders(folder), [below for one in _folders(folder) for below in _folders(one)]):
-        for one in level:
-            if one.name.lower() in wanted:
-                return one
-    return None
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
-
-
 def class_folders(home: Path, layout: Layout) -> Iterator[tuple[str, Path]]:
     """The folders of a set's classes, by label, whatever their case.
 
@@ -231,80 +184,8 @@ def class_folders(home: Path, layout: Layout) -> Iterator[tuple[str, Path]]:
         DataError: a folder is neither.
     """
     by_name = {label.lower(): label for label in layout.labels}
-    for place in _folders(home):
+    for place in subfolders(home):
         if label := by_name.get(place.name.lower()):
             yield label, place
         elif not any(word in place.name.lower() for word in ("aligned", "lbp", "lpq", "phog", "points")):
             layout.expression(place.name, place)
-
-
-def files_below(folder: Path, *suffixes: str) -> list[Path]:
-    """All files of these types, at any depth, sorted; what macOS and editors leave behind begins with a dot."""
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith((".", "__"))
-    )
-
-
-def some_name_fits(folder: Path, pattern: re.Pattern[str]) -> bool:
-    """Whether a file at any depth has a name, without its type, of that pattern; of many, the first are looked at."""
-    names = (Path(name).stem for _, _, files in os.walk(folder) for name in files)
-    return any(pattern.fullmatch(name) for name in islice(names, _LOOKED_AT))
-
-
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text that are not empty, with their numbers from 1.
-
-    Raises:
-        DataError: it is no text.
-    """
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-            if line.strip():
-                yield number, line.strip()
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is no text: it should hold labels, one a line.") from None
-
-
-def numbers_in(path: Path) -> NDArray[np.float32]:
-    """The table of numbers in a text: float32 (rows, columns).
-
-    Raises:
-        DataError: it holds none, or rows of unequal length.
-    """
-    try:
-        table = np.array([[float(one) for one in line.replace(",", " ").split()] for _, line in lines_of(path)], "f4")
-    except ValueError:
-        raise DataError(f"{path} holds no table of numbers.") from None
-    if table.ndim != 2:
-        raise DataError(f"{path} is empty.")
-    return table
-
-
-def landmarks_in(path: Path, points: int) -> NDArray[np.float32]:
-    """Landmarks in a text, x and y a line: float32 (points, 2).
-
-    Raises:
-        DataError: there are others than that many.
-    """
-    table = numbers_in(path)
-    if table.shape != (points, 2):
-        raise DataError(f"{path} holds {len(table)} landmarks, not {points}.")
-    return table
-
-
-def refuse_missing(missing: Sequence[Path], named: int, where: Path) -> None:
-    """Let a list of images pass if all of them are there.
-
-    Args:
-        missing: those that are not.
-        named: how many the list names.
-        where: the list.
-
-    Raises:
-        DataError: some are missing.
-    """
-    if missing:
-        raise DataError(
-            f"{len(missing):,} of the {named:,} images that {where} names are not there ({missing[0]} is the first): "
-            "the set is not whole; unpack all of its archives."
-        )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from datasets.sample import Sample, frames_in
+from datasets.reading import frames_in
+from datasets.sample import Sample
 from edge_fer.core import Expression
 
 FRAMES = 3
@@ -47,9 +48,9 @@ def middle_frames(samples: Sequence[Sample], frames: int = FRAMES, neutral: bool
     return taken
 
 
-def without_neutral(samples: Sequence[Sample]) -> list[Sample]:
-    """``middle_frames`` of what does not begin at rest, as clips of films."""
-    return middle_frames(samples, neutral=False)
+def middle_of_clips(samples: Sequence[Sample], frames: int = FRAMES, neutral: bool = True) -> list[Sample]:
+    """``middle_frames`` of what does not begin at rest, as clips of films: their first frames are never neutral."""
+    return middle_frames(samples, frames, neutral=False)
 
 
 def _sequences(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.afew import LAYOUT as AFEW
-from datasets.sample import Layout, Sample, Split, class_folders, files_below, folder_named, some_name_fits
+from datasets.reading import files_below, folder_named, some_name_fits
+from datasets.sample import Layout, Sample, Split, class_folders
 from edge_fer.errors import DataError
 
 _FACES: dict[Split, tuple[str, ...]] = {

@@ -25,6 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 import datasets
 from datasets import Dataset
 from datasets.leaks import near_duplicates, refuse_leaks
+from datasets.sequences import FRAMES
 from edge_fer.errors import DataError, InputMissingError, UsageError
 
 SEED = 0
@@ -98,6 +99,7 @@ def command(arguments: list[str]) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the test rows of each fold there")
+    add_frames(parser)
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--k", type=int, help="so many folds")
     kind.add_argument("--leave-one-out", action="store_true", help="one fold for each person")
@@ -109,7 +111,7 @@ def command(arguments: list[str]) -> None:
         return
     if datasets.has_splits(args.data):
         raise UsageError(f"{args.data} has splits of its own: folds are for what has none; --official checks them.")
-    data = datasets.load_test(args.data)
+    data = datasets.load_test(args.data, frames=args.frames, neutral=not args.no_neutral)
     if args.check:
         _check_folds(data, args.check)
         return
@@ -117,6 +119,19 @@ def command(arguments: list[str]) -> None:
     Console(highlight=False).print(_table(data, folds))
     if args.json:
         args.json.write_text(json.dumps([fold.tolist() for fold in folds]) + "\n", encoding="utf-8")
+
+
+def add_frames(parser: argparse.ArgumentParser) -> None:
+    """The options that say which frames of sequences are taken."""
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=FRAMES,
+        choices=range(1, 11),
+        metavar="N",
+        help=f"of each sequence: the last of CK+ and Oulu-CASIA, the middle of MMI and AFEW (1 to 10; {FRAMES})",
+    )
+    parser.add_argument("--no-neutral", action="store_true", help="take no first frames of sequences as neutral")
 
 
 def _check_official(folder: Path) -> None:

@@ -36,6 +36,7 @@ from edge_fer.model.spec import Head
 from evaluation.calibration import expected_calibration_error
 from evaluation.ceiling import human_ceiling, in_words
 from evaluation.device import Reports, reports_of
+from evaluation.folds import add_frames
 from evaluation.intervals import DRAWS, SEED, Interval, bootstrap, paired_bootstrap
 from evaluation.metrics import metrics_of
 from evaluation.paired import in_words as test_in_words
@@ -173,6 +174,7 @@ def command(arguments: list[str]) -> None:
     )
     parser.add_argument("--split", default="PublicTest", choices=["PublicTest", "PrivateTest"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
+    add_frames(parser)
     args = parser.parse_args(arguments)
     classifiers = [TfliteClassifier(Bundle.load(model), decision=args.decision) for model in args.model]
     names = [one.bundle.metadata.name for one in classifiers]
@@ -185,7 +187,8 @@ def command(arguments: list[str]) -> None:
     for folder in args.data:
         place = folder.resolve().name
         progress.print(f"Reading {folder} ...", highlight=False)
-        by_size = {one.size_hw: datasets.load_test(folder, args.split, one.size_hw) for one in classifiers}
+        how = (args.frames, not args.no_neutral)
+        by_size = {one.size_hw: datasets.load_test(folder, args.split, one.size_hw, *how) for one in classifiers}
         reports = [reports_of(one, _tracked(by_size[one.size_hw], one.bundle, progress)) for one in classifiers]
         for task, labeling in by_size[classifiers[0].size_hw].labels.items():
             for name, classifier, report in zip(names, classifiers, reports, strict=True):

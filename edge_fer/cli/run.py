@@ -144,8 +144,8 @@ def _run(args: argparse.Namespace) -> None:
         "model.device": args.device,
         "model.threads": args.threads,
         "model.decision": args.decision,
-        "model.tta": args.tta,
         "model.compound": args.compound,
+        "model.tta": args.tta,
         "web.show_video": args.show_video,
         "web.token_file": args.web_token_file,
     }

@@ -322,3 +322,13 @@ def test_a_sheet_is_a_png_in_a_folder_that_exists(tmp_path: Path, capsys: pytest
     for out in (tmp_path / "sheet.jpg", tmp_path / "nowhere" / "sheet.png"):
         code, _, err = said(capsys, "show", tmp_path / "set", "-o", out)
         assert code == 73 and "\n" not in err
+
+
+def test_of_very_many_images_not_each_is_compared_with_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MADE["folders"](tmp_path)
+    monkeypatch.setattr("datasets.check.MOST_COMPARED", 3)
+    code, out, _ = said(capsys, "check", tmp_path)
+    assert code == 0
+    assert "0 images stand there again" in out and "More than 3 images: near-duplicates were not looked for" in out

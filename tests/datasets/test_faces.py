@@ -12,7 +12,7 @@ from miniatures import MADE, write_video
 import datasets
 from datasets.catalog import LAYOUTS, read_all, recognize
 from datasets.sample import Sample
-from datasets.sequences import last_frames, middle_frames, without_neutral
+from datasets.sequences import last_frames, middle_frames, middle_of_clips
 from edge_fer.core import Expression as E
 from edge_fer.core import Image
 from edge_fer.detection.cascade import CascadeDetector
@@ -44,7 +44,7 @@ def test_frames_of_a_sequence(count: int, last: list[int], middle: list[int]) ->
         at_rest = len(numbers) > 3
         assert taken[0].expression is (E.NEUTRAL if at_rest else E.HAPPINESS)
         assert {one.expression for one in taken[1:]} <= {E.HAPPINESS}
-    assert {one.expression for one in without_neutral(shuffled)} == {E.HAPPINESS}
+    assert {one.expression for one in middle_of_clips(shuffled)} == {E.HAPPINESS}
 
 
 def test_sequences_are_kept_apart_and_those_without_a_label_are_left_out() -> None:
@@ -135,6 +135,15 @@ def test_where_the_set_tells_nothing_is_looked_for(tmp_path: Path) -> None:
     assert len(datasets.load(tmp_path / "affectnet")["Training"]) == 1  # the other is no face
 
 
+@pytest.mark.parametrize(("frames", "neutral", "count"), [(1, True, 4), (1, False, 2), (3, False, 6), (4, True, 10)])
+def test_so_many_frames_and_a_neutral_one_if_asked(frames: int, neutral: bool, count: int, tmp_path: Path) -> None:
+    MADE["ck+"](tmp_path)
+    data = datasets.load_test(tmp_path, frames=frames, neutral=neutral)
+    labels = data.labels["expression"]
+    assert len(data) == count
+    assert int((labels.truth == labels.expressions.index(E.NEUTRAL)).sum()) == (2 if neutral else 0)
+
+
 def test_landmarks_frame_a_face_that_is_not_found(tmp_path: Path) -> None:
     MADE["ck+"](tmp_path)
     data = datasets.load_test(tmp_path)
@@ -182,3 +191,12 @@ def test_the_folder_around_a_set_is_as_good(tmp_path: Path) -> None:
     MADE["fer2013"](tmp_path / "other" / "fer2013")
     assert len(datasets.load(tmp_path / "other")["Training"]) == 21
     assert datasets.has_splits(tmp_path / "other" / "fer2013")
+
+
+def test_a_set_of_labels_that_are_none_of_ours(tmp_path: Path) -> None:
+    MADE["multi-pie"](tmp_path)
+    for path in tmp_path.rglob("*.png"):
+        if path.stem not in ("001_02_03_110_00", "002_04_03_191_19"):  # squint, scream
+            path.unlink()
+    with pytest.raises(DataError, match="No image of multi-pie has an expression that edge-fer knows"):
+        datasets.load_test(tmp_path)

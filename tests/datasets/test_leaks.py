@@ -31,6 +31,8 @@ COPIES = {
     "JPEG": lambda image: cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 0),
     "smaller and back": lambda image: cv2.resize(cv2.resize(image, (24, 24), interpolation=cv2.INTER_AREA), (48, 48)),
     "noise": lambda image: np.clip(image + np.random.default_rng(1).normal(0, 8, image.shape), 0, 255),
+    "a mirror image": lambda image: image[:, ::-1],
+    "a mirror image, darker": lambda image: image[:, ::-1] // 2,
     "written on": lambda image: cv2.putText(image.copy(), "x", (2, 46), 0, 0.3, 255),
 }
 
@@ -47,6 +49,13 @@ def test_pairs_within_one_set_come_once() -> None:
     images[[3, 11]] = images[7]
     assert near_duplicates(images).tolist() == [[3, 7], [3, 11], [7, 11]]
     assert near_duplicates(images[:1]).shape == (0, 2)
+
+
+def test_a_symmetric_image_is_no_copy_of_itself() -> None:
+    images = pictures(4)
+    images[2] = images[2][:, ::-1] // 2 + images[2] // 2
+    assert near_duplicates(images).tolist() == []
+    assert near_duplicates(images, images).tolist() == [[row, row] for row in range(4)]
 
 
 def test_other_pictures_of_one_hash_are_no_copies() -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from miniatures import MADE
+from scipy.io import loadmat, savemat
 
 from datasets.catalog import LAYOUTS, read_all, recognize
 from datasets.sample import Sample, counted
@@ -118,7 +119,7 @@ def test_names_that_tell_all(tmp_path: Path) -> None:
     assert [(one.subject, one.label) for one in jaffe] == [("KA", "AN"), ("KA", "HA"), ("NM", "NE"), ("NM", "SU")]
     kdef = {one.path.stem: one for one in samples_of("kdef", tmp_path / "kdef")}
     assert (kdef["AF01ANS"].subject, kdef["BF01HAHL"].subject) == ("F01", "F01")  # both series show one person
-    assert (kdef["BF01HAHL"].yaw_deg, kdef["AM31NEFR"].yaw_deg, kdef["AF01ANS"].yaw_deg) == (-45, 90, 0)
+    assert (kdef["BF01HAHL"].yaw_deg, kdef["AM31NEFR"].yaw_deg, kdef["AF01ANS"].yaw_deg) == (45, -90, 0)
     assert kdef["AM31H"].label is None and kdef["AM31NEFR"].attributes == {"gender": "male"}
     front, side = reversed(samples_of("rafd", tmp_path / "rafd"))
     assert (front.yaw_deg, side.yaw_deg, side.expression, side.subject) == (0, -90, E.CONTEMPT, "42")
@@ -275,3 +276,34 @@ def test_mmi_with_a_name_space(tmp_path: Path) -> None:
     path = tmp_path / "Sessions" / "1" / "S001-001.xml"
     path.write_text('<?xml version="1.0"?>' + path.read_text().replace("<file>", '<file xmlns="urn:mmi">'))
     assert read_all(*recognize(tmp_path))[0].label == "happiness"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("labs_ex", [[1], [8], [7], [6], [-1], [2]], "8 is no label of TFD, which are 1 to 7"),
+        ("labs_ex", [[1], [4]], "6 images and 2 labels do not belong together"),
+    ],
+)
+def test_tfd_with_labels_that_are_none(name: str, values: list[list[int]], sentence: str, tmp_path: Path) -> None:
+    MADE["tfd"](tmp_path)
+    path = tmp_path / "TFD_48x48.mat"
+    savemat(path, {**{key: value for key, value in loadmat(path).items() if key[0] != "_"}, name: np.array(values)})
+    with pytest.raises(DataError, match=sentence):
+        read_all(*recognize(tmp_path))
+
+
+def test_mmi_without_the_files_that_tell_of_a_session(tmp_path: Path) -> None:
+    MADE["mmi"](tmp_path)
+    for path in (tmp_path / "Sessions" / "1").glob("*.xml"):
+        path.unlink()
+    first = read_all(*recognize(tmp_path))[0]
+    assert (first.label, first.subject, first.attributes) == (None, "S001", {"view": "front"})
+
+
+@pytest.mark.parametrize("around", ["Emotion", "images", "val", "train_set", "VL", "origin", "data"])
+def test_class_folders_in_a_folder_of_any_name_are_class_folders(around: str, tmp_path: Path) -> None:
+    MADE["folders"](tmp_path / around)
+    for place in (tmp_path, tmp_path / around):
+        layout, found = recognize(place)
+        assert (layout.name, found) == ("folders", tmp_path / around)

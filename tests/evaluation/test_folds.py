@@ -195,3 +195,11 @@ def test_sets_are_split_as_their_layout_has_them(name: str, tmp_path: Path, call
         assert done.code == 0 and "PublicTest: 1 images, nothing shared" in done.out
     else:
         assert done.code == 0 and "9 images" in done.out
+
+
+def test_frames_of_sequences_by_the_rules_of_the_tables(tmp_path: Path, call: Callable[..., Any]) -> None:
+    MADE["ck+"](tmp_path / "set")  # two labeled sequences of one person
+    for options, images in ((("--frames", 1, "--no-neutral"), 2), (("--frames", 1), 4), ((), 8)):
+        (tmp_path / "all.json").write_text(json.dumps([[images]]))
+        done = call(main, "folds", "--data", tmp_path / "set", "--check", tmp_path / "all.json", *options)
+        assert done.code == 65 and f"its rows should be 0 to {images - 1}, each once" in done.err
