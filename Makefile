@@ -7,7 +7,8 @@
 # make test-home-assistant  the real Home Assistant with a broker and a service: root and mmdebstrap
 # make test-jax     the tests of training that want JAX
 # make test-matrix  tests that train, with ten seeds and on a processor set up in many ways: docs/testing.md
-# make test-real    what is too heavy for each change: test-matrix, coverage, release-check, test-home-assistant
+# make test-real    what is too heavy for each change: test-matrix, coverage, release-check, test-home-assistant, web-load
+# make web-load     the web page under load and bad clients: twelve minutes
 # make check        ruff, ruff format, mypy --strict
 # make coverage     all tests, and which branches they take
 # make lock         the lock files anew: the newest versions that pyproject.toml allows
@@ -57,7 +58,7 @@ test-jax: $(VENV)/jax
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
 
-test-real: test-matrix coverage release-check test-home-assistant
+test-real: test-matrix coverage release-check test-home-assistant web-load
 
 # FRAMES and CUTS are the other numbers; hours, as they stand.
 N      ?= 10000
@@ -65,6 +66,9 @@ FRAMES ?= 1000000
 CUTS   ?= 200
 soak: $(VENV)/runtime
 	$(BIN)/python benchmarks/soak.py --mutations $(N) --frames $(FRAMES) --cuts $(CUTS) --write
+
+web-load: $(VENV)/dev
+	$(BIN)/python benchmarks/web.py
 
 # Face detectors of others. Without a network the tests that want them are skipped.
 real-models: | $(BIN)/python
@@ -179,7 +183,7 @@ $(VENV)/jax: | $(VENV)/train
 $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
-	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema
+	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema h11 prometheus-client paho-mqtt
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -138,8 +138,9 @@ class Pipeline:
         cameras = _told_apart(settings.all_cameras)
         with ExitStack() as stack:
             self._sources = _open_sources(cameras, stack, service, self.control)
-            live = [source for source in self._sources if isinstance(source, LatestFrame)]
-            self.control.cameras = {source.name: source.counts for source in live}
+            read = [source for source in self._sources if isinstance(source, LatestFrame)]
+            # Those that can be lost, as a LiveSource counts it.
+            self.control.cameras = {source.name: source.counts for source in read if "lost" in source.counts}
             metadata = recognizer.bundle.metadata
 
             def run_of(sources: Sequence[FrameSource]) -> Run:

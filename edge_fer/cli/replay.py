@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -90,7 +90,8 @@ def replay(settings: Settings, *, fast: bool = False) -> None:
         for spec in settings.outputs:
             sinks.append(open_sink(spec, run, settings))
             stack.callback(sinks[-1].close)
-        waiting = _Waiting(run.control, fast)
+        ticks = [tick for sink in sinks if (tick := getattr(sink, "tick", None))]
+        waiting = _Waiting(run.control, fast, ticks)
         stopping.call(waiting.stop)
         for result in itertools.chain([] if first is None else [first], results):
             if not waiting.until(result.due_s):
@@ -106,11 +107,13 @@ class _Waiting:
     Args:
         control: of the run.
         fast: nothing is waited for but the end of a pause.
+        ticks: called with each look at the clock: what ``core.Sink`` says of ``tick``.
     """
 
-    def __init__(self, control: Control, fast: bool) -> None:
+    def __init__(self, control: Control, fast: bool, ticks: Sequence[Callable[[], object]] = ()) -> None:
         self._control = control
         self._fast = fast
+        self._ticks = ticks
         self._begun_s = time.monotonic()
         self._stopped = False
 
@@ -123,6 +126,8 @@ class _Waiting:
         control = self._control
         while not self._stopped:
             control.alive_s = control.clock()
+            for tick in self._ticks:
+                tick()
             left_s = 0.0 if self._fast else self._begun_s + due_s - time.monotonic()
             if control.paused:
                 control.state = State.PAUSED

@@ -188,12 +188,14 @@ class Live:
     def state(self) -> dict[str, Any]:
         """All that is known now, ready for JSON: ``openapi.json`` describes it."""
         control, now_s, cameras = self._run.control, self._clock(), list(self.cameras.values())
+        cameras += [Camera(name) for name in control.cameras if name not in self.cameras]
         return {
             "v": 1,
             "device": self._run.device,
             "version": __version__,
             "state": control.state.value,
             "reason": control.reason,
+            "effort": control.effort,
             "enabled": not control.paused,
             "video": self.show_video,
             "uptime_s": round(now_s - self._started_s, 1),
@@ -251,7 +253,7 @@ def _described(camera: Camera, control: Control, now_s: float) -> dict[str, Any]
     counts: Mapping[str, int] = control.cameras.get(camera.name, {})
     return {
         "name": camera.name,
-        **{key: camera.frame[key] for key in ("width", "height", "seq", "since_capture_ms", "latency_ms")},
+        **{key: camera.frame.get(key) for key in ("width", "height", "seq", "since_capture_ms", "latency_ms")},
         "fps": round(camera.fps(now_s), 1),
         "dropped": {reason: counts.get(reason, 0) for reason in ("late", "damaged")},
         "lost": counts.get("lost", 0),

@@ -148,7 +148,7 @@ class Delivery(Generic[T]):
             if self.reached:
                 self.reached = False
                 self._dropped_before = self.counts["dropped"]
-                said = str(error).rstrip(".") or repr(error)
+                said = (getattr(error, "strerror", None) or str(error) or repr(error)).rstrip(".")
                 log.warning("%s: %s. It is tried again; %d messages are kept meanwhile.", self._name, said, self._most)
             pause_s = self._pauses_s[min(self._failures, len(self._pauses_s) - 1)]
             self._failures += 1

@@ -14,7 +14,7 @@ from edge_fer.errors import ConfigError, UnavailableError, UsageError
 from edge_fer.events import Run
 
 try:
-    from edge_fer.service.http import Server
+    from edge_fer.service.server import Server
 except ModuleNotFoundError as error:
     if error.name != "h11":
         raise

@@ -160,8 +160,10 @@ def test_it_waits_until_an_event_is_due(monkeypatch: pytest.MonkeyPatch) -> None
     now_s, control = [100.0], Control()
     monkeypatch.setattr(replay.time, "monotonic", lambda: now_s[0])
     monkeypatch.setattr(replay.time, "sleep", lambda pause_s: now_s.__setitem__(0, now_s[0] + pause_s))
-    waiting = replay._Waiting(control, fast=False)
+    ticks: list[float] = []
+    waiting = replay._Waiting(control, fast=False, ticks=[lambda: ticks.append(now_s[0])])
     assert waiting.until(1.5)
+    assert len(ticks) == 9  # five a second
     assert now_s[0] == pytest.approx(101.5)
     assert control.state is State.RECOGNIZING
     waiting.stop()

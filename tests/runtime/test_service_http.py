@@ -19,7 +19,8 @@ from web_client import LONG_S, ask, connect, forged, said
 
 from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.service import http
-from edge_fer.service.http import Channel, Limits, Request, Response, Server
+from edge_fer.service.http import Channel, Limits, Request, Response
+from edge_fer.service.server import Server
 
 Serve = Callable[..., Server]
 
@@ -91,6 +92,7 @@ def test_a_client_that_waits_to_send_its_body(serve: Serve) -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
         (b"\x16\x03\x01\x02\x00\x01\x00", b"400"),  # TLS
         (b"HELLO\r\n\r\n", b"400"),
+        (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"405"),
     ],
 )
 def test_what_is_no_good_request_is_refused_in_a_sentence(serve: Serve, request_: bytes, status: bytes) -> None:
@@ -317,7 +319,16 @@ def one_server() -> Iterator[Server]:
     server.close()
 
 
-def test_forged_requests_leave_it_as_it_was(one_server: Server, chance: np.random.Generator) -> None:
+def test_after_a_good_request_a_bad_one_is_refused(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(serve().url) as client:
+        client.sendall(b"HEAD /a HTTP/1.1\r\nHost: h\r\n\r\nrubbish\r\n\r\n")
+        assert b"HTTP/1.1 400 Bad Request" in said(client)
+    assert not caplog.records
+
+
+def test_forged_requests_leave_it_as_it_was(
+    one_server: Server, chance: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     """``benchmarks/web.py`` does this ten thousand times to the whole service."""
     for _ in range(300):
         request = forged(chance)
@@ -331,6 +342,7 @@ def test_forged_requests_leave_it_as_it_was(one_server: Server, chance: np.rando
         assert answer == b"" or answer.startswith(b"HTTP/1.1 "), request
     assert ask(f"{one_server.url}/a").status == 200
     assert not one_server.requests[500]
+    assert not caplog.records
 
 
 def test_without_h11_a_sentence_says_what_to_install() -> None:

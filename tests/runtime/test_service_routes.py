@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,8 @@ def test_the_state_is_as_the_document_says() -> None:
     )
     validator = jsonschema.Draft202012Validator({"$ref": "urn:document#/components/schemas/State"}, registry=registry)
     validator.validate(json.loads(page.ask("/api/v1/state").body))
+    page.control.cameras["door"] = Counter()
+    validator.validate(json.loads(page.ask("/api/v1/state").body))
     for result in a_story():
         page.see(result)
         state = json.loads(page.ask("/api/v1/state").body)
@@ -143,6 +146,17 @@ def test_the_state_is_as_the_document_says() -> None:
         assert [face["track"] for face in state["faces"]] == [face.track for face in result.faces]
     assert state["cameras"][0]["seq"] == 3
     assert (state["device"], state["state"], state["video"]) == ("pi", "recognizing", False)
+
+
+def test_a_camera_from_which_nothing_has_come_is_named() -> None:
+    page = Page()
+    page.control.cameras["door"] = Counter(late=0, lost=2)
+    page.see(a_result(0))
+    cameras = json.loads(page.ask("/api/v1/state").body)["cameras"]
+    assert [(one["name"], one["seq"], one["fps"], one["lost"]) for one in cameras] == [
+        ("clip", 0, 0.0, 0),
+        ("door", None, 0.0, 2),
+    ]
 
 
 def test_the_document_names_every_address_and_no_other() -> None:

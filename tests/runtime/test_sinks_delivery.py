@@ -94,7 +94,7 @@ def test_what_fails_is_sent_again_and_said_once(caplog: pytest.LogCaptureFixture
     delivery = Delivery("the broker", receiver.send, batch=2, pauses_s=(0.0,), close_s=LONG_S)
     with caplog.at_level(logging.WARNING):
         delivery.put(1)
-        for error in (OSError("no route"), OSError("no route"), ConnectionRefusedError("refused"), None):
+        for error in (OSError(113, "no route"), OSError("no route"), ConnectionRefusedError("refused"), None):
             receiver.wait_asked()
             receiver.answers.put(error)
         delivery.close()

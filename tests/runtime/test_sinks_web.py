@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 import socket
@@ -191,6 +192,7 @@ def test_the_network_needs_a_token(call: Call, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     sink = open_sink("web:0.0.0.0:0", a_run(), Settings(web=WebSettings(token_file=str(tmp_path / "token"))))
     assert isinstance(sink, WebSink)
+    assert sink.url.startswith(f"http://{platform.node()}:")
     port = sink.url.rpartition(":")[2]
     try:
         assert ask(f"http://127.0.0.1:{port}/api/v1/state").status == 401

@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from source_parts import OLD_OPENCV, H, W, scene, source_of, write_video
 
 from edge_fer.core import Image
 from edge_fer.errors import DataError, InputMissingError, UsageError
+from edge_fer.sources import pipe
 
 READ = """
 import sys
@@ -136,3 +138,18 @@ def test_a_pipe_that_is_not_there(tmp_path: Path) -> None:
         source_of(f"pipe:640x480@30:{tmp_path / 'nothing'}")
     with pytest.raises(InputMissingError, match="is a folder"):
         source_of(f"pipe:640x480@30:{tmp_path}")
+
+
+def test_a_signal_that_closes_it_while_it_waits_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    source = source_of(f"pipe:{W}x{H}@30:{tmp_path / 'pipe'}")
+    writer = os.open(tmp_path / "pipe", os.O_WRONLY)
+    select = pipe.select.select
+
+    def interrupted(*arguments: Any) -> Any:
+        source.close()  # as the handler does, before the system call is tried again
+        return select(*arguments)
+
+    monkeypatch.setattr(pipe.select, "select", interrupted)
+    assert list(source) == []
+    os.close(writer)

@@ -35,6 +35,7 @@ function drawFrame(frame) {
   const size = `${frame.width} / ${frame.height}`;
   if (stage.size !== size) {
     stage.size = size;
+    veil();
     stage.view.style.aspectRatio = size;
     stage.view.style.maxWidth = `calc(72vh * ${frame.width / frame.height})`;
   }
@@ -77,7 +78,7 @@ function veil() {
   const state = $("state").dataset.state;
   const said = { paused: "Paused: the camera is closed.", pausing: "The camera is being closed.", waiting: "Waiting for the camera.", starting: "Starting.", offline: "Nothing is heard from the device.", stopped: "It has stopped." }[state] ?? "";
   for (const [camera, stage] of stages) {
-    stage.veil.textContent = said;
+    stage.veil.textContent = said || (stage.size ? "" : "Nothing has come from this camera yet.");
     const shows = Boolean(status?.video) && !["paused", "pausing", "offline", "stopped"].includes(state);
     const video = stage.view.querySelector("img");
     if (shows && !video) {
@@ -101,7 +102,6 @@ function faceOf(event) {
     const root = $("face-template").content.cloneNode(true).firstElementChild;
     face = { root, samples: [], cropped: 0, bars: new Map(), canvas: root.querySelector("canvas") };
     for (const part of ["h3", ".expression", ".detail", ".confidence", ".bars", ".crop"]) face[part] = root.querySelector(part);
-    face.h3.textContent = `Face ${event.track}`;
     for (const name of Object.keys(event.probabilities)) {
       const row = document.createElement("li");
       const bar = document.createElement("b");
@@ -123,6 +123,7 @@ function drawFace(event) {
   const face = faceOf(event);
   const now = performance.now();
   if (face.expression !== event.expression) announce(`Face ${event.track}: ${event.expression}`);
+  face.h3.textContent = stages.size > 1 ? `Face ${event.track} · ${event.camera}` : `Face ${event.track}`;
   face.expression = event.expression;
   face.camera = event.camera;
   face.goneAt = null;
@@ -214,7 +215,7 @@ function drawStatus(told) {
     stages.delete("no camera yet");
   }
   showState(told.state);
-  notice(told.reason);
+  notice(told.reason || told.effort);
   if (wanted === null || wanted === told.enabled) {
     wanted = null;
     showSwitch(told.enabled);
@@ -232,7 +233,8 @@ function showState(state) {
   veil();
 }
 
-function notice(text) {
+function notice(said) {
+  const text = said && said[0].toUpperCase() + said.slice(1);
   $("notice").hidden = !text;
   if ($("notice").textContent !== text) $("notice").textContent = text;
 }
@@ -242,7 +244,7 @@ function drawTiles(told) {
   const running = told.state === "recognizing";
   const fps = told.cameras.reduce((total, camera) => total + camera.fps, 0);
   tiles.push(["frames per second", fps.toFixed(1), "", running ? "" : "warn"]);
-  const last = told.cameras[0];
+  const last = told.cameras.find((camera) => camera.seq !== null);
   if (last && running) {
     const stages = sum(last.latency_ms);
     tiles.push(last.since_capture_ms === null ? ["for a frame", stages.toFixed(0), "ms"] : ["from capture to result", last.since_capture_ms.toFixed(0), "ms"]);
@@ -271,7 +273,7 @@ function tile([name, value, unit, mood]) {
   small.textContent = unit ? ` ${unit}` : "";
   says.append(String(value), small);
   root.append(term, says);
-  root.className = mood ?? "";
+  root.className = `${mood ?? ""} ${/^\d/.test(value) ? "" : "word"}`.trim();
   return root;
 }
 
