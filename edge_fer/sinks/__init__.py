@@ -18,8 +18,8 @@ EXAMPLES = {
     "csv": "csv:faces.csv",
     "video": "video:annotated.mp4",
     "pictures": "pictures:annotated/",
-    "mqtt": "mqtt://user@homeassistant.local",
-    "mqtts": "mqtts://user@homeassistant.local",
+    "mqtt": "mqtt://homeassistant.local",
+    "mqtts": "mqtts://homeassistant.local",
     "web": "web:127.0.0.1:8080",
     "webhook": "webhook:http://homeassistant.local:8123/api/webhook/edge-fer",
 }

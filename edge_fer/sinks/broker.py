@@ -48,10 +48,12 @@ class Broker(NamedTuple):
         scheme, rest = split_address(spec) or ("", "")
         authority, _, topic = rest.partition("/")
         user, _, place = authority.rpartition("@")
+        wrong = (
+            f"{printable(spec)} is no broker. Write mqtt://HOST or mqtt://HOST:1883; a user stands before HOST, with "
+            "an at sign between them."
+        )
         if "@" in topic or "?" in rest:
-            raise UsageError(
-                f"{printable(spec)} is no broker. Write mqtt://user@host:1883/topic; a @ in a user is %40."
-            )
+            raise UsageError(wrong)
         if ":" in user:
             raise UsageError(
                 f"{printable(spec)} holds a password, which would stand in logs and lists of processes. Write it into "
@@ -64,7 +66,7 @@ class Broker(NamedTuple):
             host, _, port = place.partition(":")
         number = int(port) if port.isdecimal() and len(port) < 6 else 0
         if not host or (port and not 0 < number < 65536) or any(letter.isspace() for letter in host):
-            raise UsageError(f"{printable(spec)} is no broker. Write mqtt://host or mqtt://user@host:1883.")
+            raise UsageError(wrong)
         tls = scheme == "mqtts"
         return cls(host, number or (8883 if tls else 1883), unquote(user), tls, unquote(topic) or default_topic)
 
@@ -79,7 +81,7 @@ def filled(template: str, device: str) -> str:
     Raises:
         UsageError: that is no topic that something can be published to.
     """
-    wrong = f"The topic {template!r} of MQTT"
+    wrong = f"The topic {template[:80]!r} of MQTT"
     rest = template.replace("{device}", "")
     if "{" in rest or "}" in rest:
         raise UsageError(f"{wrong} has a placeholder that is not known. There is {{device}} alone.")

@@ -105,7 +105,9 @@ class MqttSink:
         self._settings = settings
         self._password = read_password(settings)
         if self._password and not self._broker.user:
-            raise UsageError(f"{self._broker} is given a password and no user. Write mqtt://user@host.")
+            raise UsageError(
+                f"{self._broker} is given a password and no user: name one in the address, before the host."
+            )
         self._tls = tls_context(settings) if self._broker.tls else None
         self._summary = Summary(run.control, board, clock)
         self._clock = clock
