@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -62,10 +61,13 @@ class Routes:
         metrics: what is counted.
         control: what the loop does, and how it is paused.
         access: who may see it.
+        requests: how many there were, by the status of the answer; the server counts them.
     """
 
-    def __init__(self, live: Live, metrics: Metrics, control: Control, access: Access) -> None:
-        self.requests: Counter[int] = Counter()
+    def __init__(
+        self, live: Live, metrics: Metrics, control: Control, access: Access, requests: Mapping[int, int]
+    ) -> None:
+        self._requests = requests
         self._live = live
         self._metrics = metrics
         self._control = control
@@ -135,7 +137,7 @@ class Routes:
             "events": len(self._live.events),
             "video": self._live.watchers,
             "left_out": self._live.left_out,
-            "requests": dict(self.requests),
+            "requests": dict(self._requests),
         }
         state = {**self._state(), "web": web, "states": [state.value for state in State]}
         return Response(200, self._metrics.render(state).encode(), CONTENT_TYPE)

@@ -60,8 +60,7 @@ class WebSink:
             access = Access(token, settings.names, secure=tls is not None)
             self._live = Live(run, settings.show_video, self._server.call)
             self._metrics = Metrics()
-            routes = Routes(self._live, self._metrics, run.control, access)
-            routes.requests = self._server.requests
+            routes = Routes(self._live, self._metrics, run.control, access, self._server.requests)
         except BaseException:
             self._server.close()
             raise

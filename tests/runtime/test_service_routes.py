@@ -44,7 +44,7 @@ class Page:
         self.control = self.run.control
         self.control.clock = lambda: self.now_s
         self.access = Access(token, names, clock=lambda: self.now_s)
-        self.routes = Routes(self.live, self.metrics, self.control, self.access)
+        self.routes = Routes(self.live, self.metrics, self.control, self.access, Counter())
 
     def see(self, *results: FrameResult) -> None:
         for result in results:

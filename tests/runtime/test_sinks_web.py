@@ -23,7 +23,6 @@ import pytest
 import web_client
 from browser import Browser, find_browser
 from story import a_face, a_result, a_run, a_story
-from test_service_http import certificate  # noqa: F401 - a fixture
 from test_service_metrics import MONITORING, queries
 from web_client import ask, connect, events
 
@@ -221,7 +220,7 @@ def test_a_token_is_in_no_log(
     assert TOKEN not in caplog.text + "".join(capfd.readouterr())
 
 
-def test_https(service: Callable[..., Service], certificate: Path) -> None:  # noqa: F811
+def test_https(service: Callable[..., Service], certificate: Path) -> None:
     page = service(cert_file=str(certificate))
     assert page.url.startswith("https://127.0.0.1:")
 
@@ -236,7 +235,7 @@ def test_https(service: Callable[..., Service], certificate: Path) -> None:  # n
         ("locked.pem", "", "has a pass phrase"),
     ],
 )
-def test_bad_certificates(certificate: Path, tmp_path: Path, cert: str, key: str, why: str) -> None:  # noqa: F811
+def test_bad_certificates(certificate: Path, tmp_path: Path, cert: str, key: str, why: str) -> None:
     for name in ("cert.pem", "key.pem"):
         shutil.copy(certificate.with_name(name), tmp_path / name)
     (tmp_path / "empty.pem").write_text("")
