@@ -24,8 +24,8 @@ from edge_fer.sources.demo import DemoSource
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "firmware_configs" / "image" / "build"
-PROCESSORS = ("cortex-a53", "cortex-a72", "cortex-a76")
-"""Of a Zero 2 W and a Pi 3, of a Pi 4, of a Pi 5: the same program runs other instructions on each."""
+PROCESSORS = ("cortex-a53", "cortex-a76")
+"""Of a Zero 2 W and a Pi 3, and of a Pi 5: the same program runs other instructions on each."""
 OWN_TESTS = ("golden", "preprocess", "classifier", "decision", "template", "smoothing", "tracking", "alignment")
 """Tests of the runtime whose verdict might hang on the processor, as many as a few minutes allow."""
 TOOLS = ("pytest", "hypothesis", "iniconfig", "pluggy", "packaging", "sortedcontainers", "pygments")

@@ -626,7 +626,8 @@ def test_forged_graphs_with_right_hashes_are_refused_or_run(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda conv: conv.inputs.__setitem__(1, -1), r"in a process of its own it crashes \(SIGSEGV\)"),
+        # It reads what happens to lie there: mostly it dies, at times it asks for all memory.
+        (lambda conv: conv.inputs.__setitem__(1, -1), r"in a process of its own it (crashes|wants too much memory)"),
         (lambda conv: setattr(conv.builtinOptions, "strideW", 0), "cannot load the model"),
         (lambda conv: conv.inputs.__setitem__(0, 9999), "cannot load the model"),
     ],
