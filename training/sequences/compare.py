@@ -19,12 +19,14 @@ from sklearn.svm import SVC
 
 import datasets
 from datasets import Dataset
+from edge_fer.core import Expression
 from edge_fer.errors import DataError
 from edge_fer.model.spec import Head
 from evaluation.folds import k_folds
 from evaluation.intervals import Interval, bootstrap
 from training import models
 from training.sequences.aggregation import KINDS, describe, fixed_length, normalized
+from training.sequences.intensity import Order, fit_ranking, order_of
 
 PRINCIPAL = 24
 """Principal components that features are brought to, over the frames of training: a covariance wants few."""
@@ -54,7 +56,7 @@ class Row(NamedTuple):
 
 def print_comparison(model_path: Path, data_folder: Path, k: int) -> None:
     """Print a table of ``compare``, whose arguments and errors these are."""
-    count, rows = compare(model_path, data_folder, k)
+    count, rows, orders = compare(model_path, data_folder, k)
     table = Table("aggregation", "accuracy % (95 %)", "mean recall % (95 %)", box=SIMPLE)
     for row in rows:
         cells = []
@@ -63,6 +65,10 @@ def print_comparison(model_path: Path, data_folder: Path, k: int) -> None:
         table.add_row(f"{row.level}: {row.method}", *cells)
     console = Console(highlight=False)
     console.print(f"{count} sequences, {k} folds by people; intervals draw people")
+    console.print(table)
+    table = Table("intensity", "pairs in order %", "sequences that only grow %", box=SIMPLE)
+    for name, order in orders.items():
+        table.add_row(name, f"{100 * order.pairs:.1f}", f"{100 * order.monotone:.1f}")
     console.print(table)
 
 
@@ -82,7 +88,21 @@ class _Sequences(NamedTuple):
     folds: NDArray[np.int64]
 
 
-def compare(model_path: Path, data_folder: Path, k: int) -> tuple[int, list[Row]]:
+class Comparison(NamedTuple):
+    """What ``compare`` finds.
+
+    Attributes:
+        count: of sequences.
+        rows: of each way to tell their expression.
+        orders: of each way to tell their intensity, by its name.
+    """
+
+    count: int
+    rows: list[Row]
+    orders: dict[str, Order]
+
+
+def compare(model_path: Path, data_folder: Path, k: int) -> Comparison:
     """Measure all ways on a data set that tells people and sequences.
 
     Classifiers are trained on the other folds' sequences (``evaluation.folds``: nobody is in two). What needs none, the
@@ -92,9 +112,6 @@ def compare(model_path: Path, data_folder: Path, k: int) -> tuple[int, list[Row]
         model_path: a ``.keras`` file with ``model.toml`` beside it.
         data_folder: see ``datasets.load_test``.
         k: folds.
-
-    Returns:
-        How many sequences there are, and a row for each way.
 
     Raises:
         EdgeFerError: model or data are not as they should be, or there are too few people for the folds.
@@ -131,7 +148,36 @@ def compare(model_path: Path, data_folder: Path, k: int) -> tuple[int, list[Row]
             return [describe(kind, reduced[rows]) for rows in sequences.rows]
 
         answers.append(("feature", f"{kind}, SVM", _learned(sequences, _reduced(features, sequences, described))))
-    return len(sequences.rows), [_row(level, method, found, sequences, classes) for level, method, found in answers]
+    rows = [_row(level, method, found, sequences, classes) for level, method, found in answers]
+    return Comparison(len(sequences.rows), rows, _orders(features, logits, head, sequences, data))
+
+
+def _orders(
+    features: NDArray[np.float32], logits: NDArray[np.float32], head: Head, sequences: _Sequences, data: Dataset
+) -> dict[str, Order]:
+    """Whether the device's proxy, and a ranking regressor of the other folds' people, grow along a sequence."""
+    labels = data.heads[0].labels
+    known = [at for at, truth in enumerate(sequences.truth) if labels[truth] in head.labels]
+    own = logits[:, : len(head.labels)].astype(np.float64) / head.temperature
+    proxy = []
+    for at in known:
+        frames = own[sequences.rows[at]]
+        # affect.intensity: the expression's probability over its own and neutral's.
+        odds = frames[:, head.labels.index(labels[sequences.truth[at]])]
+        odds = odds - (frames[:, head.labels.index(Expression.NEUTRAL)] if Expression.NEUTRAL in head.labels else 0.0)
+        proxy.append(odds)
+
+    def frames_of(reduced: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return [reduced[rows] for rows in sequences.rows]
+
+    described = _reduced(features, sequences, frames_of)
+    scores: list[NDArray[np.float64]] = [np.zeros(0)] * len(sequences.rows)
+    for fold in np.unique(sequences.folds):
+        frames = described(int(fold))
+        weights = fit_ranking([one for one, own_fold in zip(frames, sequences.folds, strict=True) if own_fold != fold])
+        for at in np.flatnonzero(sequences.folds == fold):
+            scores[at] = frames[at] @ weights
+    return {"proxy of the probabilities": order_of(proxy), "ranking regressor": order_of(scores)}
 
 
 def _sequences_of(data: Dataset, k: int) -> _Sequences:
