@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   python -m training qat --model runs/equalized/model.keras --recipe runs/separable/recipe.toml --data ~/fer2013 \\
       --run runs/separable-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
+  python -m training sequences --model runs/plain/model.keras --data ~/CK+48
   python -m training report runs/plain --data ~/fer2013
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
@@ -137,6 +138,10 @@ def main(arguments: list[str] | None = None) -> int:
     classifiers.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     classifiers.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
+    sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
+    sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
+    sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
+    sequences.add_argument("--k", type=int, default=10, help="folds, nobody in two of them (default: 10)")
     qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
     qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
@@ -220,6 +225,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             recipe, per_channel = load_recipe(args.recipe), not args.per_tensor
             finetune(args.model, recipe, args.data, args.run, args.epochs, args.learning_rate, per_channel)
+        elif args.verb == "sequences":
+            from training.sequences.compare import print_comparison
+
+            print_comparison(args.model, args.data, args.k)
         elif args.verb == "report":
             from training.report import write_report
 

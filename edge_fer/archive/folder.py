@@ -134,7 +134,8 @@ class ArchiveFolder:
             if not _locked(descriptor):
                 yield None
                 return
-            deaths = int(os.read(descriptor, 20) or b"0")
+            text = os.read(descriptor, 20)
+            deaths = int(text) if text.isdigit() else 0  # new, or cut short with the power
             os.pwrite(descriptor, str(deaths + 1).encode(), 0)
             yield deaths
             # Only he who comes to an end, good or bad, gets here or into an exception: the count is of sudden deaths.

@@ -18,6 +18,8 @@ _MAGIC = (
     *((0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"GIF8")),
 )
 """Where a container's first bytes stand: MP4, QuickTime, Matroska, AVI, Ogg, Flash, ASF, MPEG, GIF."""
+_SOUND = {".m4a", ".m4b", ".mka", ".oga", ".ogg", ".opus", ".spx", ".wma"}
+"""Files that begin as videos do."""
 
 
 @dataclass(frozen=True, order=True)
@@ -73,8 +75,8 @@ class Shard:
 def find_videos(inputs: Iterable[str]) -> tuple[list[Video], int]:
     """The videos of files and folders, each once, largest first: what takes longest does not come last.
 
-    A file that is named is taken as it is. Of a folder and those in it are taken what is called or begins like a video,
-    and animated images.
+    A file that is named is taken as it is. Of a folder and those in it are taken what is called like a video or begins
+    like one, whatever it is called, and animated images.
 
     Args:
         inputs: paths.
@@ -131,6 +133,6 @@ def _is_moving(file: Path) -> bool:
             return read_header(file).moving
         with file.open("rb") as content:
             head = content.read(12)
-        return not suffix and any(head[at:].startswith(magic) for at, magic in _MAGIC)
+        return suffix not in _SOUND and any(head[at:].startswith(magic) for at, magic in _MAGIC)
     except OSError:
         return False

@@ -134,9 +134,10 @@ _loaded: PerThread[tuple[object, Recognizer]] = PerThread()
 
 def _recognizer(job: Job) -> Recognizer:
     """One whose tracks begin at 1, as those of ``run`` do."""
-    if _loaded.value is None or _loaded.value[0] != (job.model, job.detector):
+    wanted = (job.model, job.detector, job.model_sha256)
+    if _loaded.value is None or _loaded.value[0] != wanted:
         cv2.setNumThreads(1)  # each core has a video of its own
-        _loaded.value = ((job.model, job.detector), build_recognizer(Settings(model=job.model, detector=job.detector)))
+        _loaded.value = (wanted, build_recognizer(Settings(model=job.model, detector=job.detector)))
     recognizer = _loaded.value[1]
     here = recognizer.bundle.metadata.model_sha256
     if here != job.model_sha256 or job.edge_fer != __version__:

@@ -161,15 +161,16 @@ def test_a_file_that_has_changed_is_done_again(
 
 @pytest.fixture
 def junk(tmp_path: Path, videos: Path) -> Path:
-    """A good video without a suffix, bad ones, and what is none."""
+    """A good video with a suffix that no video has, bad ones, and what is none."""
     home = tmp_path / "junk"
     (home / "deep").mkdir(parents=True)
-    shutil.copy(videos / "a.avi", home / "deep/good")
+    shutil.copy(videos / "a.avi", home / "deep/good.clip")
     whole = (videos / "b.avi").read_bytes()
     (home / "cut.avi").write_bytes(whole[: len(whole) // 2])
     (home / "text.mp4").write_text("no video")
     (home / "empty.mkv").write_bytes(b"")
     (home / "notes.txt").write_text("none either")
+    (home / "song.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     (home / "gone.mp4").symlink_to("/nowhere")
     os.mkfifo(home / "pipe.mov")  # whoever opens it waits for ever
     cv2.imwrite(str(home / "still.png"), cv2.VideoCapture(str(videos / "a.avi")).read()[1])
@@ -179,7 +180,7 @@ def junk(tmp_path: Path, videos: Path) -> Path:
 def test_bad_files_are_listed_and_passed_over(junk: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
     called = call(main, "archive", junk, "-o", tmp_path / "a", "-j", 1)
     assert called.code == 0
-    assert "4 videos: 1 done, 3 bad. 4 other files passed over." in called.out
+    assert "4 videos: 1 done, 3 bad. 5 other files passed over." in called.out
     lines = called.err.splitlines()
     assert len(lines) == 3
     assert all(sum(name in line for line in lines) == 1 for name in ("cut.avi", "text.mp4", "empty.mkv"))
@@ -188,7 +189,7 @@ def test_bad_files_are_listed_and_passed_over(junk: Path, tmp_path: Path, call: 
     assert 0 < table["cut.avi"]["frames"] < 8  # what could be read is there
     assert table["cut.avi"]["faces"] == sum(row["video"].endswith("cut.avi") for row in rows(tmp_path / "a"))
     assert (table["text.mp4"]["frames"], table["text.mp4"]["width"]) == (0, None)
-    assert table["good"]["error"] is None
+    assert table["good.clip"]["error"] is None
 
 
 def test_bad_files_are_tried_again_when_asked(junk: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
@@ -399,6 +400,14 @@ def test_the_whole_call_is_killed_and_the_next_goes_on(
     assert content(archive) == content(whole)
 
 
+@pytest.mark.parametrize("text", ["", "\0\0", "x"])
+def test_a_lock_that_a_power_cut_has_left_is_taken(text: str, tmp_path: Path) -> None:
+    (tmp_path / "working").mkdir()
+    (tmp_path / "working/key.lock").write_text(text)
+    with folder.ArchiveFolder(tmp_path).claim("key") as deaths:
+        assert deaths == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_signal_stops_it_and_the_next_call_goes_on(
@@ -457,7 +466,7 @@ def test_an_engine_that_fails_is_said_in_one_sentence(
 
 def test_the_report_is_one_page(junk: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
     pytest.importorskip("duckdb")
-    shutil.copy(junk / "deep/good", junk / "<b>&.avi")
+    shutil.copy(junk / "deep/good.clip", junk / "<b>&.avi")
     archive = tmp_path / "out [1]*"  # a name that is a pattern to DuckDB
     called = call(main, "archive", junk, "-o", archive, "-j", 1, "--report")
     assert (called.code, called.out.splitlines()[-1]) == (0, str(archive / "report.html"))

@@ -1,0 +1,1 @@
+"""Expressions over time: what a sequence of faces shows, from what its frames show."""
