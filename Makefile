@@ -47,7 +47,7 @@ test-emulated: $(VENV)/dev
 	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
 test-jax: $(VENV)/jax
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py tests/training/test_gan.py
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py

@@ -48,7 +48,7 @@ from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.ensemble import load_logits
 from training.recipe import Recipe, load_recipe
-from training.tasks import ClassBalance, targets_of
+from training.tasks import targets_of
 
 SEEDS = (1, 2, 3)
 CLOSE = 0.01
@@ -64,8 +64,6 @@ class Trainer:
         training: labels of the Training faces; its images are not used.
         test: labels of the test faces, likewise.
         teacher: cached logits, float32 (n, classes); None where the recipe does not distill.
-        balance: what the losses do for rare classes, by head; see ``tasks.class_balance``.
-        more: faces that an epoch has beside those of ``training``.
     """
 
     def __init__(
@@ -74,14 +72,12 @@ class Trainer:
         training: Dataset,
         test: Dataset,
         teacher: NDArray[np.float32] | None = None,
-        balance: Mapping[str, ClassBalance] | None = None,
-        more: int = 0,
     ) -> None:
-        self.recipe, self.test, self.balance = recipe, test, balance
+        self.recipe, self.test = recipe, test
         self.targets = targets_of(training, recipe.label_smoothing)
         if teacher is not None:
             self.targets["teacher"] = teacher
-        self.steps = -(-(len(training) + more) // recipe.batch_size)
+        self.steps = -(-len(training) // recipe.batch_size)
         self.network = self._built(recipe.seed)
         self.core = models.core_of(self.network, recipe.model.kind)
         self.network.optimizer.build(self.network.trainable_variables)
@@ -92,7 +88,7 @@ class Trainer:
 
     def _built(self, seed: int) -> Any:
         keras.utils.set_random_seed(seed)
-        return loop.build(self.recipe, self.test.heads, self.steps, self.balance)
+        return loop.build(self.recipe, self.test.heads, self.steps)
 
     def begin(self, seed: int) -> None:
         """Put all variables where a new training with this seed has them."""
@@ -120,10 +116,14 @@ class Trainer:
             callbacks = [ChanceByEpoch(seed, batches), self.ema]
             self.network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
 
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of the last training, float32 (n, classes)."""
+        logits: NDArray[np.float32] = self.averaged.predict(images, batch_size=512, verbose=0)
+        return logits
+
     def measure(self, images: NDArray[np.uint8]) -> dict[str, Any]:
         """Metrics of the last training on test faces, by head; see ``metrics.evaluate_logits``."""
-        logits = self.averaged.predict(images, batch_size=512, verbose=0)
-        return evaluate_logits(logits, self.test, self.test.heads)
+        return evaluate_logits(self.predict(images), self.test, self.test.heads)
 
 
 @dataclass(frozen=True)
@@ -288,6 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--teacher-logits", type=Path, default=folder / "logits" / "t1-t4.npz", metavar="NPZ", help="default: t1-t4"
     )
     parser.add_argument("--landmarks", type=Path, metavar="NPZ", help="of `python -m datasets.landmarks`")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="learn from every N-th sample, to be quick")
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -297,7 +298,9 @@ def main(arguments: list[str] | None = None) -> int:
         training, test = splits["Training"], splits["PublicTest"]
         teacher = load_logits(args.teacher_logits, training)[0] if recipe.distill.weight else None
         landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
-        faces = Faces(training.images, test.images, landmarks)
+        of_training = landmarks and landmarks[0][:: args.every]
+        training, teacher = training[:: args.every], None if teacher is None else teacher[:: args.every]
+        faces = Faces(training.images, test.images, landmarks and (of_training, landmarks[1]))
         names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]
         results = run(
             names, faces, Trainer(recipe, training, test, teacher), args.out, say=lambda line: console.print(line)
