@@ -32,6 +32,7 @@ from rich.table import Table
 import datasets
 from datasets import Dataset
 from edge_fer.errors import DataError, EdgeFerError
+from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
 from evaluation.treatments import (
     TREATMENTS,
@@ -177,6 +178,8 @@ def run(
     rows = {name: Treatment.parse(name) for name in names}
     done = read(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Without a last line that was cut off, behind which the next would be lost.
+    write_atomically(out, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in done).encode())
 
     def missing(seed: int) -> list[tuple[Treatment, int]]:
         had = {(one.row, one.seed) for one in done}
@@ -258,7 +261,9 @@ def table(results: Sequence[Result]) -> Table:
     """The rows by their accuracy in percent, FER+ / FER2013, a column a condition; the spread is of three seeds."""
     conditions = list(results[0].accuracy) if results else []
     heads = list(results[0].accuracy["clean"]) if results else []
-    shown = Table("row", "seeds", *conditions, title=f"accuracy, {' / '.join(heads)}")
+    shown = Table(title=f"accuracy, {' / '.join(heads)}")
+    for title in ("row", "seeds", *conditions):
+        shown.add_column(title, no_wrap=title == "row")
     for name in dict.fromkeys(one.row for one in results):
         of_row = [one for one in results if one.row == name]
         cells = []

@@ -195,12 +195,12 @@ class Gan:
         return program
 
     def train(self, until: float, say: Say = print) -> None:
-        """Until a time of ``time.monotonic``."""
+        """Until a time of ``time.monotonic``, and at least ``steps`` steps."""
         import jax
 
         values: Any = [[variable.value for variable in part] for part in self._held]
         said = 0.0
-        while time.monotonic() < until:
+        while not self.done or time.monotonic() < until:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
             self.done += self.steps
