@@ -67,6 +67,11 @@ def load(
         splits[further] = _labeled_like(
             splits["Training"], load_test(folder / further, size_hw=size_hw), folder / further
         )
+    if alignment in ("two-points", "five-points"):
+        raise DataError(
+            f"Faces of data sets have no landmarks, which data.alignment {alignment!r} wants; `python -m "
+            "training.ablation` takes them by --landmarks."
+        )
     if alignment != "none" or illumination:
         spec = PreprocessSpec(alignment=alignment, illumination=illumination)
         splits = {name: _preprocessed(split, spec) for name, split in splits.items()}
