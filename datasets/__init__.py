@@ -88,6 +88,11 @@ def load(
             raise DataError(f"{folder / further} has no sample that is of a class of {heads}.")
     if unlabeled:
         splits[unlabeled] = load_photos(folder / unlabeled, size_hw)
+    if alignment in ("two-points", "five-points"):
+        raise DataError(
+            f"Faces of data sets have no landmarks, which data.alignment {alignment!r} wants; `python -m "
+            "training.ablation` takes them by --landmarks."
+        )
     if alignment != "none" or illumination:
         spec = PreprocessSpec(alignment=alignment, illumination=illumination)
         splits = {name: _preprocessed(split, spec) for name, split in splits.items()}

@@ -32,6 +32,7 @@ from rich.table import Table
 import datasets
 from datasets import Dataset
 from edge_fer.errors import DataError, EdgeFerError
+from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
 from evaluation.treatments import (
     TREATMENTS,
@@ -49,7 +50,7 @@ from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.recipe import Recipe, load_recipe
 from training.samples import Samples
-from training.tasks import ClassBalance, targets_of
+from training.tasks import targets_of
 
 SEEDS = (1, 2, 3)
 CLOSE = 0.01
@@ -65,8 +66,6 @@ class Trainer:
         training: labels of the Training faces; its images are not used.
         test: labels of the test faces, likewise.
         teacher: cached logits, float32 (n, classes); None where the recipe does not distill.
-        balance: what the losses do for rare classes, by head; see ``tasks.class_balance``.
-        more: faces that an epoch has beside those of ``training``.
     """
 
     def __init__(
@@ -75,14 +74,12 @@ class Trainer:
         training: Dataset,
         test: Dataset,
         teacher: NDArray[np.float32] | None = None,
-        balance: Mapping[str, ClassBalance] | None = None,
-        more: int = 0,
     ) -> None:
-        self.recipe, self.test, self.balance = recipe, test, balance
+        self.recipe, self.test = recipe, test
         self.targets = targets_of(training, recipe.label_smoothing)
         if teacher is not None:
             self.targets["teacher"] = teacher
-        self.steps = -(-(len(training) + more) // recipe.batch_size)
+        self.steps = -(-len(training) // recipe.batch_size)
         self.network = self._built(recipe.seed)
         self.core = models.core_of(self.network, recipe.model.kind)
         self.network.optimizer.build(self.network.trainable_variables)
@@ -93,7 +90,7 @@ class Trainer:
 
     def _built(self, seed: int) -> Any:
         keras.utils.set_random_seed(seed)
-        return loop.build(self.recipe, self.test.heads, self.steps, self.balance)
+        return loop.build(self.recipe, self.test.heads, self.steps)
 
     def begin(self, seed: int) -> None:
         """Put all variables where a new training with this seed has them."""
@@ -120,10 +117,14 @@ class Trainer:
             callbacks = [ChanceByEpoch(seed, batches), self.ema]
             self.network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
 
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of the last training, float32 (n, classes)."""
+        logits: NDArray[np.float32] = self.averaged.predict(images, batch_size=512, verbose=0)
+        return logits
+
     def measure(self, images: NDArray[np.uint8]) -> dict[str, Any]:
         """Metrics of the last training on test faces, by head; see ``metrics.evaluate_logits``."""
-        logits = self.averaged.predict(images, batch_size=512, verbose=0)
-        return evaluate_logits(logits, self.test, self.test.heads)
+        return evaluate_logits(self.predict(images), self.test, self.test.heads)
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ def run(
     rows = {name: Treatment.parse(name) for name in names}
     done = read(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Without a last line that was cut off, behind which the next would be lost.
+    write_atomically(out, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in done).encode())
 
     def missing(seed: int) -> list[tuple[Treatment, int]]:
         had = {(one.row, one.seed) for one in done}
@@ -258,7 +261,9 @@ def table(results: Sequence[Result]) -> Table:
     """The rows by their accuracy in percent, FER+ / FER2013, a column a condition; the spread is of three seeds."""
     conditions = list(results[0].accuracy) if results else []
     heads = list(results[0].accuracy["clean"]) if results else []
-    shown = Table("row", "seeds", *conditions, title=f"accuracy, {' / '.join(heads)}")
+    shown = Table(title=f"accuracy, {' / '.join(heads)}")
+    for title in ("row", "seeds", *conditions):
+        shown.add_column(title, no_wrap=title == "row")
     for name in dict.fromkeys(one.row for one in results):
         of_row = [one for one in results if one.row == name]
         cells = []
@@ -288,6 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--teacher-logits", type=Path, default=folder / "logits" / "t1-t4.npz", metavar="NPZ", help="default: t1-t4"
     )
     parser.add_argument("--landmarks", type=Path, metavar="NPZ", help="of `python -m datasets.landmarks`")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="learn from every N-th sample, to be quick")
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -299,7 +305,9 @@ def main(arguments: list[str] | None = None) -> int:
         if recipe.distill.weight:
             teacher = load_logits(args.teacher_logits, splits, recipe.data).logits[0].astype(np.float32)
         landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
-        faces = Faces(training.images, test.images, landmarks)
+        of_training = landmarks and landmarks[0][:: args.every]
+        training, teacher = training[:: args.every], None if teacher is None else teacher[:: args.every]
+        faces = Faces(training.images, test.images, landmarks and (of_training, landmarks[1]))
         names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]
         results = run(
             names, faces, Trainer(recipe, training, test, teacher), args.out, say=lambda line: console.print(line)

@@ -3,9 +3,9 @@
     KERAS_BACKEND=jax python -m training.gan --data ~/fer2013 -o runs/gan --minutes 2
 
 A generator and a discriminator of 48x48 pixels are trained against each other on faces drawn evenly from the classes of
-FER+; RUN gets a contact sheet of what comes out. Then one recipe is trained, with as many steps each time, on Training
-faces plus as many again of: random ones (the baseline), rare ones (resampling), and generated ones; and on random ones
-with logit adjustment. RUN/recall.jsonl has the recall of the rare classes on PublicTest. It wants a GPU.
+FER+; RUN gets a contact sheet of what comes out. Then one recipe is trained, with as many steps each time: on Training
+as it is, with some faces exchanged for rare ones that are there already (resampled), and for generated ones.
+RUN/recall.jsonl has the recall of the rare classes on PublicTest, after logit adjustment too. It wants a GPU.
 
 The networks are of the DCGAN family with the loss of Goodfellow et al. (arXiv 1406.2661, section 3, non-saturating),
 R1 (Mescheder et al., arXiv 1801.04406, eq. 9), the projection of the class in the discriminator (Miyato & Koyama, arXiv
@@ -16,13 +16,12 @@ Zhao et al., arXiv 2006.10738), without which a few hundred faces of a class are
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -34,8 +33,11 @@ import datasets
 from datasets import Dataset, truth_for
 from edge_fer.core import Expression
 from edge_fer.errors import EdgeFerError, OutputError, UnavailableError
-from edge_fer.model.spec import Head
-from training.recipe import ClassBalanceRecipe, Recipe, load_recipe
+from edge_fer.model.spec import Head, head_slices
+from evaluation.metrics import evaluate_logits
+from training.ablation import Trainer
+from training.ensemble import load_logits
+from training.recipe import load_recipe
 
 RARE = (Expression.DISGUST, Expression.FEAR, Expression.CONTEMPT)
 NOISE = 96
@@ -45,6 +47,7 @@ R1 = 5.0
 """Weight of the penalty on the discriminator's gradient at real faces."""
 KEEP = 0.998
 """Decay of the EMA of the generator's weights, which is what generates."""
+TAUS = (0.25, 0.5, 1.0)
 Say = Callable[[str], None]
 
 
@@ -192,12 +195,12 @@ class Gan:
         return program
 
     def train(self, until: float, say: Say = print) -> None:
-        """Until a time of ``time.monotonic``."""
+        """Until a time of ``time.monotonic``, and at least ``steps`` steps."""
         import jax
 
         values: Any = [[variable.value for variable in part] for part in self._held]
         said = 0.0
-        while time.monotonic() < until:
+        while not self.done or time.monotonic() < until:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
             self.done += self.steps
@@ -222,92 +225,100 @@ def contact_sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.vstack([np.hstack(list(row[..., 0])) for row in rows])
 
 
-def with_more(
-    training: Dataset, kind: str, count: int, gan: Gan | None, seed: int
+def exchanged(
+    training: Dataset,
+    targets: Mapping[str, NDArray[np.float32]],
+    kind: Literal["resampled", "generated"],
+    count: int,
+    gan: Gan | None,
+    seed: int,
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-    """Training faces and targets with ``count`` more behind them, evenly of the rare classes.
+    """Training faces and targets, of which ``count`` at random made room for as many of the rare classes.
+
+    A generated face is to be answered as faces of its class are in the mean, by teachers too.
 
     Args:
         training: with FER+.
-        kind: "random", "rare" or "generated".
-        count: how many more.
+        targets: of them, by name.
+        kind: real faces of the rare classes again, or generated ones.
+        count: how many.
         gan: what generates.
         seed: of what is drawn.
     """
     chance = np.random.default_rng(seed)
-    head = training.labels["ferplus"]
-    if kind == "generated":
-        assert gan is not None
-        each = -(-count // len(RARE))
-        images = np.concatenate([gan.generate(head.expressions.index(one), each, seed) for one in RARE])[:count]
-        named = np.repeat(np.array(RARE, dtype=object), each)[:count]
-        more = {}
-        for name, labels in training.labels.items():
-            known = [labels.expressions.index(one) if one in labels.expressions else -1 for one in named]
-            more[name] = np.array([np.eye(len(labels.expressions))[k] * (k >= 0) for k in known], np.float32)
-        return (
-            np.concatenate([training.images, images]),
-            {name: np.concatenate([labels.targets, more[name]]) for name, labels in training.labels.items()},
+    labels = training.labels["ferplus"]
+    mode = labels.targets.argmax(axis=1)
+    rare = [labels.expressions.index(one) for one in RARE]
+    kinds = np.resize(np.array(rare), count)
+    kept = np.sort(chance.permutation(len(training))[: len(training) - count])
+    if kind == "resampled":
+        rows = np.concatenate(
+            [kept, *(chance.choice(np.flatnonzero(mode == one), (kinds == one).sum()) for one in rare)]
         )
-    if kind == "rare":
-        mode = head.targets.argmax(axis=1)
-        of_class = [np.flatnonzero(mode == head.expressions.index(one)) for one in RARE]
-        rows = np.concatenate([chance.choice(one, -(-count // len(RARE))) for one in of_class])[:count]
-    else:
-        rows = chance.integers(len(training), size=count)
-    rows = np.concatenate([np.arange(len(training)), rows])
-    return training.images[rows], {name: labels.targets[rows] for name, labels in training.labels.items()}
+        return training.images[rows], {name: values[rows] for name, values in targets.items()}
+    assert gan is not None
+    faces = [gan.generate(one, int((kinds == one).sum()), seed) for one in rare]
+    means = {name: _means(name, values, mode, rare) for name, values in targets.items()}
+    more = {
+        name: np.concatenate([[row] * len(part) for row, part in zip(rows, faces, strict=True)])
+        for name, rows in means.items()
+    }
+    return (
+        np.concatenate([training.images[kept], *faces]),
+        {name: np.concatenate([values[kept], more[name]]).astype(np.float32) for name, values in targets.items()},
+    )
 
 
-WAYS: Mapping[str, tuple[str, ClassBalanceRecipe]] = {
-    "none": ("random", ClassBalanceRecipe()),
-    "resampling": ("rare", ClassBalanceRecipe()),
-    "GAN": ("generated", ClassBalanceRecipe()),
-    "logit adjustment": ("random", ClassBalanceRecipe("logit_adjustment", tau=0.5)),
-}
-"""What is done for rare classes: which faces are added, and what the losses do."""
+def _means(name: str, values: NDArray[np.float32], mode: NDArray[np.int64], rare: list[int]) -> NDArray[np.float32]:
+    """The mean target of each rare class; that of logits is of the probabilities."""
+    of_class = [values[mode == one] for one in rare]
+    rows = [np.log(np.exp(one).mean(axis=0)) if name == "teacher" else one.mean(axis=0) for one in of_class]
+    return np.array(rows, np.float32)
 
 
 def compare(
     training: Dataset,
-    test: Dataset,
-    recipe: Recipe,
+    trainer: Trainer,
     gan: Gan,
     out: Path,
     *,
-    more: int = 6000,
-    seeds: tuple[int, ...] = (1, 2, 3),
-    until: float = float("inf"),
+    count: int = 6000,
+    seeds: Sequence[int] = (1, 2, 3),
     say: Say = print,
 ) -> None:
-    """Train each of ``WAYS`` with as many steps and write a line each: accuracy, macro F1 and recall by head."""
-    from training.ablation import Trainer
-    from training.tasks import class_balance
+    """Train each way with as many steps and write a line each: accuracy, macro F1 and recall by head.
 
-    trainers: dict[ClassBalanceRecipe, Trainer] = {}
+    "post-hoc logit adjustment" is the baseline, from whose logits tau * log(prior) was taken afterwards (Menon et al.,
+    arXiv 2007.07314, section 4.1): it costs no training at all.
+    """
+    own = dict(trainer.targets)
+    prior = training.labels["ferplus"].targets.sum(axis=0, dtype=np.float64)
+    part = head_slices(trainer.test.heads)["ferplus"]
     for seed in seeds:
-        for name, (kind, balance) in WAYS.items():
-            if time.monotonic() > until:
-                return
-            images, targets = with_more(training, kind, more, gan, seed)
-            if balance not in trainers:
-                changed = dataclasses.replace(recipe, class_balance=balance)
-                weights = class_balance(balance, training)
-                trainers[balance] = Trainer(changed, training, test, balance=weights, more=more)
-            trainer = trainers[balance]
-            trainer.targets = targets
-            started = time.monotonic()
+        for way in ("none", "resampled", "generated"):
+            trainer.targets, images = own, training.images
+            if way != "none":
+                images, trainer.targets = exchanged(training, own, way, count, gan, seed)
             trainer.train(images, seed)
-            metrics = trainer.measure(test.images)
-            rows = {
-                head.name: {key: metrics[head.name][key] for key in ("accuracy", "macro_f1", "recall")}
-                for head in test.heads
-            }
-            line = {"way": name, "seed": seed, "seconds": round(time.monotonic() - started, 1), "heads": rows}
-            with (out / "recall.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            recall = metrics["ferplus"]["recall"]
-            say(f"{name}, seed {seed}: " + ", ".join(f"{one} {recall.get(one, float('nan')):.2f}" for one in RARE))
+            logits = trainer.predict(trainer.test.images)
+            _write(out, way, seed, trainer.test, logits, say)
+            for tau in TAUS if way == "none" else ():
+                adjusted = logits.copy()
+                adjusted[:, part] -= tau * np.log(prior / prior.sum())
+                _write(out, f"post-hoc logit adjustment, tau {tau}", seed, trainer.test, adjusted, say)
+    trainer.targets = own
+
+
+def _write(out: Path, way: str, seed: int, test: Dataset, logits: NDArray[np.float32], say: Say) -> None:
+    metrics = evaluate_logits(logits, test, test.heads)
+    heads = {
+        head.name: {key: metrics[head.name][key] for key in ("accuracy", "macro_f1", "recall")} for head in test.heads
+    }
+    with (out / "recall.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"way": way, "seed": seed, "heads": heads}) + "\n")
+    recall = heads["ferplus"]["recall"]
+    rare = ", ".join(f"{one} {recall[one]:.2f}" for one in RARE if one in recall)
+    say(f"{way}, seed {seed}: {heads['ferplus']['accuracy']:.2%}; recall of {rare}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -324,10 +335,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recipe", type=Path, default=recipe, metavar="TOML")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    logits = Path(__file__).resolve().parent / "logits" / "t1-t4.npz"
+    parser.add_argument("--teacher-logits", type=Path, default=logits, metavar="NPZ", help="default: t1-t4")
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
-        chosen = load_recipe(args.recipe, ["distill.weight=0", *args.set])
+        chosen = load_recipe(args.recipe, args.set)
         splits = datasets.load(args.data, chosen.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
         head = Head("ferplus", training.labels["ferplus"].expressions)
@@ -339,7 +352,8 @@ def main(arguments: list[str] | None = None) -> int:
         gan.train(time.monotonic() + 60 * args.minutes, console.print)
         sheet = contact_sheet([gan.generate(place, 16, args.seed) for place in range(len(head.labels))])
         cv2.imwrite(str(args.out / "faces.png"), sheet)
-        compare(training, test, chosen, gan, args.out, say=console.print)
+        teacher = load_logits(args.teacher_logits, training)[0] if chosen.distill.weight else None
+        compare(training, Trainer(chosen, training, test, teacher), gan, args.out, say=console.print)
     except EdgeFerError as error:
         print(f"gan: {error}", file=sys.stderr)
         return error.exit_code

@@ -3,8 +3,7 @@
     python -m datasets.landmarks --data ~/fer2013 --yunet face_detection_yunet_2023mar.onnx -o runs/landmarks.npz
     python -m training.turn --data ~/fer2013 --landmarks runs/landmarks.npz -o edge_fer/data/turn.npz
 
-The teacher is where the nose is between the eyes (``core.Quality.turn``), as a detector with landmarks marks them; and
-for heads that are turned too far for it, faces that look ahead, turned by datasets/frontalization.py. The
+The teacher is where the nose is between the eyes (``core.Quality.turn``), as a detector with landmarks marks them. The
 student is a layer of a few units on the reduced crop, minus the same on its mirror image, so that a mirrored face has
 the opposite turn, and what is alike on both sides counts for nothing. Its answer is scaled so that the default limit
 for landmarks marks two in a hundred of Training's faces that look ahead.
@@ -23,25 +22,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import datasets
-from datasets.frontalization import turned
 from edge_fer.core import FaceBox
 from edge_fer.errors import EdgeFerError
 from edge_fer.preprocess import pose, quality
 from edge_fer.preprocess.face_tensor import face_tensor
-from edge_fer.preprocess.pose import Pose
 from edge_fer.temporal.smoothing import Smoothing
 from evaluation.treatments import landmarks_of, lit_at_random, load_landmarks
 
-UNITS = 96
+UNITS = 32
 VIEWS = 4
 """Of each face: moved, scaled, tilted and lit at random, as detectors and lamps do it."""
-TURNED = 6000
-"""Faces that are turned by the generic head."""
-EPOCHS = 25
+EPOCHS = 20
 AHEAD_DEG = 15.0
 """A face that is turned by less looks ahead."""
-AHEAD = 0.05
-"""``core.Quality.turn`` of a face that the generic head may turn."""
 MARKED = 0.02
 """Of the faces that look ahead."""
 
@@ -75,20 +68,6 @@ def views_of(images: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
     return np.stack(seen).astype(np.float32)
 
 
-def turned_faces(
-    images: NDArray[np.uint8], turns: NDArray[np.float64], seed: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Faces that look ahead, turned at random: uint8 (TURNED, height, width, 1), and their yaw in degrees."""
-    chance = np.random.default_rng(seed)
-    ahead = np.flatnonzero(np.abs(turns) < AHEAD)
-    faces, yaws = [], []
-    for place in chance.choice(ahead, TURNED):
-        yaw = chance.uniform(10, 65) * chance.choice([-1, 1])
-        faces.append(turned(images[place, ..., 0], Pose(yaw, chance.uniform(-10, 10), chance.uniform(-5, 5))))
-        yaws.append(yaw)
-    return np.stack(faces)[..., np.newaxis], np.array(yaws, np.float32)
-
-
 def train(images: NDArray[np.uint8], turns: NDArray[np.float64], seed: int) -> dict[str, NDArray[np.generic]]:
     """Weights for ``pose.turn_of_crop``.
 
@@ -99,10 +78,7 @@ def train(images: NDArray[np.uint8], turns: NDArray[np.float64], seed: int) -> d
     """
     keras.utils.set_random_seed(seed)
     degrees = np.degrees(np.arctan(np.clip(turns, -1.5, 1.5) / pose.TURN_OF_45_DEG)).astype(np.float32)
-    more, yaws = turned_faces(images, turns, seed)
-    every = np.concatenate([images, more])
-    inputs = np.concatenate([views_of(every, seed + view) for view in range(VIEWS)])
-    wanted = np.tile(np.concatenate([degrees, yaws]), VIEWS) / 30
+    inputs = np.concatenate([views_of(images, seed + view) for view in range(VIEWS)])
     network = keras.Sequential(
         [keras.Input((pose.SIDE**2,)), layers.Dense(UNITS, "relu"), layers.Dense(1, use_bias=False)]
     )
@@ -111,7 +87,7 @@ def train(images: NDArray[np.uint8], turns: NDArray[np.float64], seed: int) -> d
     odd = keras.Model(seen, layers.Subtract()([network(seen), network(mirrored)]))
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS * -(-len(inputs) // 256))
     odd.compile(keras.optimizers.AdamW(schedule, weight_decay=0.1), "huber")
-    odd.fit(inputs, wanted, batch_size=256, epochs=EPOCHS, verbose=0)
+    odd.fit(inputs, np.tile(degrees, VIEWS) / 30, batch_size=256, epochs=EPOCHS, verbose=0)
     kernel, bias, last = (weight.astype(np.float32) for weight in network.get_weights())
     scale = np.abs(kernel).max(axis=0) / 127
     weights = {

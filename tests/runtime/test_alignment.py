@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -10,14 +11,26 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import edge_fer
-from edge_fer.core import FaceBox, Frame, Image
+from edge_fer.core import Detection, FaceBox, Frame, Image, Landmarks
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import UnavailableError
 from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.preprocess.alignment import Alignment, EyeFinder, _tilt_of
+from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.preprocess.alignment import (
+    AS_FOUND,
+    EYES,
+    MOUTH,
+    NOSE,
+    Alignment,
+    EyeFinder,
+    _tilt_of,
+    placement_by_points,
+)
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.recognizer import Recognizer
 
@@ -152,3 +165,100 @@ def test_in_a_stream_the_tilt_is_measured_in_every_other_frame_at_most(
 def test_the_schema_knows_it() -> None:
     schema = json.loads((Path(edge_fer.__file__).parent / "model" / "metadata.schema.json").read_text())
     assert schema["properties"]["preprocess"]["properties"]["alignment"]["enum"] == list(get_args(Alignment))
+
+
+CANONICAL = np.array([*EYES, NOSE, *MOUTH])
+
+
+def marks_at(middle: tuple[float, float], side: float, tilt_deg: float) -> Landmarks:
+    """The canonical points in a square of that middle, side and tilt."""
+    turn = side * np.exp(1j * math.radians(tilt_deg))
+    points = (CANONICAL[:, 0] - 0.5 + 1j * (CANONICAL[:, 1] - 0.5)) * turn + complex(*middle)
+    right, left, nose, *mouth = ((float(point.real), float(point.imag)) for point in points)
+    return Landmarks(right, left, nose, (mouth[0], mouth[1]))
+
+
+@given(
+    st.sampled_from(["two-points", "five-points"]),
+    st.floats(-0.4, 0.4),
+    st.floats(-0.4, 0.4),
+    st.floats(0.55, 1.8),
+    st.floats(-80, 80),
+)
+def test_a_square_comes_back_from_its_points(alignment: Any, x: float, y: float, size: float, tilt: float) -> None:
+    box = FaceBox(100, 50, 80, 100)
+    side = size * 90
+    found = placement_by_points(box, marks_at((140 + 80 * x, 100 + 100 * y), side, tilt), alignment)
+    if max(side / 80, side / 100) <= 2 and min(side / 80, side / 100) >= 0.5:
+        assert (found.x, found.y, found.tilt_deg) == pytest.approx((x, y, tilt), abs=1e-6)
+        placed = found.of(box)
+        assert (placed.w, placed.h) == pytest.approx((side, side))
+
+
+def test_five_points_are_fitted_by_least_squares() -> None:
+    """No other square is nearer to points that tremble."""
+    chance = np.random.default_rng(0)
+    exact = marks_at((100, 100), 80, 10)
+    moved = [
+        (x + dx, y + dy)
+        for (x, y), (dx, dy) in zip(
+            (exact.right_eye, exact.left_eye, exact.nose, *exact.mouth),
+            chance.normal(0, 3, (5, 2)).tolist(),
+            strict=True,
+        )
+    ]
+    marks = Landmarks(moved[0], moved[1], moved[2], (moved[3], moved[4]))
+    box = FaceBox(60, 60, 80, 80)
+    best = placement_by_points(box, marks, "five-points")
+
+    def error(x: float, y: float, w: float, tilt: float) -> float:
+        placed = marks_at((100 + 80 * x, 100 + 80 * y), 80 * w, tilt)
+        points = (placed.right_eye, placed.left_eye, placed.nose, *placed.mouth)
+        return sum(math.dist(one, other) ** 2 for one, other in zip(points, moved, strict=True))
+
+    least = error(best.x, best.y, best.w, best.tilt_deg)
+    for step in (-1, 1):
+        assert error(best.x + 0.002 * step, best.y, best.w, best.tilt_deg) > least
+        assert error(best.x, best.y + 0.002 * step, best.w, best.tilt_deg) > least
+        assert error(best.x, best.y, best.w + 0.002 * step, best.tilt_deg) > least
+        assert error(best.x, best.y, best.w, best.tilt_deg + 0.2 * step) > least
+
+
+@pytest.mark.parametrize("alignment", ["two-points", "five-points"])
+@pytest.mark.parametrize(
+    "marks",
+    [
+        Landmarks((80, 80), (80, 80), (90, 90), ((70, 99), (95, 99))),
+        Landmarks((float("nan"), 80), (99, 80), (90, 90), ((70, 99), (95, 99))),
+        Landmarks((80, 80), (float("inf"), 80), (90, 90), ((70, 99), (95, 99))),
+        marks_at((900, 100), 80, 0),
+        marks_at((100, 100), 300, 0),
+        marks_at((100, 100), 20, 0),
+    ],
+)
+def test_landmarks_of_no_face_leave_the_box(alignment: Any, marks: Landmarks) -> None:
+    assert placement_by_points(FaceBox(60, 60, 80, 80), marks, alignment) == AS_FOUND
+
+
+def test_which_eye_is_called_right_does_not_matter_and_a_mouth_may_be_one_point() -> None:
+    box, marks = FaceBox(60, 60, 80, 80), marks_at((100, 100), 80, 5)
+    swapped = Landmarks(marks.left_eye, marks.right_eye, marks.nose, marks.mouth[::-1])
+    assert placement_by_points(box, swapped, "five-points") == placement_by_points(box, marks, "five-points")
+    (x, y), (other_x, other_y) = marks.mouth
+    middle = Landmarks(marks.right_eye, marks.left_eye, marks.nose, (((x + other_x) / 2, (y + other_y) / 2),))
+    assert placement_by_points(box, middle, "five-points").tilt_deg == pytest.approx(5)
+
+
+@pytest.mark.parametrize("alignment", ["two-points", "five-points"])
+def test_an_aligned_face_is_the_same_wherever_its_box_is(alignment: Any) -> None:
+    scene = tilted(FACES[3, ..., 0], 15)
+    marks = marks_at((119.5, 119.5), 120, 15)
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), (48, 48))
+    boxes = [FaceBox(60, 60, 120, 120), FaceBox(45, 75, 130, 110)]
+    one, other = (preprocessor(scene, Detection(box, 0.9, marks)) for box in boxes)
+    assert np.abs(one.astype(int) - other).mean() < 2
+    upright = face_tensor(tilted(FACES[3, ..., 0], 0), FaceBox(60, 60, 120, 120), (48, 48), 0.0)
+    assert np.abs(one.astype(int) - upright).mean() < 4
+    assert np.array_equal(
+        preprocessor(scene, Detection(boxes[0])), face_tensor(scene, boxes[0], (48, 48), 0.0)
+    )  # no landmarks

@@ -64,7 +64,7 @@ def test_each_measure_sees_what_it_is_for(face: Image) -> None:
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_a_flat_image_has_finite_measures(side: int, level: int) -> None:
     quality = measure_quality(np.full((side, side, 1), level, np.uint8), 20)
-    assert quality == Quality(20, 0.0, quality.brightness, 0.0, 0.0, 0.0)
+    assert quality == Quality(20, 0.0, quality.brightness, 0.0, 0.0, 0.0, turn=0.0)
     assert quality.brightness == pytest.approx(level / 255)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import get_args
 
 import cv2
@@ -14,15 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-import datasets
-from edge_fer.core import Detection, FaceBox, Frame
-from edge_fer.model.bundle import load_bundle
-from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.core import Detection, FaceBox
 from edge_fer.preprocess import Preprocessor, PreprocessSpec, illumination
 from edge_fer.preprocess.illumination import Illumination, normalized_illumination
-from edge_fer.recognizer import Recognizer
 from edge_fer.sources.demo import average_faces
-from evaluation.device import WholeImage
 
 METHODS: tuple[Illumination, ...] = get_args(Illumination)
 SIDE = 48
@@ -255,37 +249,6 @@ def test_a_mirror_image_stays_one(method: Illumination) -> None:
     image = np.rint(FACE).astype(np.uint8)
     mirrored = normalized_illumination(image[:, ::-1], [method])[:, ::-1].astype(int)
     assert np.abs(mirrored - normalized_illumination(image, [method])).max() <= 1
-
-
-def test_training_and_device_see_the_same(bundle_with: Callable[..., Path], tmp_path: Path) -> None:
-    """Of a face that is a whole image: as training gets it, and as the recognizer gives it to a model."""
-    steps: tuple[Illumination, ...] = ("tan-triggs", "equalization")
-    path = bundle_with(metadata=lambda table: table["preprocess"].update(illumination=list(steps)))
-    bundle = load_bundle(path)
-    assert bundle.metadata.preprocess.illumination == steps
-    faces = np.stack([average_faces()[:3]] * 1)[0].astype(np.uint8)
-    for split in ("train", "test"):
-        for place, face in enumerate(faces):
-            folder = tmp_path / "faces" / split / ("happy", "sad", "fear")[place]
-            folder.mkdir(parents=True)
-            cv2.imwrite(str(folder / "one.png"), face if split == "train" else face // 2)
-    training = datasets.load(tmp_path / "faces", illumination=steps)["Training"].images
-    classifier = TfliteClassifier(bundle)
-    seen: list[NDArray[np.uint8]] = []
-    classify = classifier.classify
-    classifier.classify = lambda tensors: (seen.extend(tensors), classify(tensors))[1]  # type: ignore[method-assign]
-    recognizer = Recognizer(WholeImage(0.0), classifier, min_face_px=1)
-    for face in faces:
-        recognizer.recognize(face)
-    assert {one.tobytes() for one in seen} == {one.tobytes() for one in training}
-
-
-def test_quality_is_of_the_face_in_its_own_light(bundle_with: Callable[..., Path]) -> None:
-    path = bundle_with(metadata=lambda table: table["preprocess"].update(illumination=["tan-triggs"]))
-    recognizer = Recognizer(WholeImage(0.0), TfliteClassifier(load_bundle(path)), min_face_px=1)
-    face = (average_faces()[0] * 0.1).astype(np.uint8)
-    (result,) = recognizer.recognize(Frame(face, 0, 0.0, "dark", still=True)).faces
-    assert result.quality.brightness == pytest.approx(face.mean() / 255)
 
 
 def test_a_crop_is_normalized_after_it_was_framed() -> None:

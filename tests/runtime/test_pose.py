@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.core import Landmarks
-from edge_fer.preprocess.pose import FACE_MM, Pose, pose_of, rotation
+from edge_fer.core import Image, Landmarks
+from edge_fer.preprocess.pose import FACE_MM, Pose, pose_of, rotation, turn_of_crop
+from edge_fer.preprocess.quality import measure_quality, turn_of
+from edge_fer.sources.demo import average_faces
+from edge_fer.temporal.smoothing import Smoothing
 
 
 def seen(pose: Pose, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)) -> Landmarks:
@@ -91,3 +95,51 @@ def test_a_detector_that_calls_left_right_changes_nothing() -> None:
 )
 def test_what_makes_no_face_has_no_pose(landmarks: Landmarks) -> None:
     assert pose_of(landmarks) is None
+
+
+FACES = average_faces()
+
+
+def crop_of(face: Image) -> Image:
+    return face[..., np.newaxis].astype(np.uint8)
+
+
+def test_faces_that_look_ahead_are_not_turned_and_a_mirror_changes_nothing() -> None:
+    limit = Smoothing().max_turn
+    for face in FACES:
+        ahead = turn_of_crop(crop_of(face))
+        assert ahead < limit / 3  # average faces are symmetric
+        assert ahead == pytest.approx(turn_of_crop(crop_of(face[:, ::-1])), abs=1e-3)
+
+
+def test_one_half_of_a_face_is_turned() -> None:
+    """A face whose far half is squeezed to a strip, as a camera sees it from the side."""
+    turns = []
+    for face in FACES:
+        near, far = face[:, :24], cv2.resize(face[:, 24:], (10, 48), interpolation=cv2.INTER_AREA)
+        side = cv2.resize(np.hstack([near, far, np.full((48, 14), face.mean(), np.uint8)]), (48, 48))
+        turns.append(turn_of_crop(crop_of(side)))
+    assert np.median(turns) > 3 * np.median([turn_of_crop(crop_of(face)) for face in FACES])
+
+
+@pytest.mark.parametrize("gray", [0, 128, 255])
+def test_a_flat_crop_is_not_turned(gray: int) -> None:
+    assert turn_of_crop(np.full((48, 48, 1), gray, np.uint8)) == 0
+
+
+def test_no_gain_turns_a_face() -> None:
+    side = np.hstack([FACES[0][:, 10:], FACES[0][:, 38:]])[:, :48]
+    assert turn_of_crop(crop_of(side // 2)) == pytest.approx(turn_of_crop(crop_of(side)), rel=0.15)
+
+
+def test_a_margin_is_left_out() -> None:
+    face = np.roll(FACES[0], 5, axis=1)
+    wide = cv2.copyMakeBorder(face, 12, 12, 12, 12, cv2.BORDER_CONSTANT, value=0)
+    assert turn_of_crop(crop_of(wide), margin=0.25) == pytest.approx(turn_of_crop(crop_of(face)), abs=1e-6)
+
+
+def test_quality_takes_landmarks_before_the_crop() -> None:
+    face = crop_of(FACES[0])
+    turned = seen(Pose(45, 0, 0))
+    assert measure_quality(face, 48, turned).turn == pytest.approx(turn_of(turned))
+    assert measure_quality(face, 48).turn == turn_of_crop(face)

@@ -119,6 +119,7 @@ def test_the_verb_leaves_a_run_that_says_what_it_was(
         ("nano", {"model.squeeze_excitation": 4}, 78, "give a [model] without them"),
         ("nano", {"model.repvgg": True}, 78, "give a [model] without them"),
         ("nano", {"data.alignment": "eyes"}, 78, "set data.alignment to 'none'"),
+        ("nano", {"data.illumination": ["log"]}, 78, "set data.illumination to []"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(

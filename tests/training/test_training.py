@@ -317,23 +317,25 @@ def test_a_training_in_bfloat16_leaves_a_float32_model(
     assert child(*arguments, "--resume").code == 0
 
 
-def test_alignment_goes_from_the_recipe_to_the_metadata(
+def test_alignment_and_illumination_go_from_the_recipe_to_the_metadata(
     data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
+    seen: list[PreprocessSpec] = []
 
     class Watched(Preprocessor):
         def __init__(self, spec: PreprocessSpec, size_hw: tuple[int, int]) -> None:
             super().__init__(spec, size_hw)
-            seen.append(spec.alignment)
+            seen.append(spec)
 
     monkeypatch.setattr(datasets, "Preprocessor", Watched)
-    path, run, out = recipe({"epochs": 2, "data.alignment": "eyes"}), tmp_path / "run", tmp_path / "model.tflite"
+    path = recipe({"epochs": 2, "data.alignment": "eyes", "data.illumination": ["retinex", "equalization"]})
+    run, out = tmp_path / "run", tmp_path / "model.tflite"
     assert call(main, "train", "--recipe", path, "--data", data, "--run", run).code == 0
     assert call(main, "evaluate", "--model", run / "model.keras", "--data", data).code == 0
     assert call(quantize.main, run / "model.keras", "--data", data, "-o", out, *UNGATED).code == 0
-    assert load_bundle(out).metadata.preprocess.alignment == "eyes"
-    assert set(seen) == {"eyes"}
+    spec = PreprocessSpec(alignment="eyes", illumination=("retinex", "equalization"))
+    assert load_bundle(out).metadata.preprocess == spec
+    assert set(seen) == {spec}
 
 
 @pytest.mark.trains
