@@ -200,7 +200,7 @@ $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
 	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema \
-		joblib pyarrow duckdb h11 prometheus-client paho-mqtt
+		joblib "pyarrow<20" duckdb h11 prometheus-client paho-mqtt
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
