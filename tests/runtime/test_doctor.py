@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from v4l2_fake import FakeCamera, FakeMachine
 
 from edge_fer.cli import main
-from edge_fer.config import CameraSettings, Settings
-from edge_fer.doctor import CHECKS, examine
+from edge_fer.config import CameraSettings, DetectorSettings, Settings
+from edge_fer.doctor import CHECKS, examine, packages
 from edge_fer.doctor.machine import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -213,3 +213,11 @@ def test_this_machine_is_examined(call: Call, monkeypatch: pytest.MonkeyPatch) -
     levels = {one["check"]: one["level"] for one in json.loads(done.out)["checks"]}
     assert done.code == (1 if "red" in levels.values() else 0)
     assert levels["model"] == levels["OpenCV"] == "green"
+
+
+def test_the_detector_that_is_configured_is_tried(board: Board) -> None:
+    board.fields["settings"] = Settings(detector=DetectorSettings(kind="ssd"))
+    board.answers[packages.DETECTOR_SCRIPT] = {}
+    assert board.findings()["detector"].text == "ssd: it opens, self-test good"
+    board.answers[packages.DETECTOR_SCRIPT] = ""
+    assert board.findings()["detector"].level == "yellow"
