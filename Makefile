@@ -48,7 +48,8 @@ test-emulated: $(VENV)/dev
 	$(BIN)/python -m pytest -m emulated tests/firmware/test_emulated.py
 
 test-jax: $(VENV)/jax
-	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py
+	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py \
+		tests/training/test_detector_assignment.py tests/training/test_detector_images.py
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py
