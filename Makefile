@@ -42,9 +42,11 @@ test-device: $(VENV)/dev real-models
 	$(BIN)/python -m pytest tests/test_architecture.py tests/runtime tests/firmware
 
 test-legacy: $(VENV)-legacy/ready real-models
-	# The schema of graphs, which the test forges one with, comes with ai-edge-litert alone.
+	# The schema of graphs, which the first test forges one with, comes with ai-edge-litert alone. The old runtime reads beyond
+	# a forged graph without looking: that it outlives in a child process does not say that it outlives in this one.
 	$(VENV)-legacy/bin/python -m pytest tests/test_architecture.py tests/runtime \
-		--deselect tests/runtime/test_bundle.py::test_a_graph_forged_to_kill_the_runtime
+		--deselect tests/runtime/test_bundle.py::test_a_graph_forged_to_kill_the_runtime \
+		--deselect tests/runtime/test_bundle.py::test_forged_graphs_with_right_hashes_are_refused_or_run
 	$(VENV)-legacy/bin/edge-fer run --camera demo
 
 test-emulated: $(VENV)/dev
@@ -56,7 +58,11 @@ test-home-assistant: $(VENV)/dev
 
 test-jax: $(VENV)/jax
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py \
+<<<<<<< HEAD
 		tests/training/test_distributed_jax.py tests/training/test_gan.py
+=======
+		tests/training/test_detector_assignment.py tests/training/test_detector_images.py
+>>>>>>> det
 
 test-matrix: $(VENV)/train
 	$(BIN)/python tests/matrix.py

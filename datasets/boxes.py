@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -120,8 +121,13 @@ def _from_yolo(folder: Path, path: Path) -> Photo:
     labels = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
     gray = _read_image(path)
     size_wh = np.array(gray.shape[::-1], np.float32)
+<<<<<<< HEAD
     boxes: list[NDArray[np.float64]] = []
     points: list[NDArray[np.float64]] = []
+=======
+    boxes: list[NDArray[Any]] = []
+    points: list[NDArray[Any]] = []
+>>>>>>> det
     lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []  # without a file: no faces
     for number, line in enumerate(lines, start=1):
         try:
@@ -171,8 +177,8 @@ def _from_voc(folder: Path) -> list[Photo]:
 def _photo(
     path: Path,
     folder: Path,
-    boxes: Sequence[NDArray[np.float64]],
-    points: Sequence[NDArray[np.float64]],
+    boxes: Sequence[NDArray[Any]],
+    points: Sequence[NDArray[Any]],
     kinds: Sequence[int],
 ) -> Photo:
     return Photo(

@@ -24,6 +24,7 @@ ANSWERS: dict[str, Any] = {
     },
     packages.RUNTIME_SCRIPT: {"name": "ai-edge-litert", "version": "2.3.0", "numpy": "2.2.4"},
     packages.MODEL_SCRIPT: {"name": "accurate", "vectors": 4, "lsb": 0},
+    packages.DETECTOR_SCRIPT: {},
     cameras._PI_SCRIPT: [{"number": 0, "model": "imx708", "id": "/base/soc/i2c0mux/i2c@1/imx708@1a"}],
     devices.CORAL_SCRIPT: "",
 }

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from v4l2_fake import FakeCamera, FakeMachine
 
 from edge_fer.cli import main
-from edge_fer.config import CameraSettings, Settings
-from edge_fer.doctor import CHECKS, examine
+from edge_fer.config import CameraSettings, DetectorSettings, Settings
+from edge_fer.doctor import CHECKS, examine, packages
 from edge_fer.doctor.machine import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -216,8 +216,17 @@ def test_this_machine_is_examined(call: Call, monkeypatch: pytest.MonkeyPatch) -
     assert levels["model"] == levels["OpenCV"] == "green"
 
 
+<<<<<<< HEAD
 def test_a_port_that_is_taken_and_one_that_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert "in use" in Machine().why_taken("127.0.0.1", port)
     assert Machine().why_taken("127.0.0.1", port) == ""
+=======
+def test_the_detector_that_is_configured_is_tried(board: Board) -> None:
+    board.fields["settings"] = Settings(detector=DetectorSettings(kind="ssd"))
+    board.answers[packages.DETECTOR_SCRIPT] = {}
+    assert board.findings()["detector"].text == "ssd: it opens, self-test good"
+    board.answers[packages.DETECTOR_SCRIPT] = ""
+    assert board.findings()["detector"].level == "yellow"
+>>>>>>> det

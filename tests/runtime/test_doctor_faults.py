@@ -12,7 +12,7 @@ import pytest
 from board_fake import Board
 
 from edge_fer import cameras
-from edge_fer.config import ModelSettings, Settings
+from edge_fer.config import DetectorSettings, ModelSettings, Settings
 from edge_fer.doctor import devices, packages
 from edge_fer.libraries import Child
 
@@ -68,6 +68,7 @@ def pcie_coral(board: Board) -> None:
     board.write("sys/bus/pci/devices/0000:01:00.0/device", "0x089a\n")
 
 
+SSD = fields(settings=Settings(detector=DetectorSettings(kind="ssd")))
 EDGETPU = fields(settings=Settings(model=ModelSettings(device="edgetpu")))
 PI = "/opt/x/bin/python -m pip install"
 ILLEGAL = Child(-signal.SIGILL, "", "")
@@ -156,6 +157,18 @@ RED: list[tuple[str, Callable[[Board], None], str, str]] = [
         broken(packages.MODEL_SCRIPT, Child(-11, "loaded\n", "")),
         "self-test (it dies (SIGSEGV))",
         "ai-edge-litert",
+    ),
+    (
+        "detector",
+        several(SSD, said(packages.DETECTOR_SCRIPT, error="face.tflite is damaged.")),
+        "face.tflite is damaged. To take OpenCV's",
+        "edge-fer config edit detector.kind haar",
+    ),
+    (
+        "detector",
+        several(SSD, broken(packages.DETECTOR_SCRIPT, Child(-4, "loaded\n", ""))),
+        "ssd dies when it is opened (it dies (SIGILL))",
+        "edge-fer config edit detector.kind haar",
     ),
     (
         "camera",
