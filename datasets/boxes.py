@@ -121,13 +121,8 @@ def _from_yolo(folder: Path, path: Path) -> Photo:
     labels = folder / "labels" / path.relative_to(folder / "images").with_suffix(".txt")
     gray = _read_image(path)
     size_wh = np.array(gray.shape[::-1], np.float32)
-<<<<<<< HEAD
-    boxes: list[NDArray[np.float64]] = []
-    points: list[NDArray[np.float64]] = []
-=======
     boxes: list[NDArray[Any]] = []
     points: list[NDArray[Any]] = []
->>>>>>> det
     lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []  # without a file: no faces
     for number, line in enumerate(lines, start=1):
         try:

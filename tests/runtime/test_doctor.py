@@ -216,17 +216,16 @@ def test_this_machine_is_examined(call: Call, monkeypatch: pytest.MonkeyPatch) -
     assert levels["model"] == levels["OpenCV"] == "green"
 
 
-<<<<<<< HEAD
 def test_a_port_that_is_taken_and_one_that_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert "in use" in Machine().why_taken("127.0.0.1", port)
     assert Machine().why_taken("127.0.0.1", port) == ""
-=======
+
+
 def test_the_detector_that_is_configured_is_tried(board: Board) -> None:
     board.fields["settings"] = Settings(detector=DetectorSettings(kind="ssd"))
     board.answers[packages.DETECTOR_SCRIPT] = {}
     assert board.findings()["detector"].text == "ssd: it opens, self-test good"
     board.answers[packages.DETECTOR_SCRIPT] = ""
     assert board.findings()["detector"].level == "yellow"
->>>>>>> det
