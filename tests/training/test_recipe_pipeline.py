@@ -399,7 +399,10 @@ def test_a_quantization_that_fails_fails_the_run(copied: tuple[Path, Path], data
         ('name = "x"\nBASE\n[[stage]]\nname = "a"\nalpha = 0.5', "'alpha' is not for a stage of the kind 'train'"),
         ('name = "x"\nBASE\n[[stage]]\nname = "a"\nkind = "fold"', "wants 'of'"),
         ('name = "x"\nBASE\n[[stage]]\nname = "a"\nkind = "fold"\nof = "b"\nepochs = 3', "unknown key 'epochs'"),
-        ('name = "x"\nBASE\n[[stage]]\nname = "a"\nkind = "cache-logits"\naugment.scale = 0.1', "unknown key 'augment'"),
+        (
+            'name = "x"\nBASE\n[[stage]]\nname = "a"\nkind = "cache-logits"\naugment.scale = 0.1',
+            "unknown key 'augment'",
+        ),
         ('name = "x"\nBASE\n[[stage]]\nname = "a"\ninit_from = "b"', "no 'b' among the stages before it"),
         ('name = "x"\nBASE\n[[stage]]\nname = "a"\nteacher_logits = "b"', "in training/logits"),
         ('name = "x"\nBASE\n[[stage]]\nname = "a"\nkind = "interpolate"\nbetween = ["a"]', "name two stages"),
