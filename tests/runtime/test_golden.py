@@ -27,7 +27,7 @@ VARYING = ("ts", "latency_ms", "device")
 def events(model: str) -> list[dict[str, Any]]:
     scene = cv2.imread(str(ASSETS / "scene.png"), cv2.IMREAD_GRAYSCALE)
     assert scene is not None
-    with mock.patch("edge_fer.model.classifier.Network", partial(Network, kernels="reference")):
+    with mock.patch("edge_fer.model.opening.Network", partial(Network, kernels="reference")):
         result = Recognizer.load(model, min_face_px=28).recognize(scene.astype(np.uint8, copy=False))
     return [{key: value for key, value in event.items() if key not in VARYING} for event in to_events([result])]
 
