@@ -166,7 +166,7 @@ def test_class_folders_are_read_at_the_size_of_the_model(tmp_path: Path) -> None
         (tmp_path / "train" / name).mkdir(parents=True)
         for number in range(20):
             cv2.imwrite(str(tmp_path / "train" / name / f"{number}.png"), cv2.resize(pattern(2, noise), (100, 100)))
-    training = datasets.load(tmp_path, size_hw=(90, 80))["Training"]
+    splits = datasets.load(tmp_path, size_hw=(90, 80))
     image = cv2.imread(str(tmp_path / "train" / "happy" / "0.png"), cv2.IMREAD_GRAYSCALE)
     expected = face_tensor(image, FaceBox(0, 0, 100, 100), (90, 80), 0.0)
-    assert any(np.array_equal(face, expected) for face in training.images)
+    assert any(np.array_equal(face, expected) for split in splits.values() for face in split.images)
