@@ -278,6 +278,17 @@ def table(results: Sequence[Result]) -> Table:
     return shown
 
 
+def teacher_of(path: Path, splits: Mapping[str, Dataset], recipe: Recipe) -> NDArray[np.float32] | None:
+    """A teacher's logits for the Training samples, float32 (n, classes of all heads); None where the recipe has none.
+
+    Raises:
+        EdgeFerError: see ``cached_logits.load_logits``.
+    """
+    if not recipe.distill.weight:
+        return None
+    return load_logits(path, splits, recipe.data).logits[0].astype(np.float32)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -301,9 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"Reading {args.data} ...")
         splits = datasets.load(args.data, recipe.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
-        teacher = None
-        if recipe.distill.weight:
-            teacher = load_logits(args.teacher_logits, splits, recipe.data).logits[0].astype(np.float32)
+        teacher = teacher_of(args.teacher_logits, splits, recipe)
         landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
         of_training = landmarks and landmarks[0][:: args.every]
         training, teacher = training[:: args.every], None if teacher is None else teacher[:: args.every]

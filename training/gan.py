@@ -35,8 +35,7 @@ from edge_fer.core import Expression
 from edge_fer.errors import EdgeFerError, OutputError, UnavailableError
 from edge_fer.model.spec import Head, head_slices
 from evaluation.metrics import evaluate_logits
-from training.ablation import Trainer
-from training.ensemble import load_logits
+from training.ablation import Trainer, teacher_of
 from training.recipe import load_recipe
 
 RARE = (Expression.DISGUST, Expression.FEAR, Expression.CONTEMPT)
@@ -352,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
         gan.train(time.monotonic() + 60 * args.minutes, console.print)
         sheet = contact_sheet([gan.generate(place, 16, args.seed) for place in range(len(head.labels))])
         cv2.imwrite(str(args.out / "faces.png"), sheet)
-        teacher = load_logits(args.teacher_logits, training)[0] if chosen.distill.weight else None
+        teacher = teacher_of(args.teacher_logits, splits, chosen)
         compare(training, Trainer(chosen, training, test, teacher), gan, args.out, say=console.print)
     except EdgeFerError as error:
         print(f"gan: {error}", file=sys.stderr)
