@@ -100,7 +100,7 @@ def _process(args: argparse.Namespace) -> None:
     from edge_fer.archive.engines import outcomes, parse_engine
     from edge_fer.archive.folder import ArchiveFolder
     from edge_fer.archive.inputs import Shard, find_videos
-    from edge_fer.archive.task import process
+    from edge_fer.archive.task import outcome_of_row, process
 
     engine, address = parse_engine(args.backend)
     shard = Shard.parse(args.shard)
@@ -114,13 +114,22 @@ def _process(args: argparse.Namespace) -> None:
     def calls() -> list[Any]:
         return [joblib.delayed(process)(job, *one) for one in _left(wanted, folder, progress.ended, args.retry)]
 
+    def left_after_death() -> list[Any]:
+        # Who dies takes with it what its like had done and not yet told.
+        done = folder.done()
+        for video in wanted:
+            if video.key in told and video.key in done and video.key not in progress.ended:
+                progress.take(outcome_of_row(folder, video, good=done[video.key]))
+        return calls()
+
     todo = calls()
+    told = {call[1][1].key for call in todo}
     progress.begin(len(todo), sum(call[1][1].size for call in todo))
     number = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the workers too
     try:
         with progress.live:
-            for outcome in outcomes(engine, address, args.jobs, todo, calls):
+            for outcome in outcomes(engine, address, args.jobs, todo, left_after_death):
                 progress.take(outcome)
     except KeyboardInterrupt:
         folder.forget_deaths()

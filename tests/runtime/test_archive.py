@@ -353,6 +353,26 @@ def test_a_worker_is_killed_and_the_rest_goes_on(
     assert content(tmp_path / "a") == content(whole)
 
 
+def dies_untold(job: task.Job, video: Video, stale: Any) -> task.Outcome:
+    """Its video is done and the row is there, but nobody hears of it."""
+    outcome = task.process(job, video, stale)
+    mark = job.folder.parent / "died"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return outcome
+
+
+def test_what_a_worker_had_done_before_it_died_counts(
+    videos: Path, whole: Path, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "process", dies_untold)
+    called = call(main, "archive", videos, "-o", tmp_path / "a", "-j", 2, "--json")
+    figures = json.loads(called.out)
+    assert (called.code, figures["frames"]) == (0, 25)
+    assert content(tmp_path / "a") == content(whole)
+
+
 def dies_always(job: task.Job, video: Video, stale: Any) -> task.Outcome:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
