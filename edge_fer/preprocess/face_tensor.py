@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -74,6 +75,7 @@ def _area_means(image: Image, size_hw: tuple[int, int]) -> Image:
     return np.rint(totals / image.size).astype(np.uint8)
 
 
+@lru_cache(maxsize=256)  # sides of boxes come again and again
 def _edges(length: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Where edges of equal cells fall: the pixel edge before and behind each, and ``cells`` times how far between."""
     at = np.arange(cells + 1) * length
