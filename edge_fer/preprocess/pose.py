@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -110,7 +110,7 @@ def turn_of_crop(crop: Image, margin: float = 0.0, weights: Mapping[str, NDArray
 
 
 def reduced(image: Image) -> NDArray[np.float32]:
-    """An image in ``SIDE`` rows and columns, its mean 0 and its deviation 1, or less where it is nearly flat."""
+    """An image in ``SIDE`` rows and columns, its mean 0 and its standard deviation 1, or less where it is nearly flat."""
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     small -= small.mean()
     return np.asarray(small / (small.std() + 4), np.float32)  # four gray levels
@@ -118,5 +118,5 @@ def reduced(image: Image) -> NDArray[np.float32]:
 
 @cache
 def _weights() -> dict[str, NDArray[Any]]:
-    with resources.files("edge_fer").joinpath("data/turn.npz").open("rb") as raw, np.load(raw) as file:
+    with np.load(Path(__file__).parents[1] / "data" / "turn.npz") as file:
         return {name: file[name].astype(np.float32) for name in file.files}
