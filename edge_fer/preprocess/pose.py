@@ -110,7 +110,7 @@ def turn_of_crop(crop: Image, margin: float = 0.0, weights: Mapping[str, NDArray
 
 
 def reduced(image: Image) -> NDArray[np.float32]:
-    """An image in ``SIDE`` rows and columns, its mean 0 and its standard deviation 1, or less where it is nearly flat."""
+    """An image in ``SIDE`` rows and columns, of mean 0 and standard deviation 1, or less where it is nearly flat."""
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     small -= small.mean()
     return np.asarray(small / (small.std() + 4), np.float32)  # four gray levels
