@@ -248,8 +248,11 @@ def demo(board: Board) -> None:
 
 
 def hung_camera(board: Board) -> None:
-    """A camera that is open and sends nothing."""
-    board.machine.run("mkfifo -m 666 /run/hung; sleep infinity >/run/hung & sleep infinity </run/hung &", LONG_S)
+    """A camera that sends ten frames and then nothing."""
+    ten = "head -c $((10 * 640 * 480 * 3 / 2)) /dev/zero"
+    board.machine.run(
+        f"mkfifo -m 666 /run/hung; ({ten}; sleep infinity) >/run/hung & sleep infinity </run/hung &", LONG_S
+    )
     board.configure("pipe:640x480@15:/run/hung")
     board.comes("the watchdog ends it", "journalctl -u edge-fer -o cat | grep -q 'Watchdog timeout'")
     board.comes("and it is started again", "test $(systemctl show --value -p NRestarts edge-fer) -ge 1")

@@ -21,7 +21,6 @@ from edge_fer.config import DetectorSettings
 from edge_fer.core import FaceBox, FaceDetector, Frame, Image
 from edge_fer.detection import LBP_CASCADE, open_detector
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.detection.ssd import SsdDetector
 from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingError, UnavailableError
 
 
@@ -63,19 +62,17 @@ def detector(request: pytest.FixtureRequest, real_model: Callable[[str], Path]) 
 
 
 def test_both_faces_of_the_demo_are_found_and_framed_alike(detector: FaceDetector, demo_frames: list[Frame]) -> None:
-    # Our own was trained for half an hour, and frames less exactly: ADR 15.
-    least_iou, most_off = (0.6, 0.15) if isinstance(detector, SsdDetector) else (0.7, 0.05)
     off = []
     for frame in demo_frames[::20]:
         boxes = found(detector, frame.gray, 60)
         assert len(boxes) == 2
         for face in (true.box for true in frame.truth):
             box = max(boxes, key=face.iou)
-            assert box.iou(face) > least_iou
+            assert box.iou(face) > 0.7
             shift_x, shift_y = box.x + box.w / 2 - face.x - face.w / 2, box.y + box.h / 2 - face.y - face.h / 2
             off.append((box.w / face.w - 1, shift_x / face.w, shift_y / face.w))
     # Single boxes tremble; all together they frame a face as the Haar cascade does, for which the models are trained.
-    assert np.abs(np.median(off, axis=0)).max() < most_off
+    assert np.abs(np.median(off, axis=0)).max() < 0.05
 
 
 def test_scores_and_landmarks_are_handed_on_where_the_detector_has_them(

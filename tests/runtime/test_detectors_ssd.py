@@ -118,8 +118,10 @@ def test_a_face_that_two_windows_see_is_one(demo_frames: list[Frame]) -> None:
 def test_both_sizes_find_alike(demo_frames: list[Frame]) -> None:
     large, small = (SsdDetector([DETECTORS / f"face-{size}.tflite"]) for size in ("320x240", "160x120"))
     frame = demo_frames[0]
-    for one, other in zip(large.detect(frame.gray, 60), small.detect(frame.gray, 60), strict=True):
-        assert one.box.iou(other.box) > 0.7
+    ours, theirs = large.detect(frame.gray, 60), small.detect(frame.gray, 60)
+    assert len(ours) == len(theirs) == 2
+    # The two are nearly equally large, so that either may be the first.
+    assert all(max(one.box.iou(other.box) for other in theirs) > 0.7 for one in ours)
 
 
 def test_the_smallest_network_that_shows_the_face_takes_it(
@@ -138,15 +140,6 @@ def test_the_smallest_network_that_shows_the_face_takes_it(
     detector.detect(gray, 20 * detector.enough_px)
     detector.detect(gray, 640 / 320 * detector.enough_px)
     assert taken == [(120, 160), (120, 160), (240, 320)]
-
-
-def test_tilted_faces_are_found(demo_frames: list[Frame]) -> None:
-    detector, frame = SsdDetector(), demo_frames[0]
-    box = frame.truth[0].box
-    for degrees in (-30, 30):
-        turn = cv2.getRotationMatrix2D(box.center, degrees, 1.0)
-        turned = cv2.warpAffine(frame.gray, turn, frame.gray.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-        assert max(one.box.iou(box) for one in detector.detect(turned.astype(np.uint8), 60)) > 0.5
 
 
 class FakeNetwork:
@@ -285,3 +278,16 @@ def test_a_stream_finds_its_faces_and_keeps_them(demo_frames: list[Frame]) -> No
     results = [recognizer.recognize(frame) for frame in demo_frames[:60]]
     assert [len(result.faces) for result in results] == [2] * 60
     assert {face.track for result in results for face in result.faces} == {1, 2}
+
+
+@pytest.mark.parametrize("turn_deg", [-30, -15, 15, 30])
+def test_tilted_faces_are_found(demo_frames: list[Frame], turn_deg: float) -> None:
+    frame = demo_frames[0]
+    turn = cv2.getRotationMatrix2D((320, 240), turn_deg, 0.75)
+    tilted = cv2.warpAffine(frame.gray, turn, (640, 480), borderValue=128.0).astype(np.uint8)
+    boxes = [one.box for one in SsdDetector().detect(tilted, 40)]
+    assert len(boxes) == 2
+    for face in (true.box for true in frame.truth):
+        x, y = turn[:, :2] @ (face.x + face.w / 2, face.y + face.h / 2) + turn[:, 2]
+        side = 0.75 * face.w
+        assert max(box.iou(FaceBox(x - side / 2, y - side / 2, side, side)) for box in boxes) > 0.6

@@ -24,14 +24,16 @@ from numpy.typing import NDArray
 from datasets.boxes import is_held_out, read
 from edge_fer.errors import EdgeFerError
 from edge_fer.files import make_folder, write_atomically
-from training.detector import weights
-from training.detector.augmentation import Augmentation
+from training.detector import weights, yunet
+from training.detector.augmentation import DRAWS, Augmentation, compose
 from training.detector.loop import Plan, fit
 from training.detector.network import build
-from training.detector.photos import pack
+from training.detector.photos import Packed, pack
 
 SIZES_WH = ((320, 240), (160, 120))
 """Inputs of the models that are made: one for whole frames, one for what lies around a known face."""
+NORMALIZED_ON = 64
+"""Images from which the normalization of YuNet's weights is told."""
 SAVE_S = 30.0
 """Between two savings."""
 
@@ -43,7 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, action="append", default=[], metavar="DIR", help="may be given again")
     parser.add_argument("--output", type=Path, default=Path("runs/detector"), metavar="DIR")
-    parser.add_argument("--from", dest="start", type=Path, metavar="NPZ", help="weights to begin with")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="FILE",
+        help="weights to begin with: those of a training, or YuNet's .onnx",
+    )
     parser.add_argument("--epochs", type=int, default=Plan.epochs, help=f"({Plan.epochs})")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time at the latest")
     parser.add_argument("--batch", type=int, default=Plan.batch, help=f"images of a step ({Plan.batch})")
@@ -67,7 +75,7 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
         folders: see ``photos.read``.
         output: where weights and log are written.
         plan: see ``Plan``.
-        start: weights to begin with.
+        start: weights to begin with; YuNet's file or of ``weights.save``.
 
     Raises:
         EdgeFerError: what is given is not as it should be, or the output cannot be written.
@@ -75,18 +83,28 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
     make_folder(output)
     keras.utils.set_random_seed(plan.seed)
     network = build()
-    if start is not None:
+    photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
+    if start is not None and start.suffix == ".onnx":
+        yunet.load(network, start, _some(photos, plan))
+    elif start is not None:
         weights.load(network, start)
     if plan.epochs:
-        _fit(network, folders, output, plan)
+        _fit(network, photos, output, plan)
     for width, height in SIZES_WH:
         sized = build(height, width)
         sized.set_weights(network.get_weights())
         sized.save(output / f"face-{width}x{height}.keras")
 
 
-def _fit(network: keras.Model, folders: list[Path], output: Path, plan: Plan) -> None:
-    photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
+def _some(photos: Packed, plan: Plan) -> NDArray[np.float32]:
+    """Images as they are trained on."""
+    rng = np.random.default_rng(plan.seed)
+    draws, noise = rng.random((NORMALIZED_ON, DRAWS)), rng.standard_normal((NORMALIZED_ON, plan.side, plan.side))
+    images, _ = compose(photos, draws.astype(np.float32), noise.astype(np.float32), Augmentation())
+    return np.asarray(keras.ops.convert_to_numpy(images))
+
+
+def _fit(network: keras.Model, photos: Packed, output: Path, plan: Plan) -> None:
     faces = int((photos.kinds == 1).sum())
     print(f"{len(photos.atlas)} photos, {faces} faces; {network.count_params()} parameters", flush=True)
     begun = saved = time.monotonic()

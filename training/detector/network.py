@@ -11,22 +11,16 @@ from datasets.boxes import POINTS
 
 STRIDES = (8, 16, 32)
 """Pixels of the input between the cells of each grid."""
-STEM = 16
-"""Channels at half the input's size."""
-EARLY = 32
-"""Channels at a quarter of it."""
-CHANNELS = 72
-"""Channels of the three grids."""
-BLOCKS = (3, 3, 2)
-"""Separable convolutions of each grid; the first one halves the size."""
+CHANNELS = 64
+"""Of the three grids."""
 
 
 def build(height: int | None = None, width: int | None = None) -> keras.Model:
-    """A MobileNet-like trunk with a pyramid and one anchor-free head a grid, in the layout of YuNet.
+    """YuNet (Wu et al., Machine Intelligence Research 2023) for gray pixels, with one score a cell.
 
-    Depthwise-separable 3x3 convolutions with ReLU6 (Howard et al., arXiv 1704.04861), features added from coarse to
-    fine (Lin et al., arXiv 1612.03144), one prediction a cell (Wu et al., Machine Intelligence Research 2023). All of
-    it becomes int8 without a float operator.
+    Pointwise and depthwise 3x3 convolutions in turn, features added from coarse to fine (Lin et al., arXiv 1612.03144),
+    one prediction a cell. All of it becomes int8 without a float operator. What differs: one score, where YuNet takes
+    the geometric mean of two; and grids are doubled bilinearly, as nearest becomes three operators, two of them slow.
 
     Where a side is no multiple of 32, mid-gray is added at the bottom or the right: the grids then lie in the same
     place for any size of input, and weights learned at one serve at another.
@@ -45,48 +39,50 @@ def build(height: int | None = None, width: int | None = None) -> keras.Model:
     below, beside = (-(side or 0) % STRIDES[-1] for side in (height, width))
     if below or beside:
         x = layers.ZeroPadding2D(((0, below), (0, beside)))(x)
-    x = _normalized(layers.Conv2D(STEM, 3, 2, "same", use_bias=False, kernel_initializer="he_normal"), x)
-    x = _normalized(layers.Conv2D(EARLY, 3, 2, "same", use_bias=False, kernel_initializer="he_normal"), x)
-    x = _separable(x, EARLY)
+    x = layers.Conv2D(16, 3, 2, "same", use_bias=False, kernel_initializer="he_normal", name="stem")(x)
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.97, name="stem_norm")(x))
+    x = layers.MaxPooling2D()(_block(x, 16, "quarter_0"))
+    for number, filters in enumerate((16, 32, 32, CHANNELS)):
+        x = _block(x, filters, f"eighth_{number}")
     grids = []
-    for blocks in BLOCKS:
-        x = _separable(x, CHANNELS, 2)
-        for _ in range(blocks - 1):
-            x = _separable(x, CHANNELS)
+    for stride in STRIDES:
+        x = _block(layers.MaxPooling2D()(x), CHANNELS, f"grid{stride}_0")
+        x = _block(x, CHANNELS, f"grid{stride}_1")
         grids.append(x)
-    fine, middle, coarse = grids
-    middle = _separable(layers.Add()([middle, _doubled(coarse)]), CHANNELS)
-    fine = _separable(layers.Add()([fine, _doubled(middle)]), CHANNELS)
-    heads = [_separable(grid, CHANNELS) for grid in (fine, middle, coarse)]
+    coarse = _block(grids[2], CHANNELS, "merged32")
+    middle = _block(layers.Add()([grids[1], _doubled(coarse)]), CHANNELS, "merged16")
+    fine = _block(layers.Add()([grids[0], _doubled(middle)]), CHANNELS, "merged8")
+    merged = dict(zip(STRIDES, (fine, middle, coarse), strict=True))
+    # The scores' bias begins where nearly no cell is a face (Lin et al., arXiv 1708.02002, 4.1).
+    bias = keras.initializers.Constant(-4.0)
+    scores = [
+        layers.Conv2D(1, 3, padding="same", bias_initializer=bias, name=f"scores{stride}")(grid)
+        for stride, grid in merged.items()
+    ]
+    boxes, points = (
+        [
+            layers.DepthwiseConv2D(3, padding="same", name=f"{name}{stride}_near")(
+                layers.Conv2D(values, 1, name=f"{name}{stride}")(grid)
+            )
+            for stride, grid in merged.items()
+        ]
+        for name, values in (("boxes", 4), ("points", 2 * POINTS))
+    )
     return keras.Model(
-        inputs,
-        [_predicted(heads, 1, "scores", -4.0), _predicted(heads, 4, "boxes"), _predicted(heads, 2 * POINTS, "points")],
-        name="detector",
+        inputs, [_joined(scores, "scores"), _joined(boxes, "boxes"), _joined(points, "points")], name="detector"
     )
 
 
-def _predicted(grids: Sequence[keras.KerasTensor], values: int, name: str, bias: float = 0.0) -> keras.KerasTensor:
-    """So many values for each cell of all grids.
-
-    The scores' bias begins where nearly no cell is a face (Lin et al., arXiv 1708.02002, 4.1).
-    """
-    parts = []
-    for grid in grids:
-        convolution = layers.Conv2D(
-            values, 1, bias_initializer=keras.initializers.Constant(bias), kernel_initializer="glorot_normal"
-        )
-        parts.append(layers.Reshape((-1, values))(convolution(grid)))
-    return layers.Concatenate(axis=1, name=name)(parts)
+def _joined(grids: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """The values of all grids, cell by cell: (batch, cells, values)."""
+    return layers.Concatenate(axis=1, name=name)([layers.Reshape((-1, grid.shape[-1]))(grid) for grid in grids])
 
 
 def _doubled(grid: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.UpSampling2D(interpolation="bilinear")(grid)  # nearest becomes three operators, two of them slow
+    return layers.UpSampling2D(interpolation="bilinear")(grid)
 
 
-def _separable(x: keras.KerasTensor, filters: int, stride: int = 1) -> keras.KerasTensor:
-    x = _normalized(layers.DepthwiseConv2D(3, stride, "same", use_bias=False, depthwise_initializer="he_normal"), x)
-    return _normalized(layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal"), x)
-
-
-def _normalized(convolution: keras.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.97)(convolution(x)))
+def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+    x = layers.Conv2D(filters, 1, kernel_initializer="he_normal", name=name)(x)
+    near = layers.DepthwiseConv2D(3, 1, "same", use_bias=False, depthwise_initializer="he_normal", name=f"{name}_near")
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(near(x)))
