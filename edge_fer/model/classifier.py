@@ -76,16 +76,17 @@ class TfliteClassifier:
         reads_embedding = bundle.metadata.reads_embedding
         try:
             self._network = open_network(bundle, threads, edgetpu=device == "edgetpu")
-            (self._input,), (self._output, *embeddings) = self._network.inputs, self._network.outputs
+            (self._input,), (self._output, *self._embeddings) = self._network.inputs, self._network.outputs
         except ValueError:
             raise BundleError(f"{bundle} has several inputs, or no output; edge-fer takes one of each.") from None
         self._tensor_shape = self._checked_shape()
-        if len(embeddings) != reads_embedding:
+        if len(self._embeddings) != reads_embedding:
             raise BundleError(
-                f"{bundle} gives {1 + len(embeddings)} outputs and its metadata has a use for {1 + reads_embedding}: "
-                "logits, and behind them an embedding where there is a recurrent head or intensity. Export it again."
+                f"{bundle} gives {1 + len(self._embeddings)} outputs and its metadata has a use for "
+                f"{1 + reads_embedding}: logits, and behind them an embedding where there is a recurrent head or "
+                "intensity. Export it again."
             )
-        for tensor in embeddings:
+        for tensor in self._embeddings:
             self._check_embedding(tensor)
         self.size_hw = self._tensor_shape[1:3]
         bundle.selftest.check(self._network, str(bundle))
@@ -141,7 +142,7 @@ class TfliteClassifier:
 
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[np.float32]]:
         outputs = self._network.run(tensor.reshape(self._tensor_shape))
-        return [one.real(raw[0]) for one, raw in zip(self._network.outputs, outputs, strict=True)]
+        return [one.real(raw[0]) for one, raw in zip((self._output, *self._embeddings), outputs, strict=True)]
 
     def _check_embedding(self, tensor: Tensor) -> None:
         """Raises BundleError where the head, or the intensity, was not made for the graph."""

@@ -267,7 +267,8 @@ def _write(run: Path, model: keras.Model, description: Description, test: Clips)
     make_folder(run)
     model.save(run / MODEL)
     np.savez_compressed(run / SEQUENCES, embeddings=test.embeddings[:KEPT])
-    write_atomically(run / DESCRIPTION, json.dumps(dataclasses.asdict(description), indent=1).encode())
+    table = {key: value for key, value in dataclasses.asdict(description).items() if value is not None}
+    write_atomically(run / DESCRIPTION, json.dumps(table, indent=1).encode())
 
 
 def _write_dense(path: Path, clips: Clips, embedder: Embedder) -> None:
