@@ -15,9 +15,9 @@ expression that they are of, else no smoothing could be right. Flicker is every 
 
 With --recurrent, a run of ``python -m training recurrent`` for the same model, the rows of its recurrent head come
 first, each person's sequences by the head of the fold that never met them, in int8 and by the device's own code; then
-those of a dense layer that learned from the same frames one by one, behind the exponential mean. All sequences count
-here: who has learned from posed faces is right of more of them. --faces adds sequences between single faces of
-PublicTest, neutral ones among them, in which the person changes too.
+those of a dense layer that learned from the same frames one by one, behind the exponential mean, and the bundle's own
+answers, likewise. All sequences count here: who has learned from posed faces is right of more of them. --faces adds
+sequences between single faces of PublicTest, neutral ones among them, in which the person changes too.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ class Recurrent:
 
         for length_s in LENGTHS_S:
             yield (
-                f"dense layer, exponential {length_s:g} s",
+                f"dense, exp. {length_s:g} s",
                 Method(plain, lambda subject, length_s=length_s: dense(subject, length_s)),  # type: ignore[misc]
             )
 
@@ -316,10 +316,10 @@ class Recurrent:
         return self._of_fold[self._fold.get(subject, self._run)].new_aggregate()
 
 
-def methods() -> Iterator[tuple[str, Method]]:
+def methods(kinds: Sequence[Kind] = KINDS) -> Iterator[tuple[str, Method]]:
     """Each aggregation and length, with the hysteresis and dwell that stand, and without."""
     plain = Smoothing()
-    for kind, length_s in itertools.product(KINDS, LENGTHS_S):
+    for kind, length_s in itertools.product(kinds, LENGTHS_S):
         if length_s == 0 and kind != "exponential":
             continue  # all are the frame itself
         for hysteresis, dwell_s in ((plain.hysteresis, plain.dwell_s), (0.0, 0.0)):
@@ -367,7 +367,7 @@ def main() -> None:
             [score(between, hz, 0.0, method) for hz in (30, 15, 5)] if between else [],
             turns_a_minute(clips, method) if clips else None,
         )
-        for name, method in (*(recurrent.methods() if recurrent else ()), *methods())
+        for name, method in (*recurrent.methods(), *methods(("exponential",))) if recurrent else methods()
     }
     if args.json:
         table = {

@@ -120,7 +120,7 @@ class Told(NamedTuple):
 def told(model: keras.Model, clips: Clips, embedder: Embedder, seed: int) -> Told:
     """What a head says of all frames that come, at mixed rates."""
     raw, truth = arrivals(clips, np.random.default_rng(seed))
-    logits = model.predict(embedder.real(raw), batch_size=256, verbose=0)
+    logits = np.asarray(model(embedder.real(raw)))
     return Told(logits[truth >= 0], truth[truth >= 0])
 
 
@@ -249,7 +249,10 @@ def train(
         f"intensity: {pairs:.1%} of the pairs of frames of people not met are in order"
         + ("" if intensity else "; neutral faces do not come before peaks, so that the proxy stays")
     )
-    console.print(f"Wrote {run}. python export/sequence.py {bundle} --head {run} -o OUT.tflite makes a bundle of it.")
+    console.print(
+        f"Wrote {run}. python export/sequence.py {bundle} --head {run} -o OUT.tflite makes a bundle of it.",
+        soft_wrap=True,
+    )
 
 
 def _neutral(faces: Faces, labels: tuple[Expression, ...], most: int = 500) -> Faces:
