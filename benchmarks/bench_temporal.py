@@ -367,7 +367,7 @@ def main() -> None:
             [score(between, hz, 0.0, method) for hz in (30, 15, 5)] if between else [],
             turns_a_minute(clips, method) if clips else None,
         )
-        for name, method in (*recurrent.methods(), *methods(("exponential",))) if recurrent else methods()
+        for name, method in ((*recurrent.methods(), *methods(("exponential",))) if recurrent else methods())
     }
     if args.json:
         table = {

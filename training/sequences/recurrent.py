@@ -32,7 +32,7 @@ from edge_fer.temporal.recurrent import Kind
 from evaluation.folds import k_folds
 from export.sequence import DESCRIPTION, LOGITS, MODEL, NORMALIZE, RECURRENT, SEQUENCES, Description
 from training.sequences.clips import Clips, Embedder, Faces, arrivals, clips_of, faces_of
-from training.sequences.intensity import fit_ranking, order_of
+from training.sequences.intensity import Order, fit_ranking, order_of
 
 BATCH, LEARNING_RATE = 64, 5e-3
 KEPT = 16
@@ -126,8 +126,8 @@ def told(model: keras.Model, clips: Clips, embedder: Embedder, seed: int) -> Tol
 
 def fit_intensity(
     data: Dataset, neutral: Faces, embedder: Embedder, folds: NDArray[np.int64]
-) -> tuple[IntensitySpec | None, float]:
-    """A ranking regressor of the frames' order, and how many pairs of other people's frames it puts in order.
+) -> tuple[IntensitySpec | None, Order]:
+    """A ranking regressor of the frames' order, and how well it orders frames of people that it has not met.
 
     Args:
         data: with sequences, their frames in order.
@@ -136,7 +136,7 @@ def fit_intensity(
         folds: int64 (n,), in which each sample is tested.
 
     Returns:
-        None where neutral faces do not come before peaks; and the fraction of held-out pairs, 0-1.
+        None where neutral faces do not come before peaks; and the order of the held-out sequences.
     """
     assert data.sequences is not None
     scaler = StandardScaler()
@@ -146,17 +146,17 @@ def fit_intensity(
     for fold in np.unique(folds):
         weights = fit_ranking([scaled[one] for one in rows if folds[one[0]] != fold])
         scores += [scaled[one] @ weights for one in rows if folds[one[0]] == fold]
-    pairs = order_of(scores).pairs
+    order = order_of(scores)
     weights = fit_ranking([scaled[one] for one in rows])
     peak = float(np.median([scaled[one[-1]] @ weights for one in rows]))
     rest = scaler.transform(embedder.real(np.array([embedder(one) for one in neutral.images])))
     low = float(np.median(rest @ weights))
     if not low < peak:
-        return None, pairs
+        return None, order
     slope = 2 * np.log(9) / (peak - low)  # from log-odds of 0.1 to those of 0.9
     real = slope * weights / scaler.scale_
     offset = -np.log(9) - slope * low - float(real @ scaler.mean_)
-    return IntensitySpec(tuple(float(one) for one in real), float(offset)), pairs
+    return IntensitySpec(tuple(float(one) for one in real), float(offset)), order
 
 
 def train(
@@ -210,7 +210,7 @@ def train(
     people = clips_of(faces_of(data, embedder.labels, data.subjects), embedder, count, seed)
     others = clips_of(singles, embedder, count, seed + 1)
     test = clips_of(faces_of(training["PublicTest"], embedder.labels, None), embedder, max(1, count // 5), seed + 2)
-    intensity, pairs = fit_intensity(data, neutral, embedder, folds)
+    intensity, order = fit_intensity(data, neutral, embedder, folds)
     spec = dataclasses.replace(embedder.spec, kind=kind, units=units)
     console, held_out = Console(highlight=False), []
     own = {
@@ -239,14 +239,15 @@ def train(
         "data_sha256": [data.sha256, training["Training"].sha256],
         "mean_recall_people_not_met": round(whole.mean_recall, 4),
         "mean_recall_public_test": round(on_test.mean_recall, 4),
-        "pairs_in_order": round(pairs, 4),
+        "pairs_in_order": round(order.pairs, 4),
     }
     _write(run, model, Description(spec, embedder.labels, temperature_of(*on_test), intensity, facts), test)
     _write_dense(run / DENSE, _joined(people, others), embedder)
     console.print(f"{kind}{units}: mean recall of people not met {whole.mean_recall:.1%}, in synthetic sequences")
     console.print(f"{kind}{units}: mean recall of PublicTest's faces {on_test.mean_recall:.1%}, in synthetic sequences")
     console.print(
-        f"intensity: {pairs:.1%} of the pairs of frames of people not met are in order"
+        f"intensity: {order.pairs:.1%} of the pairs of frames of people not met are in order, and {order.monotone:.1%} "
+        "of their sequences only grow"
         + ("" if intensity else "; neutral faces do not come before peaks, so that the proxy stays")
     )
     console.print(
