@@ -66,8 +66,9 @@ class Clips(NamedTuple):
     truth: NDArray[np.int64]
     groups: NDArray[np.str_]
 
-    def __getitem__(self, rows: NDArray[np.bool_]) -> Clips:  # type: ignore[override]  # as of an array
-        return Clips(*(np.asarray(one)[rows] for one in tuple(self)))
+    def only(self, rows: NDArray[np.bool_]) -> Clips:
+        """Some of the sequences."""
+        return Clips(self.embeddings[rows], self.truth[rows], self.groups[rows])
 
 
 class Embedder:

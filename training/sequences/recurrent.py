@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -197,62 +198,97 @@ def train(
     for name, value, most in (("--units", units, 128), ("--sequences", count, 100_000), ("--epochs", epochs, 1000)):
         if not 1 <= value <= most:
             raise UsageError(f"{name} must be 1 to {most}, not {value}.")
-    embedder = Embedder(Bundle.load(bundle))
-    data = datasets.load_test(data_folder, size_hw=embedder.size_hw)
-    if data.subjects is None or data.sequences is None:
-        raise DataError("--data does not tell its people and sequences: give a set like CK+48, with its file names.")
-    training = datasets.load(faces_folder, size_hw=embedder.size_hw)
-    folds = np.zeros(len(data), np.int64)
-    for number, rows in enumerate(k_folds(data, k)):
-        folds[rows] = number
-    singles = faces_of(training["Training"], embedder.labels, None)
-    neutral = _neutral(singles, embedder.labels)
-    people = clips_of(faces_of(data, embedder.labels, data.subjects), embedder, count, seed)
-    others = clips_of(singles, embedder, count, seed + 1)
-    test = clips_of(faces_of(training["PublicTest"], embedder.labels, None), embedder, max(1, count // 5), seed + 2)
-    intensity, order = fit_intensity(data, neutral, embedder, folds)
-    spec = dataclasses.replace(embedder.spec, kind=kind, units=units)
+    seen = _material(bundle, data_folder, faces_folder, k, count, seed)
+    spec = dataclasses.replace(seen.embedder.spec, kind=kind, units=units)
     console, held_out = Console(highlight=False), []
-    own = {
-        str(subject): int(folds[np.flatnonzero(data.subjects == subject)[0]]) for subject in np.unique(data.subjects)
-    }
-    fold_of = np.array([own[group] for group in people.groups])
-    for fold in range(k):
-        model = fit_head(kind, units, _joined(people[fold_of != fold], others), embedder, epochs, seed)
-        mine = [told(model, people[fold_of == fold], embedder, seed)] if (fold_of == fold).any() else []
-        held_out += mine
+
+    def fit_into(folder: Path, people: Clips, facts: dict[str, Any]) -> keras.Model:
+        clips = _joined(people, seen.others)
+        model = fit_head(kind, units, clips, seen.embedder, epochs, seed)
         # Faces that stand alone are the harder ones: by them the temperature is chosen.
-        temperature = temperature_of(*told(model, test, embedder, seed))
-        facts = {"held_out": sorted(name for name, number in own.items() if number == fold)}
-        description = Description(spec, embedder.labels, temperature, intensity, facts)
-        _write(run / f"fold-{fold}", model, description, test)
-        _write_dense(run / f"fold-{fold}" / DENSE, _joined(people[fold_of != fold], others), embedder)
-        for one in mine:
-            console.print(f"fold {fold}: mean recall of people not met {one.mean_recall:.1%}")
-    model = fit_head(kind, units, _joined(people, others), embedder, epochs, seed)
-    on_test = told(model, test, embedder, seed)
+        on_test = told(model, seen.test, seen.embedder, seed)
+        facts = {**facts, "mean_recall_public_test": round(on_test.mean_recall, 4)}
+        temperature = temperature_of(*on_test)
+        description = Description(spec, seen.embedder.labels, temperature, seen.intensity, facts)
+        _write(folder, model, description, seen.test)
+        _write_dense(folder / DENSE, clips, seen.embedder)
+        console.print(f"{folder}: mean recall of PublicTest's faces {on_test.mean_recall:.1%}", soft_wrap=True)
+        return model
+
+    fold_of = np.array([seen.folds[group] for group in seen.people.groups])
+    for fold in range(k):
+        names = sorted(name for name, number in seen.folds.items() if number == fold)
+        model = fit_into(run / f"fold-{fold}", seen.people.only(fold_of != fold), {"held_out": names})
+        if (fold_of == fold).any():
+            held_out.append(told(model, seen.people.only(fold_of == fold), seen.embedder, seed))
+            console.print(f"fold {fold}: mean recall of people not met {held_out[-1].mean_recall:.1%}")
     whole = Told(*(np.concatenate(parts) for parts in zip(*held_out, strict=True)))
     facts = {
         "synthetic": True,
-        "people": len(own),
+        "people": len(seen.folds),
         "sequences": 2 * count,
-        "data_sha256": [data.sha256, training["Training"].sha256],
+        "data_sha256": list(seen.sha256),
         "mean_recall_people_not_met": round(whole.mean_recall, 4),
-        "mean_recall_public_test": round(on_test.mean_recall, 4),
-        "pairs_in_order": round(order.pairs, 4),
+        "pairs_in_order": round(seen.order.pairs, 4),
     }
-    _write(run, model, Description(spec, embedder.labels, temperature_of(*on_test), intensity, facts), test)
-    _write_dense(run / DENSE, _joined(people, others), embedder)
-    console.print(f"{kind}{units}: mean recall of people not met {whole.mean_recall:.1%}, in synthetic sequences")
-    console.print(f"{kind}{units}: mean recall of PublicTest's faces {on_test.mean_recall:.1%}, in synthetic sequences")
+    fit_into(run, seen.people, facts)
+    console.print(f"{kind}{units}: mean recall of people not met {whole.mean_recall:.1%}; all in synthetic sequences")
     console.print(
-        f"intensity: {order.pairs:.1%} of the pairs of frames of people not met are in order, and {order.monotone:.1%} "
-        "of their sequences only grow"
-        + ("" if intensity else "; neutral faces do not come before peaks, so that the proxy stays")
+        f"intensity: {seen.order.pairs:.1%} of the pairs of frames of people not met are in order, and "
+        f"{seen.order.monotone:.1%} of their sequences only grow"
+        + ("" if seen.intensity else "; neutral faces do not come before peaks, so that the proxy stays"),
+        soft_wrap=True,
     )
     console.print(
         f"Wrote {run}. python export/sequence.py {bundle} --head {run} -o OUT.tflite makes a bundle of it.",
         soft_wrap=True,
+    )
+
+
+class _Material(NamedTuple):
+    """What heads learn from and are tried on.
+
+    Attributes:
+        embedder: of the bundle.
+        people: sequences of people.
+        others: of single faces of Training.
+        test: of single faces of PublicTest.
+        folds: in which each person is tested.
+        intensity: see ``fit_intensity``.
+        order: likewise.
+        sha256: of both data sets.
+    """
+
+    embedder: Embedder
+    people: Clips
+    others: Clips
+    test: Clips
+    folds: Mapping[str, int]
+    intensity: IntensitySpec | None
+    order: Order
+    sha256: tuple[str, str]
+
+
+def _material(bundle: Path | str, data_folder: Path, faces_folder: Path, k: int, count: int, seed: int) -> _Material:
+    embedder = Embedder(Bundle.load(bundle))
+    data = datasets.load_test(data_folder, size_hw=embedder.size_hw)
+    if data.subjects is None or data.sequences is None:
+        raise DataError("--data does not tell its people and sequences: give a set like CK+48, with its file names.")
+    faces = datasets.load(faces_folder, size_hw=embedder.size_hw)
+    folds = np.zeros(len(data), np.int64)
+    for number, rows in enumerate(k_folds(data, k)):
+        folds[rows] = number
+    singles, test = (faces_of(faces[split], embedder.labels, None) for split in ("Training", "PublicTest"))
+    intensity, order = fit_intensity(data, _neutral(singles, embedder.labels), embedder, folds)
+    return _Material(
+        embedder,
+        clips_of(faces_of(data, embedder.labels, data.subjects), embedder, count, seed),
+        clips_of(singles, embedder, count, seed + 1),
+        clips_of(test, embedder, max(1, count // 5), seed + 2),
+        dict(zip(data.subjects.tolist(), folds.tolist(), strict=True)),
+        intensity,
+        order,
+        (data.sha256, faces["Training"].sha256),
     )
 
 
