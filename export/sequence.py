@@ -220,7 +220,7 @@ def _agreement(head: RecurrentHead, model: keras.Model, sequences: NDArray[np.fl
     spec = head.spec
     settled = round(spec.memory_s / spec.step_s)
     held = np.concatenate([np.repeat(sequences[:, :1], settled - 1, axis=1), sequences], axis=1)
-    theirs = model.predict(held, verbose=0)[:, settled - 1 :].argmax(axis=2)
+    theirs = np.asarray(model(held))[:, settled - 1 :].argmax(axis=2)
     ours = np.stack([replay(head, sequence, spec.step_s).argmax(axis=1) for sequence in sequences])
     return float((ours == theirs).mean())
 
