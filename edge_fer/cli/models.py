@@ -95,7 +95,8 @@ def _verify_model(args: argparse.Namespace) -> None:
     most_lsb = bundle.selftest.check_golden(bundle.model, str(bundle))
     exactly = f"within {most_lsb} LSB" if most_lsb else "to the bit"
     vectors = len(bundle.selftest.inputs)
-    print(f"{bundle} is good: metadata, hash, self-test, and {vectors} golden vectors {exactly}.")
+    head = " and recurrent head" if bundle.recurrent else ""
+    print(f"{bundle} is good: metadata, hash, self-test of graph{head}, and {vectors} golden vectors {exactly}.")
 
 
 def _extract_model(args: argparse.Namespace) -> None:
@@ -151,6 +152,13 @@ def _print_model(model: dict[str, Any]) -> None:
         )
         print(f"\ndecision balanced: tau {rule['tau']:g}, weights {weights}, temperature {rule['temperature']:g}")
         print(f"  reports   {', '.join(rule['labels'])}")
+    if recurrent := model.get("recurrent"):
+        print(
+            f"\nrecurrent head {recurrent['kind']}, {recurrent['units']} units on {recurrent['embedding']} numbers, "
+            f"steps of {1000 * recurrent['step_s']:.1f} ms, memory {recurrent['memory_s']:g} s"
+        )
+    if model.get("intensity"):
+        print("\nintensity by a ranking regressor on the embedding")
     for place, head in enumerate(model["heads"]):
         reported = " (reported)" if place == 0 and not rule else ""
         print(f"\nhead {head['name']}{reported}, temperature {head['temperature']}")

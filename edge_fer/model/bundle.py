@@ -5,7 +5,8 @@ tools read the back and ignore the front (``unzip -p model.tflite metadata.json`
 
 * ``metadata.json``: what the graph cannot say (see ``spec.Metadata``; as JSON: ``metadata.schema.json``);
 * ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
-* ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face".
+* ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face";
+* ``recurrent.npz``: the weights of a recurrent head, where the metadata says that there is one.
 
 The archive's comment is its own SHA-256, and the metadata holds that of the FlatBuffer: nothing in the file can be
 changed unnoticed, by accident or with a ZIP tool. Against somebody who computes the hashes anew there are limits on all
@@ -36,6 +37,7 @@ from edge_fer.files import make_folder, read_file, write_atomically
 from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
 from edge_fer.model.spec import METADATA_VERSION, Kind, Metadata
 from edge_fer.preprocess import PREPROCESS_VERSION
+from edge_fer.temporal.recurrent import Weights
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 DEFAULT_MODEL = BUNDLES / "accurate.tflite"
@@ -45,11 +47,11 @@ DETECTORS = BUNDLES / "detectors"
 MOST_BYTES = 64 << 20
 """Of a file. Larger models are nothing for a board, and a file is read whole."""
 MOST_METADATA_BYTES, MOST_SELFTEST_BYTES = 1 << 20, 4 << 20
-"""Of these members, unpacked; the latter also of each array in it."""
+"""Of these members, unpacked; the latter also of each array in it, and of those of ``recurrent.npz``."""
 MOST_SELFTESTS = 64
 """They are all run at every start."""
 MOST_DIRECTORY_BYTES = 1 << 12
-"""Of an archive's list of members: there are three."""
+"""Of an archive's list of members: there are eight at most."""
 
 _WRONG_KIND = {
     "detector": "{} finds faces and tells no expressions: name it with --detector-model, and another with --model.",
@@ -72,12 +74,14 @@ class Bundle:
         metadata: see ``spec.Metadata``.
         selftest: see ``selftest.SelfTest``.
         path: where it was read from; None for one that is not in a file yet.
+        recurrent: the weights of its recurrent head; None where its metadata has none.
     """
 
     model: bytes
     metadata: Metadata
     selftest: SelfTest
     path: Path | None = None
+    recurrent: Weights | None = None
 
     @classmethod
     def load(cls, name: Path | str = DEFAULT_MODEL, kind: Kind | None = "classifier") -> Bundle:
@@ -97,7 +101,7 @@ class Bundle:
             content = read_file(path, MOST_BYTES, "model", "`edge-fer models` lists those in the package.")
         except DataError as error:
             raise BundleError(str(error)) from None
-        model, table, selftest = _parts(content, path)
+        model, table, selftest, weights = _parts(content, path)
         metadata = _checked(table, path)
         if kind not in (None, metadata.kind):
             raise BundleError(_WRONG_KIND[metadata.kind].format(path))
@@ -108,10 +112,11 @@ class Bundle:
         usable = usable and inputs.dtype in (np.uint8, np.int8) and outputs.dtype.kind in "iuf"
         if not usable or not 0 <= selftest.tolerance_lsb <= 64:
             raise BundleError(f"{path} has no usable self-test. Export it again.")
-        return cls(model, metadata, selftest, path)
+        _check_recurrent(metadata, weights, path)
+        return cls(model, metadata, selftest, path, weights)
 
     @classmethod
-    def new(cls, model: bytes, metadata: Metadata, selftest: SelfTest) -> Bundle:
+    def new(cls, model: bytes, metadata: Metadata, selftest: SelfTest, recurrent: Weights | None = None) -> Bundle:
         """A bundle around a bare FlatBuffer, after the last tool that changes it (the Edge TPU compiler) has run.
 
         Raises:
@@ -122,7 +127,8 @@ class Bundle:
         if zipfile.is_zipfile(io.BytesIO(model)):
             raise BundleError("This model has metadata already; attach it to the bare .tflite file.")
         preprocess = dataclasses.replace(metadata.preprocess, version=PREPROCESS_VERSION)
-        return cls(model, dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess), selftest)
+        metadata = dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess)
+        return cls(model, metadata, selftest, recurrent=recurrent)
 
     @property
     def is_packaged(self) -> bool:
@@ -146,15 +152,17 @@ class Bundle:
 
     def members(self) -> dict[str, bytes]:
         """The members of the archive, by name."""
-        arrays = io.BytesIO()
-        tolerance = self.selftest.tolerance_lsb
-        unusual: dict[str, Any] = {} if tolerance == TOLERANCE_LSB else {"tolerance": np.float64(tolerance)}
-        np.savez_compressed(arrays, inputs=self.selftest.inputs, outputs=self.selftest.outputs, **unusual)
-        return {
+        arrays: dict[str, Any] = {"inputs": self.selftest.inputs, "outputs": self.selftest.outputs}
+        if self.selftest.tolerance_lsb != TOLERANCE_LSB:
+            arrays["tolerance"] = np.float64(self.selftest.tolerance_lsb)
+        if self.selftest.sequence is not None:
+            arrays["sequence"] = self.selftest.sequence
+        members = {
             "metadata.json": json.dumps(self.metadata.to_table(), indent=1).encode(),
-            "selftest.npz": arrays.getvalue(),
+            "selftest.npz": _packed(arrays),
             "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
         }
+        return members | ({"recurrent.npz": _packed(self.recurrent.arrays())} if self.recurrent else {})
 
     def to_bytes(self) -> bytes:
         """The file. The same bundle gives the same bytes."""
@@ -205,8 +213,14 @@ def _packaged(name: str) -> Path | None:
     return next((path for path in packaged() if path.stem == name), None)
 
 
-def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
-    """FlatBuffer, metadata and self-test of a file's content."""
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # it has a keyword of its own, which no array is
+    return file.getvalue()
+
+
+def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, Weights | None]:
+    """FlatBuffer, metadata, self-test and recurrent head of a file's content."""
     if content[4:8] != _FLATBUFFER_ID:
         raise BundleError(f"{path} is not a .tflite model.")
     if not zipfile.is_zipfile(io.BytesIO(content)):
@@ -223,15 +237,20 @@ def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
             table = json.loads(_member(archive, "metadata.json", MOST_METADATA_BYTES))
             with _archive(_member(archive, "selftest.npz", MOST_SELFTEST_BYTES)) as arrays:
                 inputs, outputs = _array(arrays, "inputs"), _array(arrays, "outputs")
-                tolerance = (
-                    float(_array(arrays, "tolerance")) if "tolerance.npy" in arrays.namelist() else TOLERANCE_LSB
-                )
+                there = arrays.namelist()
+                tolerance = float(_array(arrays, "tolerance")) if "tolerance.npy" in there else TOLERANCE_LSB
+                sequence = _array(arrays, "sequence") if "sequence.npy" in there else None
+            weights = None
+            if "recurrent.npz" in names:
+                with _archive(_member(archive, "recurrent.npz", MOST_SELFTEST_BYTES)) as arrays:
+                    parts = dataclasses.fields(Weights)
+                    weights = Weights(**{part.name: _array(arrays, part.name) for part in parts})
     except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has a member twice. Export it again.")
-    return content[:start], table, SelfTest(inputs, outputs, tolerance)
+    return content[:start], table, SelfTest(inputs, outputs, tolerance, sequence), weights
 
 
 def _archive(content: bytes, comment: int = 0) -> zipfile.ZipFile:
@@ -283,6 +302,18 @@ def _checked(table: Any, path: Path) -> Metadata:
         return Metadata.from_table(table, str(path))
     except ConfigError as error:
         raise BundleError(f"{error} Export it again.") from None
+
+
+def _check_recurrent(metadata: Metadata, weights: Weights | None, path: Path) -> None:
+    spec = metadata.recurrent
+    if (spec is None) != (weights is None):
+        raise BundleError(f"{path} has a part of a recurrent head, its metadata or its weights. Export it again.")
+    if spec and weights:
+        assert metadata.decision, "Metadata.from_table has seen it"
+        try:
+            weights.check(spec, len(metadata.decision.labels), str(path))
+        except ConfigError as error:
+            raise BundleError(f"{error} Export it again.") from None
 
 
 def extract(bundle: Bundle, folder: Path) -> list[Path]:
