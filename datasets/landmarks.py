@@ -1,10 +1,13 @@
 """Landmarks of a data set's faces, by one detector or several combined: an offline tool.
 
-    python -m datasets.landmarks --data ~/fer2013 --by yunet:face_detection_yunet_2023mar.onnx -o runs/landmarks.npz
+    python -m datasets.landmarks --data ~/fer2013 --by ssd -o ~/fer2013/landmarks.npz
     python -m datasets.landmarks --data ~/fer2013 --by yunet:Y.onnx mtcnn blazeface:B.tflite --fuse vote -o L.npz
     python -m datasets.landmarks --data ~/fer2013 --by haar mesh:face_landmark.tflite --fuse mean -o L.npz
 
-Detectors find a face in the enlarged crop: haar, lbp, yunet:FILE, blazeface:FILE, and mtcnn (of the package `mtcnn`).
+DIR/landmarks.npz is where recipes with `data.alignment = "five-points"` look for landmarks, and the export of what they
+train (`datasets.landmarks_file`).
+
+Detectors find a face in the enlarged crop: haar, lbp, ssd, yunet:FILE, blazeface:FILE, and mtcnn (its package `mtcnn`).
 Aligners mark the face that the first detector found, or the whole crop: mesh:FILE (MediaPipe's 468 points, with
 LiteRT), dlib:FILE (68 points; of the package `dlib`). --fuse says what is taken of what they find: the `best` alone,
 the median of a `vote` of at least half of them, or the `mean` of all. It prints how many faces each of them missed.
@@ -34,6 +37,7 @@ from rich.progress import track
 from rich.table import Table
 
 import datasets
+from datasets.landmarks_file import write_landmarks
 from edge_fer.config import DetectorSettings
 from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks, Point
 from edge_fer.detection import open_detector
@@ -267,9 +271,9 @@ def open_finder(text: str) -> FaceDetector | Mesh | DlibShape:
             return Mesh(Path(file))
         case "dlib":
             return DlibShape(Path(file))
-        case "haar" | "lbp" | "yunet" | "blazeface":
+        case "haar" | "lbp" | "ssd" | "yunet" | "blazeface":
             return open_detector(DetectorSettings(kind=kind, model=file))
-    raise UsageError(f"--by {text!r}: known are haar, lbp, yunet:FILE, blazeface:FILE, mtcnn, mesh:FILE, dlib:FILE.")
+    raise UsageError(f"--by {text!r}: known are haar, lbp, ssd, yunet:FILE, blazeface:FILE, mtcnn, mesh:FILE, dlib:FILE.")
 
 
 @dataclass
@@ -356,7 +360,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with FER2013")
     parser.add_argument("--by", nargs="+", required=True, metavar="FINDER", help="detectors and aligners, see above")
     parser.add_argument("--fuse", choices=get_args(Fusion), default="best", help="(default: best)")
-    parser.add_argument("--exclude", default="also_in_privatetest.csv", metavar="CSV", help="as in the recipe's [data]")
+    parser.add_argument("--further", default="", metavar="FOLDER", help="as in the recipe's [data]")
+    parser.add_argument("--unlabeled", default="", metavar="FOLDER", help="as in the recipe's [data]")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th face alone, to try it")
     parser.add_argument("-o", "--out", type=Path, metavar="NPZ", help="the landmarks to write")
     args = parser.parse_args(arguments)
@@ -365,11 +370,12 @@ def main(arguments: list[str] | None = None) -> int:
         if args.out and args.every != 1:
             raise UsageError("-o wants the landmarks of all faces: leave --every out.")
         finders = {text: open_finder(text) for text in args.by}
-        splits = datasets.load(args.data, args.exclude or None)
-        arrays: dict[str, Any] = {}
-        for split in ("Training", "PublicTest"):
-            images = splits[split].images[:: args.every]
-            arrays[split], accounts = find(images, finders, args.fuse, split)
+        splits = datasets.load(args.data, further=args.further, unlabeled=args.unlabeled)
+        faces = {name: split.images[:: args.every] for name, split in splits.items()}
+        points = []
+        for split, images in faces.items():
+            marked, accounts = find(images, finders, args.fuse, split)
+            points.append(marked)
             table = Table(
                 "finder", "missed", "landmarks off the fused", "ms CPU", title=f"{split}, {len(images)} faces"
             )
@@ -379,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
                 table.add_row(name, f"{one.missed / count:.1%}", off, f"{1000 * one.seconds / count:.1f}")
             console.print(table)
         if args.out:
-            np.savez_compressed(args.out, **arrays)
+            write_landmarks(args.out, np.concatenate(list(faces.values())), np.concatenate(points))
     except EdgeFerError as error:
         print(f"landmarks: {error}", file=sys.stderr)
         return error.exit_code

@@ -31,6 +31,7 @@ from rich.table import Table
 
 import datasets
 from datasets import Dataset
+from datasets.landmarks_file import CropLandmarks
 from edge_fer.errors import DataError, EdgeFerError
 from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
@@ -39,7 +40,6 @@ from evaluation.treatments import (
     Faces,
     Prepared,
     Treatment,
-    load_landmarks,
     prepare,
     prepare_remembered,
     remember,
@@ -313,10 +313,10 @@ def main(arguments: list[str] | None = None) -> int:
         splits = datasets.load(args.data, recipe.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
         teacher = teacher_of(args.teacher_logits, splits, recipe)
-        landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
-        of_training = landmarks and landmarks[0][:: args.every]
         training, teacher = training[:: args.every], None if teacher is None else teacher[:: args.every]
-        faces = Faces(training.images, test.images, landmarks and (of_training, landmarks[1]))
+        marks = CropLandmarks.read(args.landmarks) if args.landmarks else None
+        landmarks = marks and (marks.of(training.images, "Training"), marks.of(test.images, "PublicTest"))
+        faces = Faces(training.images, test.images, landmarks)
         names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]
         results = run(
             names, faces, Trainer(recipe, training, test, teacher), args.out, say=lambda line: console.print(line)

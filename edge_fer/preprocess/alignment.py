@@ -22,6 +22,8 @@ Alignment: TypeAlias = Literal["none", "eyes", "two-points", "five-points"]
 """How faces are cut out: by their box; turned upright by their eyes; or with the eyes, or eyes, nose and mouth, at the
 canonical points, where the detector gives landmarks. A model's metadata says which."""
 
+BY_POINTS: tuple[Alignment, ...] = ("two-points", "five-points")
+"""Those that want a detector with landmarks."""
 EYES: tuple[Point, ...] = ((0.323, 0.4), (0.677, 0.4))
 NOSE: Point = (0.5, 0.604)
 MOUTH: tuple[Point, ...] = ((0.36, 0.761), (0.64, 0.761))

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import datasets
 from datasets import landmarks
 from datasets.landmarks import DlibShape, Mesh, Mtcnn, find, five_of, fused, main, open_finder, read_points
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
@@ -202,8 +201,3 @@ def test_wrong_files_and_names_are_one_sentence(tmp_path: Path, capsys: pytest.C
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("landmarks: ") for line in lines)
-
-
-def test_a_data_set_has_no_landmarks_of_its_own(data: Path) -> None:
-    with pytest.raises(DataError, match="--landmarks"):
-        datasets.load(data, alignment="five-points")
