@@ -31,8 +31,8 @@ from rich.table import Table
 
 import datasets
 from datasets.core import truth_for
-from datasets.landmarks_file import CropLandmarks, marks_of
 from datasets.frontalization import frontalized, landmarks_of_turned, turned
+from datasets.landmarks_file import CropLandmarks, marks_of
 from edge_fer.board import describe_machine
 from edge_fer.core import Image, Landmarks
 from edge_fer.errors import EdgeFerError

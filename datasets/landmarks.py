@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -37,20 +37,18 @@ from rich.progress import track
 from rich.table import Table
 
 import datasets
+from datasets.fusion import Fusion, fused, points_of
 from datasets.landmarks_file import write_landmarks
 from edge_fer.config import DetectorSettings
-from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks, Point
+from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks
 from edge_fer.detection import open_detector
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError, UnavailableError, UsageError
 from edge_fer.files import read_file
 from edge_fer.model.litert import Network
 
-Fusion: TypeAlias = Literal["best", "vote", "mean"]
 Aligner: TypeAlias = Callable[[Image, FaceBox], NDArray[np.float64] | None]
 """Image and face -> points (n, 2) in pixels, or None."""
 
-SAME_FACE = 0.4
-"""IoU from which two detections are of one face."""
 SCENE_PX = 240
 """A crop is enlarged to half of it, with a rim that goes on from its edges: detectors want faces of 80 pixels and more,
 and something around them."""
@@ -105,46 +103,6 @@ def read_points(path: Path) -> NDArray[np.float64]:
         raise DataError(f"{path} has lines that are not an x and a y.") from None
     five_of(points)
     return points - 1 if "{" in text else points
-
-
-def fused(found: Sequence[Detection | None], how: Fusion) -> Detection | None:
-    """What several detectors say of one face.
-
-    Args:
-        found: by each of them; None where it found none.
-        how: "best" takes the highest score (one without a score counts as 0.5; of equals, the first); "vote" the
-            median of the largest group that agrees, if that is at least half of the detectors; "mean" the mean of that
-            group, however small.
-    """
-    faces = [one for one in found if one is not None]
-    if not faces:
-        return None
-    if how == "best":
-        return max(faces, key=lambda one: 0.5 if one.score is None else one.score)
-    groups = [[one for one in faces if one.box.iou(center.box) >= SAME_FACE] for center in faces]
-    group = max(groups, key=len)
-    if how == "vote" and 2 * len(group) < len(found):
-        return None
-    middle: Callable[[Sequence[float]], float] = median if how == "vote" else lambda values: sum(values) / len(values)
-    box = FaceBox(*(middle([getattr(one.box, name) for one in group]) for name in ("x", "y", "w", "h")))
-    scores = [one.score for one in group if one.score is not None]
-    marked = [one.landmarks for one in group if one.landmarks is not None and len(one.landmarks.mouth) == 2]
-    return Detection(box, middle(scores) if scores else None, _middle_of(marked, middle))
-
-
-def _middle_of(marked: Sequence[Landmarks], middle: Callable[[Sequence[float]], float]) -> Landmarks | None:
-    if not marked:
-        return None
-    tables = [_points(one) for one in marked]
-    first, second, nose, right, left = (
-        (middle([table[place][0] for table in tables]), middle([table[place][1] for table in tables]))
-        for place in range(5)
-    )
-    return Landmarks(first, second, nose, (right, left))
-
-
-def _points(marks: Landmarks) -> tuple[Point, ...]:
-    return marks.right_eye, marks.left_eye, marks.nose, *marks.mouth
 
 
 class Mtcnn:
@@ -273,7 +231,9 @@ def open_finder(text: str) -> FaceDetector | Mesh | DlibShape:
             return DlibShape(Path(file))
         case "haar" | "lbp" | "ssd" | "yunet" | "blazeface":
             return open_detector(DetectorSettings(kind=kind, model=file))
-    raise UsageError(f"--by {text!r}: known are haar, lbp, ssd, yunet:FILE, blazeface:FILE, mtcnn, mesh:FILE, dlib:FILE.")
+    raise UsageError(
+        f"--by {text!r}: known are haar, lbp, ssd, yunet:FILE, blazeface:FILE, mtcnn, mesh:FILE, dlib:FILE."
+    )
 
 
 @dataclass
@@ -325,9 +285,9 @@ def find(
         eyes = math.dist(marks.right_eye, marks.left_eye)
         for name, one in zip(finders, found, strict=True):
             if one is not None and one.landmarks is not None and len(one.landmarks.mouth) == 2 and eyes >= 1:
-                pairs = zip(_points(marks), _points(one.landmarks), strict=True)
+                pairs = zip(points_of(marks), points_of(one.landmarks), strict=True)
                 accounts[name].off.append(sum(math.dist(*pair) for pair in pairs) / 5 / eyes)
-        points = np.array(_points(marks))
+        points = np.array(points_of(marks))
         result[place] = ((points + 0.5) * (2 * side / SCENE_PX) - side / 2 - 0.5).ravel()
     return result, accounts
 

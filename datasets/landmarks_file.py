@@ -1,8 +1,8 @@
 """Landmarks of the crops of a data set, in one file beside it, which models that align by points are trained with.
 
     DIR/landmarks.npz   sha1: uint8 (n, 20), of the pixels of each crop
-                        points: float32 (n, 10), x and y of the person's right eye, left eye, nose, right and left corner
-                        of the mouth in pixels of the crop; NaN where nobody found them
+                        points: float32 (n, 10), x and y of the person's right eye, left eye, nose, right and left
+                        corner of the mouth in pixels of the crop; NaN where nobody found them
 
 A crop is known by its pixels, not by its row: so the file serves whichever rows a recipe or an export leaves out.
 ``python -m datasets.landmarks`` writes it.

@@ -107,9 +107,7 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
         if corrupt is not None:
             images, points = corrupt(images), corruptions.landmarks_after(corrupt, points)
         pairs = list(zip(images[..., 0], marks_of_all(points) or [None] * len(images), strict=True))
-        return np.stack(
-            [classifier.logits(preprocessor.crop(*pair)) for pair in _tracked(pairs, title, progress)]
-        )
+        return np.stack([classifier.logits(preprocessor.crop(*pair)) for pair in _tracked(pairs, title, progress)])
 
     every = np.arange(len(data))
     clean = logits_of(every, None, "clean faces")

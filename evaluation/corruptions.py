@@ -93,9 +93,9 @@ class Warp:
 
     def __call__(self, faces: Faces) -> Faces:
         """See ``Corruption``."""
-        return _each(
-            lambda face: cv2.warpAffine(face, self.matrix, face.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-        )(faces)
+        return _each(lambda face: cv2.warpAffine(face, self.matrix, face.shape[::-1], borderMode=cv2.BORDER_REPLICATE))(
+            faces
+        )
 
 
 def landmarks_after(corruption: Corruption, points: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

@@ -9,7 +9,8 @@ ones that are there already (resampled), and for generated ones. The first line 
 processor. Cut off at any moment, the same command goes on; once RUN/generator.keras is there, on any backend of Keras.
 
 RUN/gan.npz          both networks and their optimizers, every minute
-RUN/generator.keras  when its time is over, with faces.png: a row a class, real faces on the left, generated on the right
+RUN/generator.keras  when its time is over
+RUN/faces.png        the contact sheet: a row a class, real faces on the left, generated ones on the right
 RUN/recall.jsonl     a line a training: recall of the classes on PublicTest, after logit adjustment too
 
 The networks are of the DCGAN family with the loss of Goodfellow et al. (arXiv 1406.2661, section 3, non-saturating),
