@@ -5,14 +5,13 @@ Training, evaluation, export, benchmarks and the device all use it; nobody else 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
-from edge_fer.preprocess.alignment import AS_FOUND, Alignment, EyeFinder, Placement, placement_by_points
+from edge_fer.preprocess.alignment import AS_FOUND, Alignment, EyeFinder, Placement, placement_by_eyes, placement_by_points
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.preprocess.illumination import Illumination, normalized_illumination
 
@@ -88,8 +87,7 @@ class Preprocessor:
                 return AS_FOUND
             return placement_by_points(detection.box, landmarks, self.spec.alignment)
         if landmarks is not None:
-            left, right = sorted((landmarks.right_eye, landmarks.left_eye))
-            return Placement(tilt_deg=math.degrees(math.atan2(right[1] - left[1], right[0] - left[0])))
+            return placement_by_eyes(landmarks)
         return Placement(tilt_deg=self._eyes.tilt_deg(gray, detection.box))
 
     def framed(self, image: Image, landmarks: Landmarks | None = None) -> Image:

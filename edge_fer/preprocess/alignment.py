@@ -96,6 +96,15 @@ def placement_by_points(box: FaceBox, landmarks: Landmarks, alignment: Alignment
     return placement if near and alike else AS_FOUND
 
 
+def placement_by_eyes(landmarks: Landmarks) -> Placement:
+    """The box itself, turned upright; ``AS_FOUND`` where the eyes are one point or no numbers."""
+    first, second = sorted((landmarks.right_eye, landmarks.left_eye))
+    across = complex(*second) - complex(*first)
+    if not cmath.isfinite(across) or abs(across) < 1:
+        return AS_FOUND
+    return Placement(tilt_deg=math.degrees(cmath.phase(across)))
+
+
 def _similarity(canonical: Sequence[Point], points: Sequence[Point]) -> tuple[complex, complex]:
     """Side and tilt of the square as one complex number, and its middle."""
     fractions = [complex(x - 0.5, y - 0.5) for x, y in canonical]
