@@ -2,7 +2,7 @@
 
     python -m training.ablation --data ~/fer2013 -o runs/before.jsonl
     python -m training.ablation --data ~/fer2013 -o runs/before.jsonl --rows none tan-triggs tan-triggs+equalization
-    python -m training.ablation --data ~/fer2013 -o runs/small.jsonl --recipe training/recipes/ablation-small.toml --seeds 1
+    python -m training.ablation --data ~/fer2013 -o runs/small.jsonl --recipe training/recipes/ablation-small.toml
 
 Each row is one training by one recipe (default: ten epochs of `nano`, distilled from cached teacher logits) on Training
 faces to which the same was done as to the test faces, which is what ``preprocess.Preprocessor`` does on a device. A row

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
-from edge_fer.preprocess.alignment import AS_FOUND, Alignment, EyeFinder, Placement, placement_by_eyes, placement_by_points
+from edge_fer.preprocess.alignment import (
+    AS_FOUND,
+    Alignment,
+    EyeFinder,
+    Placement,
+    placement_by_eyes,
+    placement_by_points,
+)
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.preprocess.illumination import Illumination, normalized_illumination
 
