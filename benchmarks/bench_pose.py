@@ -32,6 +32,7 @@ from rich.table import Table
 import datasets
 from datasets.core import truth_for
 from datasets.frontalization import frontalized, landmarks_of_turned, turned
+from datasets.landmarks_file import CropLandmarks, marks_of
 from edge_fer.board import describe_machine
 from edge_fer.core import Image, Landmarks
 from edge_fer.errors import EdgeFerError
@@ -40,7 +41,6 @@ from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess.pose import Pose, pose_of, turn_of_crop
 from edge_fer.preprocess.quality import turn_of
 from edge_fer.temporal.smoothing import Smoothing
-from evaluation.treatments import landmarks_of, load_landmarks
 
 YAWS_DEG = (0, 10, 20, 30, 40, 50, 60)
 AHEAD = 0.05
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     try:
         splits = datasets.load(args.data, "also_in_privatetest.csv")
-        _, points = load_landmarks(args.landmarks, splits["Training"], splits["PublicTest"])
+        points = CropLandmarks.read(args.landmarks).of(splits["PublicTest"].images, "PublicTest")
         classifier = TfliteClassifier(load_bundle(args.model), decision="as-trained")
         console = Console(width=None if sys.stdout.isatty() else 150)
         console.print(_measured(splits["PublicTest"], points, classifier, Marks(args.yunet), args.every, console))
@@ -88,7 +88,7 @@ class Marks:
             return None
         best = max(found.tolist(), key=lambda face: face[-1])
         points = (np.array(best[4:14], np.float32) + 0.5) * (2 * crop.shape[0] / 240) - rim - 0.5
-        return landmarks_of(points)
+        return marks_of(points)
 
 
 def _measured(
@@ -101,7 +101,7 @@ def _measured(
 ) -> Table:
     head, limit = classifier.heads[0], Smoothing().max_turn
     truth = truth_for(data, head)
-    landmarks = [landmarks_of(one) for one in points]
+    landmarks = [marks_of(one) for one in points]
     ahead = [k for k, one in enumerate(landmarks) if one and turn_of(one) < AHEAD and truth[k] >= 0][::every]
     table = Table(
         "yaw",

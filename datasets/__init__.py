@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,15 @@ from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
 from datasets.fer2013 import LAYOUT as FER2013
 from datasets.folders import LAYOUT as FOLDERS
 from datasets.folders import held_out, is_split, load_classes, load_folders
+from datasets.landmarks_file import NAME as LANDMARKS
+from datasets.landmarks_file import CropLandmarks, digest_of, marks_of_all
 from datasets.photos import load_photos
 from datasets.sample import Layout, Split
 from datasets.sequences import FRAMES
 from edge_fer.errors import DataError, InputMissingError
 from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
-from edge_fer.preprocess.alignment import Alignment
+from edge_fer.preprocess.alignment import BY_POINTS, Alignment
 from edge_fer.preprocess.illumination import Illumination
 
 __all__ = ["SIDE", "Dataset", "Labels", "has_splits", "labeled_like", "load", "load_test", "truth_for"]
@@ -40,6 +41,7 @@ def load(
     further: str = "",
     illumination: tuple[Illumination, ...] = (),
     unlabeled: str = "",
+    landmarks: bool = False,
 ) -> dict[str, Dataset]:
     """Read all splits of the data set in a folder.
 
@@ -48,12 +50,14 @@ def load(
             another set of ``datasets.catalog`` that has splits.
         exclude: name of a CSV in the folder with Training rows of FER2013 to leave out, see ``fer2013.load_csv``.
         size_hw: what images of class folders are brought to. Those of FER2013 are 48x48 and stay so.
-        alignment: how faces are turned, as the runtime turns them; as they are where no eyes are found.
+        alignment: how faces are turned and placed, as the runtime does it; as they are where no eyes or landmarks are
+            found. By points it wants the folder's ``landmarks.npz`` (``datasets.landmarks_file``).
         further: name of a folder in the folder with class folders right in it, of another data set to learn from too;
             "" for none.
         illumination: what is done to their light, as the runtime does it.
         unlabeled: name of a folder in the folder with photos and a table of the faces in them (``datasets.photos``);
             "" for none.
+        landmarks: whether to read the landmarks of all faces, for a model that aligns them itself.
 
     Returns:
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
@@ -88,11 +92,9 @@ def load(
             raise DataError(f"{folder / further} has no sample that is of a class of {heads}.")
     if unlabeled:
         splits[unlabeled] = load_photos(folder / unlabeled, size_hw)
-    if alignment in ("two-points", "five-points"):
-        raise DataError(
-            f"Faces of data sets have no landmarks, which data.alignment {alignment!r} wants; `python -m "
-            "training.ablation` takes them by --landmarks."
-        )
+    if landmarks or alignment in BY_POINTS:
+        marks = CropLandmarks.read(folder / LANDMARKS)
+        splits = {name: split.replace(landmarks=marks.of(split.images, name)) for name, split in splits.items()}
     if alignment != "none" or illumination:
         spec = PreprocessSpec(alignment=alignment, illumination=illumination)
         splits = {name: _preprocessed(split, spec) for name, split in splits.items()}
@@ -154,13 +156,15 @@ def _preprocessed(data: Dataset, spec: PreprocessSpec) -> Dataset:
     if len(data) == 0:
         return data
     preprocessor = Preprocessor(spec, data.images.shape[1:3])
-    console = Console(stderr=True)
-    shown = track(data.images, "Preprocessing faces", console=console, transient=True, disable=not console.is_terminal)
-    return data.replace(images=np.stack([preprocessor.crop(image[..., 0]) for image in shown]))
+    console, marks = Console(stderr=True), marks_of_all(data.landmarks) or [None] * len(data)
+    pairs = list(zip(data.images[..., 0], marks, strict=True))
+    shown = track(pairs, "Preprocessing faces", console=console, transient=True, disable=not console.is_terminal)
+    images = np.stack([preprocessor.crop(image, one) for image, one in shown])
+    return data.replace(images=images, landmarks=None, source_sha256=data.sha256)
 
 
 def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
-    hashes = {name: [hashlib.sha1(image).digest() for image in split.images] for name, split in splits.items()}
+    hashes = {name: [digest_of(image) for image in split.images] for name, split in splits.items()}
     training = set(hashes["Training"])
     tests = {digest for name, split in hashes.items() if name != "Training" for digest in split}
     clean = {

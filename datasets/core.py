@@ -63,6 +63,8 @@ class Dataset:
         sequences: which sequence a sample is a frame of: texts (n,); None where samples stand alone.
         compounds: two expressions at once ("happily surprised"): texts (n,), "" for none; None where there are none.
         attributes: of people or recordings, by name ("gender"), in the data set's words: texts (n,), "" for unknown.
+        landmarks: float32 (n, 10), see ``datasets.landmarks_file``; None where nobody asked for them.
+        source_sha256: ``sha256`` before the faces were aligned or put into other light; "" where they were not.
     """
 
     images: NDArray[np.uint8]
@@ -72,6 +74,8 @@ class Dataset:
     sequences: NDArray[np.str_] | None = None
     compounds: NDArray[np.str_] | None = None
     attributes: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    landmarks: NDArray[np.float32] | None = None
+    source_sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,6 +89,7 @@ class Dataset:
             None if self.sequences is None else self.sequences[rows],
             None if self.compounds is None else self.compounds[rows],
             {name: values[rows] for name, values in self.attributes.items()},
+            None if self.landmarks is None else self.landmarks[rows],
         )
 
     def replace(self, **changes: Any) -> Dataset:

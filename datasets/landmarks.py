@@ -1,10 +1,13 @@
 """Landmarks of a data set's faces, by one detector or several combined: an offline tool.
 
-    python -m datasets.landmarks --data ~/fer2013 --by yunet:face_detection_yunet_2023mar.onnx -o runs/landmarks.npz
+    python -m datasets.landmarks --data ~/fer2013 --by ssd -o ~/fer2013/landmarks.npz
     python -m datasets.landmarks --data ~/fer2013 --by yunet:Y.onnx mtcnn blazeface:B.tflite --fuse vote -o L.npz
     python -m datasets.landmarks --data ~/fer2013 --by haar mesh:face_landmark.tflite --fuse mean -o L.npz
 
-Detectors find a face in the enlarged crop: haar, lbp, yunet:FILE, blazeface:FILE, and mtcnn (of the package `mtcnn`).
+DIR/landmarks.npz is where recipes with `data.alignment = "five-points"` look for landmarks, and the export of what they
+train (`datasets.landmarks_file`).
+
+Detectors find a face in the enlarged crop: haar, lbp, ssd, yunet:FILE, blazeface:FILE, and mtcnn (its package `mtcnn`).
 Aligners mark the face that the first detector found, or the whole crop: mesh:FILE (MediaPipe's 468 points, with
 LiteRT), dlib:FILE (68 points; of the package `dlib`). --fuse says what is taken of what they find: the `best` alone,
 the median of a `vote` of at least half of them, or the `mean` of all. It prints how many faces each of them missed.
@@ -24,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -34,19 +37,18 @@ from rich.progress import track
 from rich.table import Table
 
 import datasets
+from datasets.fusion import Fusion, fused, points_of
+from datasets.landmarks_file import write_landmarks
 from edge_fer.config import DetectorSettings
-from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks, Point
+from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks
 from edge_fer.detection import open_detector
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError, UnavailableError, UsageError
 from edge_fer.files import read_file
 from edge_fer.model.litert import Network
 
-Fusion: TypeAlias = Literal["best", "vote", "mean"]
 Aligner: TypeAlias = Callable[[Image, FaceBox], NDArray[np.float64] | None]
 """Image and face -> points (n, 2) in pixels, or None."""
 
-SAME_FACE = 0.4
-"""IoU from which two detections are of one face."""
 SCENE_PX = 240
 """A crop is enlarged to half of it, with a rim that goes on from its edges: detectors want faces of 80 pixels and more,
 and something around them."""
@@ -101,46 +103,6 @@ def read_points(path: Path) -> NDArray[np.float64]:
         raise DataError(f"{path} has lines that are not an x and a y.") from None
     five_of(points)
     return points - 1 if "{" in text else points
-
-
-def fused(found: Sequence[Detection | None], how: Fusion) -> Detection | None:
-    """What several detectors say of one face.
-
-    Args:
-        found: by each of them; None where it found none.
-        how: "best" takes the highest score (one without a score counts as 0.5; of equals, the first); "vote" the
-            median of the largest group that agrees, if that is at least half of the detectors; "mean" the mean of that
-            group, however small.
-    """
-    faces = [one for one in found if one is not None]
-    if not faces:
-        return None
-    if how == "best":
-        return max(faces, key=lambda one: 0.5 if one.score is None else one.score)
-    groups = [[one for one in faces if one.box.iou(center.box) >= SAME_FACE] for center in faces]
-    group = max(groups, key=len)
-    if how == "vote" and 2 * len(group) < len(found):
-        return None
-    middle: Callable[[Sequence[float]], float] = median if how == "vote" else lambda values: sum(values) / len(values)
-    box = FaceBox(*(middle([getattr(one.box, name) for one in group]) for name in ("x", "y", "w", "h")))
-    scores = [one.score for one in group if one.score is not None]
-    marked = [one.landmarks for one in group if one.landmarks is not None and len(one.landmarks.mouth) == 2]
-    return Detection(box, middle(scores) if scores else None, _middle_of(marked, middle))
-
-
-def _middle_of(marked: Sequence[Landmarks], middle: Callable[[Sequence[float]], float]) -> Landmarks | None:
-    if not marked:
-        return None
-    tables = [_points(one) for one in marked]
-    first, second, nose, right, left = (
-        (middle([table[place][0] for table in tables]), middle([table[place][1] for table in tables]))
-        for place in range(5)
-    )
-    return Landmarks(first, second, nose, (right, left))
-
-
-def _points(marks: Landmarks) -> tuple[Point, ...]:
-    return marks.right_eye, marks.left_eye, marks.nose, *marks.mouth
 
 
 class Mtcnn:
@@ -267,9 +229,11 @@ def open_finder(text: str) -> FaceDetector | Mesh | DlibShape:
             return Mesh(Path(file))
         case "dlib":
             return DlibShape(Path(file))
-        case "haar" | "lbp" | "yunet" | "blazeface":
+        case "haar" | "lbp" | "ssd" | "yunet" | "blazeface":
             return open_detector(DetectorSettings(kind=kind, model=file))
-    raise UsageError(f"--by {text!r}: known are haar, lbp, yunet:FILE, blazeface:FILE, mtcnn, mesh:FILE, dlib:FILE.")
+    raise UsageError(
+        f"--by {text!r}: known are haar, lbp, ssd, yunet:FILE, blazeface:FILE, mtcnn, mesh:FILE, dlib:FILE."
+    )
 
 
 @dataclass
@@ -321,9 +285,9 @@ def find(
         eyes = math.dist(marks.right_eye, marks.left_eye)
         for name, one in zip(finders, found, strict=True):
             if one is not None and one.landmarks is not None and len(one.landmarks.mouth) == 2 and eyes >= 1:
-                pairs = zip(_points(marks), _points(one.landmarks), strict=True)
+                pairs = zip(points_of(marks), points_of(one.landmarks), strict=True)
                 accounts[name].off.append(sum(math.dist(*pair) for pair in pairs) / 5 / eyes)
-        points = np.array(_points(marks))
+        points = np.array(points_of(marks))
         result[place] = ((points + 0.5) * (2 * side / SCENE_PX) - side / 2 - 0.5).ravel()
     return result, accounts
 
@@ -356,7 +320,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with FER2013")
     parser.add_argument("--by", nargs="+", required=True, metavar="FINDER", help="detectors and aligners, see above")
     parser.add_argument("--fuse", choices=get_args(Fusion), default="best", help="(default: best)")
-    parser.add_argument("--exclude", default="also_in_privatetest.csv", metavar="CSV", help="as in the recipe's [data]")
+    parser.add_argument("--further", default="", metavar="FOLDER", help="as in the recipe's [data]")
+    parser.add_argument("--unlabeled", default="", metavar="FOLDER", help="as in the recipe's [data]")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th face alone, to try it")
     parser.add_argument("-o", "--out", type=Path, metavar="NPZ", help="the landmarks to write")
     args = parser.parse_args(arguments)
@@ -365,11 +330,12 @@ def main(arguments: list[str] | None = None) -> int:
         if args.out and args.every != 1:
             raise UsageError("-o wants the landmarks of all faces: leave --every out.")
         finders = {text: open_finder(text) for text in args.by}
-        splits = datasets.load(args.data, args.exclude or None)
-        arrays: dict[str, Any] = {}
-        for split in ("Training", "PublicTest"):
-            images = splits[split].images[:: args.every]
-            arrays[split], accounts = find(images, finders, args.fuse, split)
+        splits = datasets.load(args.data, further=args.further, unlabeled=args.unlabeled)
+        faces = {name: split.images[:: args.every] for name, split in splits.items()}
+        points = []
+        for split, images in faces.items():
+            marked, accounts = find(images, finders, args.fuse, split)
+            points.append(marked)
             table = Table(
                 "finder", "missed", "landmarks off the fused", "ms CPU", title=f"{split}, {len(images)} faces"
             )
@@ -379,7 +345,7 @@ def main(arguments: list[str] | None = None) -> int:
                 table.add_row(name, f"{one.missed / count:.1%}", off, f"{1000 * one.seconds / count:.1f}")
             console.print(table)
         if args.out:
-            np.savez_compressed(args.out, **arrays)
+            write_landmarks(args.out, np.concatenate(list(faces.values())), np.concatenate(points))
     except EdgeFerError as error:
         print(f"landmarks: {error}", file=sys.stderr)
         return error.exit_code

@@ -21,6 +21,7 @@ from edge_fer.detection import open_detector
 from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.events import Run
 from edge_fer.model.bundle import DEFAULT_MODEL
+from edge_fer.preprocess.alignment import BY_POINTS
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
@@ -81,12 +82,12 @@ def _process(frames: Iterable[tuple[int, Frame]], lanes: Sequence[Lane]) -> Iter
 
 
 def build_recognizer(settings: Settings) -> Recognizer:
-    """The recognizer that settings ask for.
+    """The recognizer that settings ask for; a model that wants landmarks of a detector that has none is warned of.
 
     Raises:
         EdgeFerError: the model, the runtime or OpenCV is not as it should be.
     """
-    return Recognizer.load(
+    recognizer = Recognizer.load(
         settings.model.path or DEFAULT_MODEL,
         detector=open_detector(settings.detector),
         min_face_px=settings.detector.min_face_px,
@@ -96,6 +97,14 @@ def build_recognizer(settings: Settings) -> Recognizer:
         decision=settings.model.decision,
         tta=settings.model.tta,
     )
+    if settings.detector.kind in ("haar", "lbp") and recognizer.bundle.metadata.preprocess.alignment in BY_POINTS:
+        log.warning(
+            "%s aligns faces by landmarks, and %s marks none: they are cut out as they are found. "
+            "Choose --detector ssd.",
+            recognizer.bundle.metadata.name,
+            settings.detector.kind,
+        )
+    return recognizer
 
 
 class Pipeline:

@@ -27,6 +27,7 @@ from rich.table import Table
 
 import datasets
 from datasets import Dataset, truth_for
+from datasets.landmarks_file import marks_of_all
 from edge_fer.core import Expression
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError, UsageError
@@ -34,6 +35,7 @@ from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.decision import Rule
 from edge_fer.preprocess import Preprocessor
+from edge_fer.preprocess.alignment import BY_POINTS
 from evaluation import ceiling, compounds, corruptions, decision, fit, folds, groups, metrics, protocols
 from evaluation.model_card import model_card
 
@@ -94,17 +96,21 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
     preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
     console, progress = Console(), Console(stderr=True)
     progress.print(f"Reading {folder} ...")
-    splits = datasets.load(folder)
+    splits = datasets.load(folder, landmarks=bundle.metadata.preprocess.alignment in BY_POINTS)
     if split not in splits:
         raise InputMissingError(f"{folder} has no {split} rows.")
     data = splits[split]
     results: dict[str, Any] = {"model": bundle.metadata.name, "split": split}
 
-    def logits_of(faces: corruptions.Faces, title: str) -> NDArray[np.float32]:
-        shown = _tracked(list(faces), title, progress)
-        return np.stack([classifier.logits(preprocessor.crop(face[..., 0])) for face in shown])
+    def logits_of(rows: NDArray[np.int64], corrupt: corruptions.Corruption | None, title: str) -> NDArray[np.float32]:
+        images, points = data.images[rows], None if data.landmarks is None else data.landmarks[rows]
+        if corrupt is not None:
+            images, points = corrupt(images), corruptions.landmarks_after(corrupt, points)
+        pairs = list(zip(images[..., 0], marks_of_all(points) or [None] * len(images), strict=True))
+        return np.stack([classifier.logits(preprocessor.crop(*pair)) for pair in _tracked(pairs, title, progress)])
 
-    clean = logits_of(data.images, "clean faces")
+    every = np.arange(len(data))
+    clean = logits_of(every, None, "clean faces")
     results["clean"] = metrics.evaluate_logits(clean, data, classifier.heads)
     heads = [head for head in classifier.heads if head.name in results["clean"]]
     if not heads:
@@ -132,7 +138,7 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
     table = Table("faces", *(head.name for head in heads), title=f"Corruptions, {split}")
     results["corruptions"] = {"none": _accuracies(clean, data, classifier)}
     for name, corrupt in corruptions.CORRUPTIONS.items():
-        results["corruptions"][name] = _accuracies(logits_of(corrupt(data.images), name), data, classifier)
+        results["corruptions"][name] = _accuracies(logits_of(every, corrupt, name), data, classifier)
     for name, row in results["corruptions"].items():
         table.add_row(name, *(f"{accuracy:.2%}" for accuracy in row.values()))
     console.print(table)
@@ -162,7 +168,7 @@ def _decisions(clean: NDArray[np.float32], data: Dataset, bundle: Bundle) -> dic
 
 
 def _consistency(
-    logits_of: Callable[[corruptions.Faces, str], NDArray[np.float32]],
+    logits_of: Callable[[NDArray[np.int64], corruptions.Corruption | None, str], NDArray[np.float32]],
     classifier: TfliteClassifier,
     data: Dataset,
     clean: NDArray[np.float32],
@@ -174,7 +180,7 @@ def _consistency(
     for name, views in corruptions.FRAMINGS.items():
         hits = []
         for view in views:
-            rows = logits_of(view(data.images[chosen]), name)
+            rows = logits_of(chosen, view, name)
             hits += [classifier.prediction(row).expression == one for row, one in zip(rows, before, strict=True)]
         same[name] = round(float(np.mean(hits)), 4)
     return {"n": len(chosen), "same": same}
@@ -197,7 +203,8 @@ def _through_detector(
     heads = [head for head in classifier.heads if head.name in results["clean"]]
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     part = data[chosen]
-    crops = np.stack([classifier.logits(face) for face in preprocessor.crops(part.images)])
+    tensors_of_crops = preprocessor.crops(part.images, marks_of_all(part.landmarks))
+    crops = np.stack([classifier.logits(tensor) for tensor in tensors_of_crops])
     columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
     table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
     detector = CascadeDetector()

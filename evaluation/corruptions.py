@@ -81,24 +81,48 @@ def _smaller(side_px: int) -> Corruption:
     return _each(corrupt)
 
 
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """A corruption that moves the face, and its landmarks with it.
+
+    Attributes:
+        matrix: float64 (2, 3), from where a point of the face is to where it comes to be.
+    """
+
+    matrix: NDArray[np.float64]
+
+    def __call__(self, faces: Faces) -> Faces:
+        """See ``Corruption``."""
+        return _each(lambda face: cv2.warpAffine(face, self.matrix, face.shape[::-1], borderMode=cv2.BORDER_REPLICATE))(
+            faces
+        )
+
+
+def landmarks_after(corruption: Corruption, points: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Where landmarks (n, 10) are after a corruption; None where there are none."""
+    if points is None or not isinstance(corruption, Warp):
+        return points
+    turn, shift = corruption.matrix[:, :2], corruption.matrix[:, 2]
+    return (points.reshape(-1, 5, 2) @ turn.T + shift).reshape(-1, 10).astype(np.float32)
+
+
 def _rotation(middle: float, degrees: float, scale: float) -> NDArray[np.float64]:
     return np.asarray(cv2.getRotationMatrix2D((middle, middle), degrees, scale), np.float64)
 
 
-def _tilted(degrees: float) -> Corruption:
-    turn = _rotation((SIDE - 1) / 2, degrees, 1.0)
-    return _each(lambda face: cv2.warpAffine(face, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE))
+def _tilted(degrees: float) -> Warp:
+    return Warp(_rotation((SIDE - 1) / 2, degrees, 1.0))
 
 
-def _framed(right: float, down: float, zoom: float) -> Corruption:
+def _framed(right: float, down: float, zoom: float) -> Warp:
     """As a detector frames a face whose box is off, in fractions of its side."""
     frame = _rotation((SIDE - 1) / 2, 0.0, zoom)
     frame[:, 2] -= (right * SIDE, down * SIDE)
-    return _each(lambda face: cv2.warpAffine(face, frame, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE))
+    return Warp(frame)
 
 
 FRAMINGS: dict[str, tuple[Corruption, ...]] = {
-    "mirror image": (lambda faces: faces[:, :, ::-1],),
+    "mirror image": (Warp(np.array([[-1.0, 0.0, SIDE - 1], [0.0, 1.0, 0.0]])),),
     "box off by 10 % of its side": tuple(
         _framed(right, down, 1.0) for right, down in ((0.1, 0), (-0.1, 0), (0, 0.1), (0, -0.1))
     ),

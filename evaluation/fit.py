@@ -24,12 +24,14 @@ from rich.progress import track
 
 import datasets
 from datasets import SIDE, Dataset, truth_for
+from datasets.landmarks_file import marks_of_all
 from edge_fer.errors import DataError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.model.decision import Rule
 from edge_fer.model.spec import Decision, Head
 from edge_fer.preprocess import Preprocessor
+from edge_fer.preprocess.alignment import BY_POINTS
 from edge_fer.preprocess.quality import measure_quality
 from edge_fer.temporal.doubt import Doubt
 from evaluation import corruptions, decision, doubt
@@ -75,7 +77,7 @@ def fit(
         classify: runs the model.
         max_loss: points of accuracy that the rule may cost.
     """
-    logits = classify(preprocessor.crops(data.images), "clean faces")
+    logits = classify(preprocessor.crops(data.images, marks_of_all(data.landmarks)), "clean faces")
     rule = decision.fit_decision(logits, data, heads, max_loss)
     if rule is None:
         return None
@@ -89,7 +91,10 @@ def fit(
         return Fitted(rule, None, facts, logits)
     answers = {}
     for name, corrupt in {doubt.CLEAN: lambda faces: faces, **corruptions.CORRUPTIONS}.items():
-        framed = [preprocessor.framed(image[..., 0]) for image in corrupt(data.images[known])]
+        images = corrupt(data.images[known])
+        points = None if data.landmarks is None else data.landmarks[known]
+        marks = marks_of_all(corruptions.landmarks_after(corrupt, points)) or [None] * len(images)
+        framed = [preprocessor.framed(image, one) for image, one in zip(images[..., 0], marks, strict=True)]
         tensors = np.stack([preprocessor.normalized(one) for one in framed])
         rows = logits[known] if name == doubt.CLEAN else classify(tensors, name)
         probabilities = Rule.balanced(rule, heads).probabilities(rows)
@@ -136,7 +141,8 @@ def run(arguments: list[str]) -> None:
     classifier = TfliteClassifier(bundle, decision="as-trained")
     preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
     progress.print(f"Reading {args.data} ...")
-    splits = datasets.load(args.data, size_hw=classifier.size_hw)
+    by_points = bundle.metadata.preprocess.alignment in BY_POINTS
+    splits = datasets.load(args.data, size_hw=classifier.size_hw, landmarks=by_points)
     for split in ("Training", SPLIT):
         if not len(splits.get(split, ())):
             raise InputMissingError(f"{args.data} has no {split} rows.")

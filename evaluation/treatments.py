@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets import Dataset
-from edge_fer.core import Detection, FaceBox, Landmarks
+from datasets.landmarks_file import marks_of_all
 from edge_fer.errors import DataError, UsageError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
-from edge_fer.preprocess.alignment import Alignment
+from edge_fer.preprocess.alignment import BY_POINTS, Alignment
 from edge_fer.preprocess.illumination import Illumination
 from evaluation.corruptions import LIGHTS, side_light
 
@@ -74,8 +71,7 @@ class Faces:
     Attributes:
         training: uint8 (n, height, width, 1).
         test: likewise.
-        landmarks: of either, float (n, 10): x and y of right eye, left eye, nose, mouth's corners in pixels of the
-            image, NaN where there are none; None for a data set without.
+        landmarks: of either, float32 (n, 10), see ``datasets.landmarks_file``; None for a data set without.
     """
 
     training: NDArray[np.uint8]
@@ -93,55 +89,16 @@ def prepare(row: Treatment, faces: Faces) -> Prepared:
     Raises:
         DataError: it aligns by landmarks, and there are none.
     """
-    if row.spec.alignment not in ("none", "eyes") and faces.landmarks is None:
+    if row.spec.alignment in BY_POINTS and faces.landmarks is None:
         raise DataError(f"{row.name} aligns by landmarks: give --landmarks.")
     of_training, of_test = faces.landmarks or (None, None)
     training = lit_at_random(faces.training) if row.lit else faces.training
     tests = {"clean": faces.test, **{name: light(faces.test) for name, light in LIGHTS.items()}}
     preprocessor = Preprocessor(row.spec, faces.test.shape[1:3])
     return (
-        _seen(preprocessor, training, of_training),
-        {name: _seen(preprocessor, images, of_test) for name, images in tests.items()},
+        preprocessor.crops(training, marks_of_all(of_training)),
+        {name: preprocessor.crops(images, marks_of_all(of_test)) for name, images in tests.items()},
     )
-
-
-def _seen(
-    preprocessor: Preprocessor, images: NDArray[np.uint8], landmarks: NDArray[np.float32] | None
-) -> NDArray[np.uint8]:
-    height, width = images.shape[1:3]
-    box = FaceBox(0, 0, width, height)
-    if landmarks is None:
-        return preprocessor.crops(images)
-    return np.stack(
-        [
-            preprocessor(image[..., 0], Detection(box, None, landmarks_of(points)))
-            for image, points in zip(images, landmarks, strict=True)
-        ]
-    )
-
-
-def load_landmarks(path: Path, training: Dataset, test: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Landmarks of Training and PublicTest, as `python -m datasets.landmarks` writes them.
-
-    Raises:
-        DataError: it is no such file, or of other faces.
-    """
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            found = file["Training"].astype(np.float32), file["PublicTest"].astype(np.float32)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not what `python -m datasets.landmarks` wrote: {error}.") from None
-    if [one.shape for one in found] != [(len(training), 10), (len(test), 10)]:
-        raise DataError(f"{path} has the landmarks of other faces: make it again with `python -m datasets.landmarks`.")
-    return found
-
-
-def landmarks_of(points: NDArray[np.float32]) -> Landmarks | None:
-    """Ten numbers as landmarks; None where one is NaN."""
-    if not np.isfinite(points).all():
-        return None
-    right_eye, left_eye, nose, right, left = ((float(x), float(y)) for x, y in points.reshape(5, 2))
-    return Landmarks(right_eye, left_eye, nose, (right, left))
 
 
 def lit_at_random(images: NDArray[np.uint8], seed: int = 0) -> NDArray[np.uint8]:

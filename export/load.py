@@ -19,10 +19,12 @@ from rich.console import Console
 import datasets
 from datasets import Dataset
 from datasets.core import truth_for
+from datasets.landmarks_file import marks_of_all
 from edge_fer.errors import ConfigError, DataError, InputMissingError, UnavailableError
 from edge_fer.model.decision import softmax
 from edge_fer.model.spec import Head, Metadata
 from edge_fer.preprocess import Preprocessor
+from edge_fer.preprocess.alignment import BY_POINTS
 from edge_fer.strict import read_toml
 from evaluation.fit import with_priors
 from export import saved_model
@@ -60,19 +62,23 @@ def load(options: Options) -> Export:
         Console().print(note, highlight=False)
     Console(stderr=True).print(f"Reading {options.data} ...")
     size_hw = model.input_shape[1:3]
-    splits = datasets.load(options.data, size_hw=size_hw)
+    by_points = description.preprocess.alignment in BY_POINTS
+    splits = datasets.load(options.data, size_hw=size_hw, landmarks=by_points)
     preprocessor = Preprocessor(description.preprocess, size_hw)
     metadata = description.metadata()
     calibration = calibration_faces(splits["Training"], description.heads[0], options.calibration)
-    _compare_with_original(model, original, preprocessor.crops(calibration.images[:COMPARED_FACES]), options.model)
+    tensors, tests = (
+        preprocessor.crops(one.images, marks_of_all(one.landmarks)) for one in (calibration, splits["PublicTest"])
+    )
+    _compare_with_original(model, original, tensors[:COMPARED_FACES], options.model)
     return Export(
         options=options,
         metadata=dataclasses.replace(metadata, heads=with_priors(metadata.heads, splits["Training"])),
         model=model,
         original=original,
-        calibration=preprocessor.crops(calibration.images),
+        calibration=tensors,
         data=splits["PublicTest"],
-        tensors=preprocessor.crops(splits["PublicTest"].images),
+        tensors=tests,
     )
 
 

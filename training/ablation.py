@@ -2,6 +2,7 @@
 
     python -m training.ablation --data ~/fer2013 -o runs/before.jsonl
     python -m training.ablation --data ~/fer2013 -o runs/before.jsonl --rows none tan-triggs tan-triggs+equalization
+    python -m training.ablation --data ~/fer2013 -o runs/small.jsonl --recipe training/recipes/ablation-small.toml
 
 Each row is one training by one recipe (default: ten epochs of `nano`, distilled from cached teacher logits) on Training
 faces to which the same was done as to the test faces, which is what ``preprocess.Preprocessor`` does on a device. A row
@@ -31,6 +32,7 @@ from rich.table import Table
 
 import datasets
 from datasets import Dataset
+from datasets.landmarks_file import CropLandmarks
 from edge_fer.errors import DataError, EdgeFerError
 from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
@@ -39,7 +41,6 @@ from evaluation.treatments import (
     Faces,
     Prepared,
     Treatment,
-    load_landmarks,
     prepare,
     prepare_remembered,
     remember,
@@ -157,6 +158,7 @@ def run(
     trainer: Trainer,
     out: Path,
     *,
+    seeds: Sequence[int] = SEEDS,
     workers: int = 0,
     until: float = float("inf"),
     say: Say = print,
@@ -168,6 +170,7 @@ def run(
         faces: of Training and test.
         trainer: of the same samples.
         out: JSON Lines, one for each row and seed; added to.
+        seeds: the first is for all rows, the others for those that come within ``CLOSE`` of `none`.
         workers: processes that prepare the faces of the next rows meanwhile; 0 for none.
         until: time (``time.monotonic``) after which no row is begun.
         say: takes a line for each row.
@@ -204,12 +207,12 @@ def run(
             done.append(result)
             say(f"{row.name}, seed {seed}: {result.clean:.2%} in {seconds:.0f} s")
 
-    act(missing(SEEDS[0]))
-    base = next((one.clean for one in done if (one.row, one.seed) == ("none", SEEDS[0])), None)
+    act(missing(seeds[0]))
+    base = next((one.clean for one in done if (one.row, one.seed) == ("none", seeds[0])), None)
     if base is not None:
-        first = {one.row: one.clean for one in done if one.seed == SEEDS[0]}
+        first = {one.row: one.clean for one in done if one.seed == seeds[0]}
         close = {name for name, clean in first.items() if clean >= base - CLOSE}
-        for seed in SEEDS[1:]:
+        for seed in seeds[1:]:
             act([(row, seed) for row, seed in missing(seed) if row.name in close])
     return done
 
@@ -304,6 +307,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--teacher-logits", type=Path, default=folder / "logits" / "t1-t4.npz", metavar="NPZ", help="default: t1-t4"
     )
     parser.add_argument("--landmarks", type=Path, metavar="NPZ", help="of `python -m datasets.landmarks`")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="N", help="one will do, to be quick")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="learn from every N-th sample, to be quick")
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
@@ -313,14 +317,13 @@ def main(arguments: list[str] | None = None) -> int:
         splits = datasets.load(args.data, recipe.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
         teacher = teacher_of(args.teacher_logits, splits, recipe)
-        landmarks = load_landmarks(args.landmarks, training, test) if args.landmarks else None
-        of_training = landmarks and landmarks[0][:: args.every]
         training, teacher = training[:: args.every], None if teacher is None else teacher[:: args.every]
-        faces = Faces(training.images, test.images, landmarks and (of_training, landmarks[1]))
+        marks = CropLandmarks.read(args.landmarks) if args.landmarks else None
+        landmarks = marks and (marks.of(training.images, "Training"), marks.of(test.images, "PublicTest"))
+        faces = Faces(training.images, test.images, landmarks)
         names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]
-        results = run(
-            names, faces, Trainer(recipe, training, test, teacher), args.out, say=lambda line: console.print(line)
-        )
+        trainer = Trainer(recipe, training, test, teacher)
+        results = run(names, faces, trainer, args.out, seeds=args.seeds, say=lambda line: console.print(line))
     except EdgeFerError as error:
         print(f"ablation: {error}", file=sys.stderr)
         return error.exit_code

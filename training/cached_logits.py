@@ -180,15 +180,22 @@ def load_logits(path: Path, splits: Mapping[str, Dataset], data: DataRecipe) -> 
     logits = logits.reshape(-1, *logits.shape[-2:])
     unlabeled = splits[data.unlabeled] if data.unlabeled else None
     expected = len(splits["Training"]) + (0 if found is None else len(found))
-    others = facts.get("data_sha256") != splits["Training"].sha256 or logits.shape[1] != expected
+    others = not _answered(splits["Training"], facts.get("data_sha256"), images is None)
+    others |= logits.shape[1] != expected
     if unlabeled is not None and found is not None:
-        others |= facts.get("unlabeled", {}).get(data.unlabeled) != unlabeled.sha256
+        others |= not _answered(unlabeled, facts.get("unlabeled", {}).get(data.unlabeled), images is None)
     if images is not None:
         seen = expected + (len(splits[data.further]) if data.further else 0)
         others |= len(images) != len(logits) or images.shape[1] < seen
     if others:
         raise DataError(f"{path} was made from other samples: make it again with `python -m training cache-logits`.")
     return CachedLogits(logits, found, images, facts)
+
+
+def _answered(data: Dataset, sha256: str | None, before: bool) -> bool:
+    """Whether a teacher saw these faces; or, where the cache holds no images of its own, as they were before alignment
+    and light: what it says of a face holds for the same face aligned."""
+    return sha256 is not None and sha256 in (data.sha256, *([data.source_sha256] if before else []))
 
 
 def sure(probabilities: Floats, rater: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,11 +1,17 @@
 """Faces of rare expressions out of a small conditional GAN, and whether they help: augmentation by GAN.
 
     KERAS_BACKEND=jax python -m training.gan --data ~/fer2013 -o runs/gan --minutes 2
+    KERAS_BACKEND=jax python -m training.gan --data ~/fer2013 -o runs/gan --minutes 10 --width 16 --batch 32
 
 A generator and a discriminator of 48x48 pixels are trained against each other on faces drawn evenly from the classes of
-FER+; RUN gets a contact sheet of what comes out. Then one recipe is trained, with as many steps each time: on Training
-as it is, with some faces exchanged for rare ones that are there already (resampled), and for generated ones.
-RUN/recall.jsonl has the recall of the rare classes on PublicTest, after logit adjustment too. It wants a GPU.
+FER+. Then one recipe is trained, with as many steps each time: on Training as it is, with some faces exchanged for rare
+ones that are there already (resampled), and for generated ones. The first line is for a GPU, the second for a
+processor. Cut off at any moment, the same command goes on; once RUN/generator.keras is there, on any backend of Keras.
+
+RUN/gan.npz          both networks and their optimizers, every minute
+RUN/generator.keras  when its time is over
+RUN/faces.png        the contact sheet: a row a class, real faces on the left, generated ones on the right
+RUN/recall.jsonl     a line a training: recall of the classes on PublicTest, after logit adjustment too
 
 The networks are of the DCGAN family with the loss of Goodfellow et al. (arXiv 1406.2661, section 3, non-saturating),
 R1 (Mescheder et al., arXiv 1801.04406, eq. 9), the projection of the class in the discriminator (Miyato & Koyama, arXiv
@@ -16,9 +22,11 @@ Zhao et al., arXiv 2006.10738), without which a few hundred faces of a class are
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,21 +40,25 @@ from rich.console import Console
 import datasets
 from datasets import Dataset, truth_for
 from edge_fer.core import Expression
-from edge_fer.errors import EdgeFerError, OutputError, UnavailableError
+from edge_fer.errors import ConfigError, DataError, EdgeFerError, UnavailableError
+from edge_fer.files import make_folder, write_atomically
 from edge_fer.model.spec import Head, head_slices
 from evaluation.metrics import evaluate_logits
+from training import models
 from training.ablation import Trainer, teacher_of
 from training.recipe import load_recipe
+from training.runs import replace
 
 RARE = (Expression.DISGUST, Expression.FEAR, Expression.CONTEMPT)
 NOISE = 96
 """Numbers that a face is generated from."""
-BATCH = 128
 R1 = 5.0
 """Weight of the penalty on the discriminator's gradient at real faces."""
 KEEP = 0.998
 """Decay of the EMA of the generator's weights, which is what generates."""
 TAUS = (0.25, 0.5, 1.0)
+KEPT_EVERY_S = 60.0
+"""``Gan.train`` can be cut off and loses no more."""
 Say = Callable[[str], None]
 
 
@@ -95,7 +107,7 @@ def altered(faces: Any, shift: Any, hidden: Any, brightness: Any) -> Any:
 
 
 class Gan:
-    """Generator and discriminator, trained by one compiled program of a hundred steps.
+    """Generator and discriminator, trained by one compiled program of some steps.
 
     Args:
         images: uint8 (n, 48, 48, 1).
@@ -103,17 +115,29 @@ class Gan:
         count: of the classes.
         seed: of everything.
         width: of the networks.
+        batch: faces in a step.
+
+    Raises:
+        UnavailableError: Keras runs on something else than JAX.
     """
 
-    steps = 100
+    steps = 20
 
-    def __init__(self, images: NDArray[np.uint8], classes: NDArray[np.int64], count: int, seed: int, width: int = 64):
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        classes: NDArray[np.int64],
+        count: int,
+        seed: int,
+        width: int = 64,
+        batch: int = 128,
+    ) -> None:
         if keras.backend.backend() != "jax":
             raise UnavailableError("The GAN is trained with JAX: set KERAS_BACKEND=jax.")
         import jax
 
         keras.utils.set_random_seed(seed)
-        self.count = count
+        self.batch = batch
         self.generator, self.discriminator = build_generator(count, width), build_discriminator(count, width)
         self.averaged = keras.models.clone_model(self.generator)
         self.averaged.set_weights(self.generator.get_weights())
@@ -126,20 +150,21 @@ class Gan:
             *(optimizer.variables for optimizer in optimizers),
             self.averaged.trainable_variables,
         ]
-        # A row of places for each class, as long as the longest: a face is drawn evenly from the classes.
+        # A row of places for each class, as long as the longest: a face is drawn evenly from the classes that have any.
         places = [np.flatnonzero(classes == one) for one in range(count)]
         longest = max(map(len, places))
         self._places = jax.numpy.asarray(np.stack([np.resize(one, longest) for one in places]))
         self._lengths = jax.numpy.asarray([len(one) for one in places])
+        self._there = jax.numpy.asarray([one for one, rows in enumerate(places) if len(rows)])
         self._pixels = jax.numpy.asarray(images)
-        self._key, self.done = jax.random.key(seed), 0
-        self._program = self._compiled(optimizers)
+        self._key, self.done, self.seconds = jax.random.key(seed), 0, 0.0
+        self._program = self._compiled(optimizers, count)
 
-    def _compiled(self, optimizers: list[Any]) -> Callable[..., Any]:
+    def _compiled(self, optimizers: list[Any], count: int) -> Callable[..., Any]:
         import jax
         from jax import numpy as jnp
 
-        generator, discriminator, count = self.generator, self.discriminator, self.count
+        generator, discriminator, batch, there = self.generator, self.discriminator, self.batch, self._there
 
         def realness(weights: Any, faces: Any, labels: Any) -> Any:
             return discriminator.stateless_call(weights, [], [faces, labels])[0][:, 0]
@@ -150,24 +175,24 @@ class Gan:
         def step(state: Any, key: Any) -> Any:
             ours, theirs, our_slots, their_slots, mean, pixels, places, lengths = state
             keys = jax.random.split(key, 9)
-            label = jax.random.randint(keys[0], (BATCH,), 0, count)
-            row = (jax.random.uniform(keys[1], (BATCH,)) * lengths[label]).astype("int32")
+            label = there[jax.random.randint(keys[0], (batch,), 0, len(there))]
+            row = (jax.random.uniform(keys[1], (batch,)) * lengths[label]).astype("int32")
             real = pixels[places[label, row]].astype("float32") / 127.5 - 1
-            real = jnp.where(jax.random.bernoulli(keys[2], shape=(BATCH, 1, 1, 1)), real, real[:, :, ::-1])
+            real = jnp.where(jax.random.bernoulli(keys[2], shape=(batch, 1, 1, 1)), real, real[:, :, ::-1])
             labels = jax.nn.one_hot(label, count)
-            noise = jax.random.normal(keys[3], (BATCH, NOISE))
+            noise = jax.random.normal(keys[3], (batch, NOISE))
 
             def alter(faces: Any, key: Any) -> Any:
                 one, two, three = jax.random.split(key, 3)
                 shift = jax.random.randint(one, (2,), -6, 7)
-                hidden = jax.random.uniform(two, (BATCH, 2), maxval=48)
-                return altered(faces, shift, hidden, 0.4 * jax.random.uniform(three, (BATCH,)) - 0.2)
+                hidden = jax.random.uniform(two, (batch, 2), maxval=48)
+                return altered(faces, shift, hidden, 0.4 * jax.random.uniform(three, (batch,)) - 0.2)
 
             def loss_of_theirs(weights: Any) -> Any:
                 fake = alter(generated(ours, noise, labels), keys[4])
                 seen = alter(real, keys[5])
                 score, back = jax.vjp(lambda faces: realness(weights, faces, labels), seen)
-                (slope,) = back(jnp.ones(BATCH))
+                (slope,) = back(jnp.ones(batch))
                 penalty = R1 / 2 * (slope**2).sum((1, 2, 3)).mean()
                 return (
                     jax.nn.softplus(-score).mean() + jax.nn.softplus(realness(weights, fake, labels)).mean() + penalty
@@ -193,30 +218,64 @@ class Gan:
         program: Callable[..., Any] = many
         return program
 
-    def train(self, until: float, say: Say = print) -> None:
-        """Until a time of ``time.monotonic``, and at least ``steps`` steps."""
+    def train(self, seconds: float, path: Path, say: Say = print) -> None:
+        """Train for so many seconds in all, those of earlier calls included, and at least ``steps`` steps.
+
+        Args:
+            seconds: of the clock.
+            path: .npz that all variables are kept in; what is there is gone on from.
+            say: takes a line now and then.
+
+        Raises:
+            DataError: the file is of other networks.
+        """
         import jax
 
+        if path.is_file():
+            self._restore(path)
         values: Any = [[variable.value for variable in part] for part in self._held]
-        said = 0.0
-        while not self.done or time.monotonic() < until:
+        began, before, kept = time.monotonic(), self.seconds, 0.0
+        while not self.done or self.seconds < seconds:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
-            self.done += self.steps
             ours, theirs = (float(one) for one in losses)
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                say(f"GAN, step {self.done}: losses {ours:.3f} and {theirs:.3f}")
-        for part, of_part in zip(self._held, values, strict=True):
-            for variable, value in zip(part, of_part, strict=True):
-                variable.assign(value)
+            self.done += self.steps
+            self.seconds = before + time.monotonic() - began
+            if self.seconds - kept > KEPT_EVERY_S or self.seconds >= seconds:
+                kept = self.seconds
+                for part, of_part in zip(self._held, values, strict=True):
+                    for variable, value in zip(part, of_part, strict=True):
+                        variable.assign(value)
+                self._keep(path)
+                say(f"GAN, step {self.done}, {self.seconds:.0f} s: losses {ours:.3f} and {theirs:.3f}")
 
-    def generate(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
-        """Faces of a class: uint8 (count, 48, 48, 1)."""
-        noise = np.random.default_rng([seed, label]).normal(size=(count, NOISE)).astype(np.float32)
-        labels = np.tile(np.eye(self.count, dtype=np.float32)[label], (count, 1))
-        faces = self.averaged.predict([noise, labels], batch_size=256, verbose=0)
-        return np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
+    def _keep(self, path: Path) -> None:
+        arrays = [np.asarray(variable.value) for part in self._held for variable in part]
+        content = io.BytesIO()
+        np.savez(content, *arrays, done=self.done, seconds=self.seconds)
+        write_atomically(path, content.getvalue())
+
+    def _restore(self, path: Path) -> None:
+        variables = [variable for part in self._held for variable in part]
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                arrays = [file[f"arr_{place}"] for place in range(len(variables))]
+                self.done, self.seconds = int(file["done"]), float(file["seconds"])
+                if [one.shape for one in arrays] != [tuple(one.shape) for one in variables]:
+                    raise ValueError("other shapes")
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            raise DataError(f"{path} is of other networks than these: give their --width, or another -o.") from None
+        for variable, value in zip(variables, arrays, strict=True):
+            variable.assign(value)
+
+
+def generate(generator: keras.Model, label: int, count: int, seed: int) -> NDArray[np.uint8]:
+    """Faces of a class: uint8 (count, 48, 48, 1)."""
+    classes = generator.input_shape[1][1]
+    noise = np.random.default_rng([seed, label]).normal(size=(count, NOISE)).astype(np.float32)
+    labels = np.tile(np.eye(classes, dtype=np.float32)[label], (count, 1))
+    faces = generator.predict([noise, labels], batch_size=256, verbose=0)
+    return np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
 
 
 def contact_sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -229,7 +288,7 @@ def exchanged(
     targets: Mapping[str, NDArray[np.float32]],
     kind: Literal["resampled", "generated"],
     count: int,
-    gan: Gan | None,
+    generator: keras.Model,
     seed: int,
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
     """Training faces and targets, of which ``count`` at random made room for as many of the rare classes.
@@ -241,7 +300,7 @@ def exchanged(
         targets: of them, by name.
         kind: real faces of the rare classes again, or generated ones.
         count: how many.
-        gan: what generates.
+        generator: see ``build_generator``.
         seed: of what is drawn.
     """
     chance = np.random.default_rng(seed)
@@ -255,8 +314,7 @@ def exchanged(
             [kept, *(chance.choice(np.flatnonzero(mode == one), (kinds == one).sum()) for one in rare)]
         )
         return training.images[rows], {name: values[rows] for name, values in targets.items()}
-    assert gan is not None
-    faces = [gan.generate(one, int((kinds == one).sum()), seed) for one in rare]
+    faces = [generate(generator, one, int((kinds == one).sum()), seed) for one in rare]
     means = {name: _means(name, values, mode, rare) for name, values in targets.items()}
     more = {
         name: np.concatenate([[row] * len(part) for row, part in zip(rows, faces, strict=True)])
@@ -278,46 +336,58 @@ def _means(name: str, values: NDArray[np.float32], mode: NDArray[np.int64], rare
 def compare(
     training: Dataset,
     trainer: Trainer,
-    gan: Gan,
+    generator: keras.Model,
     out: Path,
     *,
-    count: int = 6000,
+    count: int,
     seeds: Sequence[int] = (1, 2, 3),
     say: Say = print,
 ) -> None:
     """Train each way with as many steps and write a line each: accuracy, macro F1 and recall by head.
 
+    What RUN/recall.jsonl has already is not trained again.
+
     "post-hoc logit adjustment" is the baseline, from whose logits tau * log(prior) was taken afterwards (Menon et al.,
     arXiv 2007.07314, section 4.1): it costs no training at all.
     """
     own = dict(trainer.targets)
-    prior = training.labels["ferplus"].targets.sum(axis=0, dtype=np.float64)
+    prior = np.maximum(training.labels["ferplus"].targets.sum(axis=0, dtype=np.float64), 1.0)  # of no face: one
     part = head_slices(trainer.test.heads)["ferplus"]
+    path = out / "recall.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = [line for line in lines if line.endswith("\n")]  # without one that was cut off
+    try:
+        done = {(row["way"], row["seed"]) for row in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is not what `python -m training.gan` wrote: give another -o.") from None
     for seed in seeds:
         for way in ("none", "resampled", "generated"):
+            if (way, seed) in done:
+                continue
             trainer.targets, images = own, training.images
             if way != "none":
-                images, trainer.targets = exchanged(training, own, way, count, gan, seed)
+                images, trainer.targets = exchanged(training, own, way, count, generator, seed)
             trainer.train(images, seed)
             logits = trainer.predict(trainer.test.images)
-            _write(out, way, seed, trainer.test, logits, say)
+            # The baseline last: where its line stands, those of its adjustments do.
             for tau in TAUS if way == "none" else ():
                 adjusted = logits.copy()
                 adjusted[:, part] -= tau * np.log(prior / prior.sum())
-                _write(out, f"post-hoc logit adjustment, tau {tau}", seed, trainer.test, adjusted, say)
+                lines.append(_line(f"post-hoc logit adjustment, tau {tau}", seed, trainer.test, adjusted, say))
+            lines.append(_line(way, seed, trainer.test, logits, say))
+            write_atomically(path, "".join(lines).encode())
     trainer.targets = own
 
 
-def _write(out: Path, way: str, seed: int, test: Dataset, logits: NDArray[np.float32], say: Say) -> None:
+def _line(way: str, seed: int, test: Dataset, logits: NDArray[np.float32], say: Say) -> str:
     metrics = evaluate_logits(logits, test, test.heads)
     heads = {
         head.name: {key: metrics[head.name][key] for key in ("accuracy", "macro_f1", "recall")} for head in test.heads
     }
-    with (out / "recall.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"way": way, "seed": seed, "heads": heads}) + "\n")
     recall = heads["ferplus"]["recall"]
     rare = ", ".join(f"{one} {recall[one]:.2f}" for one in RARE if one in recall)
     say(f"{way}, seed {seed}: {heads['ferplus']['accuracy']:.2%}; recall of {rare}")
+    return json.dumps({"way": way, "seed": seed, "heads": heads}) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -329,9 +399,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     recipe = Path(__file__).resolve().parent / "recipes" / "ablation.toml"
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with FER2013 and FER+")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="new folder")
-    parser.add_argument("--minutes", type=float, default=10.0, help="that the GAN is trained (default: 10)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="RUN", help="new folder, or one to go on with")
+    parser.add_argument("--minutes", type=float, default=10.0, help="that the GAN is trained in all (default: 10)")
+    parser.add_argument("--width", type=int, default=64, help="channels of its networks (default: 64)")
+    parser.add_argument("--batch", type=int, default=128, help="faces in a step (default: 128)")
+    parser.add_argument("--count", type=int, default=6000, help="faces that are exchanged (default: 6000)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the trainings (default: 1 2 3)")
     parser.add_argument("--recipe", type=Path, default=recipe, metavar="TOML")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     logits = Path(__file__).resolve().parent / "logits" / "t1-t4.npz"
@@ -342,17 +415,27 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = load_recipe(args.recipe, args.set)
         splits = datasets.load(args.data, chosen.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
-        head = Head("ferplus", training.labels["ferplus"].expressions)
-        gan = Gan(training.images, truth_for(training, head), len(head.labels), args.seed)
-        try:
-            args.out.mkdir(parents=True)
-        except OSError as error:
-            raise OutputError(f"{args.out} cannot be made: {error.strerror}.") from None
-        gan.train(time.monotonic() + 60 * args.minutes, console.print)
-        sheet = contact_sheet([gan.generate(place, 16, args.seed) for place in range(len(head.labels))])
-        cv2.imwrite(str(args.out / "faces.png"), sheet)
+        made, variables = args.out / "generator.keras", args.out / "gan.npz"
+        if args.out.exists() and any(args.out.iterdir()) and not (made.is_file() or variables.is_file()):
+            raise ConfigError(f"{args.out} is not empty, and no run of the GAN: choose another -o.")
+        if "ferplus" not in training.labels:
+            raise DataError(f"{args.data} has no fer2013new.csv: the rare expressions are those of FER+.")
+        if not made.is_file():
+            head = Head("ferplus", training.labels["ferplus"].expressions)
+            truth = truth_for(training, head)
+            gan = Gan(training.images, truth, len(head.labels), args.seeds[0], args.width, args.batch)
+            make_folder(args.out)
+            gan.train(60 * args.minutes, variables, console.print)
+            replace(made, gan.averaged.save)
+            rows = [
+                np.concatenate([training.images[truth == place][:8], generate(gan.averaged, place, 8, args.seeds[0])])
+                for place in np.unique(truth[truth >= 0]).tolist()
+            ]
+            cv2.imwrite(str(args.out / "faces.png"), contact_sheet(rows))
         teacher = teacher_of(args.teacher_logits, splits, chosen)
-        compare(training, Trainer(chosen, training, test, teacher), gan, args.out, say=console.print)
+        trainer = Trainer(chosen, training, test, teacher)
+        generator = models.load(made)
+        compare(training, trainer, generator, args.out, count=args.count, seeds=args.seeds, say=console.print)
     except EdgeFerError as error:
         print(f"gan: {error}", file=sys.stderr)
         return error.exit_code

@@ -25,7 +25,8 @@ class DataRecipe:
 
     Attributes:
         exclude: CSV in the data folder with samples to leave out (see ``datasets.load``); "" for none.
-        alignment: "eyes" turns faces upright before, and has the device do the same, see ``preprocess.Preprocessor``.
+        alignment: how faces are turned and placed before, as the device then does it, see ``preprocess.Preprocessor``.
+            "two-points" and "five-points" want ``landmarks.npz`` in the data folder (``datasets.landmarks_file``).
         illumination: what is done to the light of faces before, and on the device, in this order.
         further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
         further_times: how often each of them stands in an epoch: they are few, as a rule.

@@ -1,6 +1,6 @@
 """Train what tells from its crop alone whether a face is turned away: edge_fer/data/turn.npz.
 
-    python -m datasets.landmarks --data ~/fer2013 --yunet face_detection_yunet_2023mar.onnx -o runs/landmarks.npz
+    python -m datasets.landmarks --data ~/fer2013 --by yunet:face_detection_yunet_2023mar.onnx -o runs/landmarks.npz
     python -m training.turn --data ~/fer2013 --landmarks runs/landmarks.npz -o edge_fer/data/turn.npz
 
 The teacher is where the nose is between the eyes (``core.Quality.turn``), as a detector with landmarks marks them. The
@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import datasets
+from datasets.landmarks_file import CropLandmarks, marks_of
 from edge_fer.core import FaceBox
 from edge_fer.errors import EdgeFerError
 from edge_fer.preprocess import pose, quality
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.temporal.smoothing import Smoothing
-from evaluation.treatments import landmarks_of, lit_at_random, load_landmarks
+from evaluation.treatments import lit_at_random
 
 UNITS = 32
 VIEWS = 4
@@ -43,11 +44,11 @@ def signed_turn(points: NDArray[np.float32]) -> NDArray[np.float64]:
     """``core.Quality.turn`` with its sign: positive where the nose is to the right; NaN where there are no landmarks.
 
     Args:
-        points: (n, 10), see ``evaluation.treatments.Faces``.
+        points: (n, 10), see ``datasets.landmarks_file``.
     """
     turns = np.full(len(points), np.nan)
     for place, one in enumerate(points):
-        landmarks = landmarks_of(one)
+        landmarks = marks_of(one)
         if landmarks is not None:
             middle = (landmarks.right_eye[0] + landmarks.left_eye[0]) / 2
             turns[place] = np.copysign(quality.turn_of(landmarks), landmarks.nose[0] - middle)
@@ -118,7 +119,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         splits = datasets.load(args.data, "also_in_privatetest.csv")
         training, test = splits["Training"], splits["PublicTest"]
-        turns, of_test = map(signed_turn, load_landmarks(args.landmarks, training, test))
+        marks = CropLandmarks.read(args.landmarks)
+        turns, of_test = (
+            signed_turn(marks.of(split.images, name)) for name, split in (("Training", training), ("PublicTest", test))
+        )
         known = np.isfinite(turns)
         weights = train(training.images[known], turns[known], args.seed)
         np.savez_compressed(args.out, **weights)

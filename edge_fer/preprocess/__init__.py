@@ -5,13 +5,20 @@ Training, evaluation, export, benchmarks and the device all use it; nobody else 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge_fer.core import Detection, FaceBox, Image
-from edge_fer.preprocess.alignment import AS_FOUND, Alignment, EyeFinder, Placement, placement_by_points
+from edge_fer.core import Detection, FaceBox, Image, Landmarks
+from edge_fer.preprocess.alignment import (
+    AS_FOUND,
+    Alignment,
+    EyeFinder,
+    Placement,
+    placement_by_eyes,
+    placement_by_points,
+)
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.preprocess.illumination import Illumination, normalized_illumination
 
@@ -87,27 +94,29 @@ class Preprocessor:
                 return AS_FOUND
             return placement_by_points(detection.box, landmarks, self.spec.alignment)
         if landmarks is not None:
-            left, right = sorted((landmarks.right_eye, landmarks.left_eye))
-            return Placement(tilt_deg=math.degrees(math.atan2(right[1] - left[1], right[0] - left[0])))
+            return placement_by_eyes(landmarks)
         return Placement(tilt_deg=self._eyes.tilt_deg(gray, detection.box))
 
-    def framed(self, image: Image) -> Image:
+    def framed(self, image: Image, landmarks: Landmarks | None = None) -> Image:
         """``cut`` from an image that is a crop already, as data sets have them: as if a detector had framed it so.
 
         Args:
             image: uint8 (height, width), which reaches beyond the face by the margin.
+            landmarks: that the detector would have marked, in pixels of the image.
 
         Returns:
             uint8 (*size_hw, 1), 0-255.
         """
         height, width = image.shape
         face_h, face_w = height / (1 + 2 * self.spec.margin), width / (1 + 2 * self.spec.margin)
-        return self.cut(image, Detection(FaceBox((width - face_w) / 2, (height - face_h) / 2, face_w, face_h)))
+        box = FaceBox((width - face_w) / 2, (height - face_h) / 2, face_w, face_h)
+        return self.cut(image, Detection(box, None, landmarks))
 
-    def crop(self, image: Image) -> Image:
+    def crop(self, image: Image, landmarks: Landmarks | None = None) -> Image:
         """The tensor of an image that is a crop already; see ``framed``."""
-        return self.normalized(self.framed(image))
+        return self.normalized(self.framed(image, landmarks))
 
-    def crops(self, images: Image) -> Image:
-        """``crop`` of many: uint8 (n, height, width, 1) -> uint8 (n, *size_hw, 1)."""
-        return np.stack([self.crop(image[..., 0]) for image in images])
+    def crops(self, images: Image, landmarks: Sequence[Landmarks | None] | None = None) -> Image:
+        """``crop`` of many: uint8 (n, height, width, 1), with n landmarks or none -> uint8 (n, *size_hw, 1)."""
+        marks = [None] * len(images) if landmarks is None else landmarks
+        return np.stack([self.crop(image[..., 0], one) for image, one in zip(images, marks, strict=True)])

@@ -22,6 +22,8 @@ Alignment: TypeAlias = Literal["none", "eyes", "two-points", "five-points"]
 """How faces are cut out: by their box; turned upright by their eyes; or with the eyes, or eyes, nose and mouth, at the
 canonical points, where the detector gives landmarks. A model's metadata says which."""
 
+BY_POINTS: tuple[Alignment, ...] = ("two-points", "five-points")
+"""Those that want a detector with landmarks."""
 EYES: tuple[Point, ...] = ((0.323, 0.4), (0.677, 0.4))
 NOSE: Point = (0.5, 0.604)
 MOUTH: tuple[Point, ...] = ((0.36, 0.761), (0.64, 0.761))
@@ -92,6 +94,15 @@ def placement_by_points(box: FaceBox, landmarks: Landmarks, alignment: Alignment
     near = max(map(abs, shift)) <= 0.5
     alike = all(1 / LARGEST_CHANGE <= one <= LARGEST_CHANGE for one in (placement.w, placement.h))
     return placement if near and alike else AS_FOUND
+
+
+def placement_by_eyes(landmarks: Landmarks) -> Placement:
+    """The box itself, turned upright; ``AS_FOUND`` where the eyes are one point or no numbers."""
+    first, second = sorted((landmarks.right_eye, landmarks.left_eye))
+    across = complex(*second) - complex(*first)
+    if not cmath.isfinite(across) or abs(across) < 1:
+        return AS_FOUND
+    return Placement(tilt_deg=math.degrees(cmath.phase(across)))
 
 
 def _similarity(canonical: Sequence[Point], points: Sequence[Point]) -> tuple[complex, complex]:

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import datasets
 from datasets import landmarks
-from datasets.landmarks import DlibShape, Mesh, Mtcnn, find, five_of, fused, main, open_finder, read_points
+from datasets.landmarks import DlibShape, Mesh, Mtcnn, find, five_of, main, open_finder, read_points
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
 from edge_fer.errors import DataError, InputMissingError, UnavailableError, UsageError
 from edge_fer.sources.demo import average_faces
@@ -79,45 +76,6 @@ def test_files_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
         read_points(path)
     with pytest.raises(InputMissingError):
         read_points(tmp_path / "missing.pts")
-
-
-def at(x: float, score: float | None = None, marks: Landmarks | None = MARKS) -> Detection:
-    return Detection(FaceBox(x, 50, 80, 90), score, marks and marks.scaled(1.0, x - 50, 0.0))
-
-
-def test_the_best_has_the_highest_score() -> None:
-    assert fused([at(50, 0.6), at(52, 0.9), None], "best") == at(52, 0.9)
-    assert fused([at(50), at(52, 0.4)], "best") == at(50)  # one without a score counts as 0.5
-    assert fused([at(50, 0.7), at(52, 0.7)], "best") == at(50, 0.7)
-
-
-def test_a_vote_is_the_median_of_those_who_agree() -> None:
-    found = fused([at(50, 0.6), at(54, 0.9), at(51, 0.8), at(300, 0.99)], "vote")
-    assert found == at(51, 0.8)
-    assert fused([at(50, 0.9), None, None], "vote") is None
-    assert fused([at(50, 0.9), None], "vote") == at(50, 0.9)
-    assert fused([at(50, 0.9), at(300, 0.9), at(600, 0.9)], "vote") is None
-
-
-def test_a_mean_is_of_the_largest_group() -> None:
-    assert fused([at(50, 0.6), at(54, 0.8), at(300, 1.0)], "mean") == at(52, pytest.approx(0.7))
-    assert fused([at(50, 0.6), None, None, None], "mean") == at(50, 0.6)
-
-
-@given(st.lists(st.one_of(st.none(), st.integers(0, 400)), max_size=5), st.sampled_from(["best", "vote", "mean"]))
-def test_any_findings_can_be_fused(places: list[int | None], how: Any) -> None:
-    found = fused([None if x is None else at(float(x), 0.5) for x in places], how)
-    assert found is None or min(x for x in places if x is not None) <= found.box.x <= max(x or 0 for x in places)
-    if all(x is None for x in places):
-        assert found is None
-
-
-def test_who_has_no_landmarks_counts_for_the_box_alone() -> None:
-    found = fused([at(50, 0.6, None), at(54, 0.8)], "mean")
-    assert found is not None
-    assert found.box.x == 52
-    assert found.landmarks == at(54).landmarks
-    assert fused([at(50, 0.6, None)], "mean") == at(50, 0.6, None)
 
 
 class Fake:
@@ -202,8 +160,3 @@ def test_wrong_files_and_names_are_one_sentence(tmp_path: Path, capsys: pytest.C
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("landmarks: ") for line in lines)
-
-
-def test_a_data_set_has_no_landmarks_of_its_own(data: Path) -> None:
-    with pytest.raises(DataError, match="--landmarks"):
-        datasets.load(data, alignment="five-points")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from datasets import Dataset, Labels
-from edge_fer.core import Expression
 from edge_fer.errors import DataError, UsageError
 from edge_fer.preprocess.illumination import normalized_illumination
 from edge_fer.sources.demo import average_faces
@@ -17,9 +13,7 @@ from evaluation.treatments import (
     TREATMENTS,
     Faces,
     Treatment,
-    landmarks_of,
     lit_at_random,
-    load_landmarks,
     prepare,
     prepare_remembered,
     remember,
@@ -82,22 +76,3 @@ def test_light_from_the_side_falls_off_from_column_to_column() -> None:
     assert left[0, [0, 47]].tolist() == [255, 64]
     assert np.array_equal(left, right[:, ::-1])
     assert np.allclose(left[0, 1:] / left[0, :-1], 0.25 ** (1 / 47), atol=0.01)
-
-
-def test_landmarks_of_a_file_belong_to_the_faces(tmp_path: Path) -> None:
-    labels = {"fer2013": Labels.single((Expression.FEAR, Expression.ANGER), np.zeros(len(IMAGES), np.int64))}
-    data = Dataset(IMAGES, labels, np.zeros(len(IMAGES), np.bool_))
-    good, other, broken = tmp_path / "good.npz", tmp_path / "other.npz", tmp_path / "broken.npz"
-    points = np.tile(UPRIGHT, (len(IMAGES), 1))
-    np.savez(good, Training=points, PublicTest=points)
-    np.savez(other, Training=points, PublicTest=points[:2])
-    broken.write_bytes(b"PK")
-    assert np.array_equal(load_landmarks(good, data, data)[1], points)
-    with pytest.raises(DataError, match="other faces"):
-        load_landmarks(other, data, data)
-    for path in (broken, tmp_path / "missing.npz"):
-        with pytest.raises(DataError, match="is not what"):
-            load_landmarks(path, data, data)
-    marks = landmarks_of(UPRIGHT)
-    assert marks is not None
-    assert marks.nose == (23.5, 28.5)

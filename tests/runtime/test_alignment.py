@@ -240,6 +240,30 @@ def test_landmarks_of_no_face_leave_the_box(alignment: Any, marks: Landmarks) ->
     assert placement_by_points(FaceBox(60, 60, 80, 80), marks, alignment) == AS_FOUND
 
 
+@pytest.mark.parametrize("alignment", ["eyes", "two-points", "five-points"])
+@pytest.mark.parametrize(
+    "eyes",
+    [((80, 80), (80, 80)), ((80.4, 80), (80, 80)), ((float("nan"), 80), (99, 80)), ((80, 80), (99, float("-inf")))],
+)
+def test_eyes_that_are_none_leave_the_face_as_it_was_found(alignment: Any, eyes: Any) -> None:
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), (48, 48))
+    scene, box = tilted(FACES[0, ..., 0], 0), FaceBox(60, 60, 80, 80)
+    found = Detection(box, 0.9, Landmarks(*eyes, (90, 90), ((70, 99), (95, 99))))
+    assert np.array_equal(preprocessor(scene, found), face_tensor(scene, box, (48, 48), 0.0))
+
+
+@pytest.mark.parametrize("alignment", ["eyes", "two-points", "five-points"])
+@pytest.mark.parametrize("gray", [0, 128, 255])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (-60.0, 20.0), (150.0, 290.0), (900.0, -900.0)])
+def test_a_face_over_the_edge_of_a_flat_frame_is_flat(alignment: Any, gray: int, place: tuple[float, float]) -> None:
+    """Its landmarks may lie outside the frame: the frame's edge goes on there."""
+    x, y = place
+    found = Detection(FaceBox(x, y, 100, 100), 0.9, marks_at((x + 50, y + 50), 100, 20))
+    flat = np.full((240, 320), gray, np.uint8)
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), (48, 48))
+    assert (preprocessor(flat, found) == gray).all()
+
+
 def test_which_eye_is_called_right_does_not_matter_and_a_mouth_may_be_one_point() -> None:
     box, marks = FaceBox(60, 60, 80, 80), marks_at((100, 100), 80, 5)
     swapped = Landmarks(marks.left_eye, marks.right_eye, marks.nose, marks.mouth[::-1])

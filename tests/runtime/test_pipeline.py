@@ -19,11 +19,11 @@ from source_parts import FakeCapture, live_source
 from edge_fer import sources
 from edge_fer.cli import main
 from edge_fer.cli.run import run
-from edge_fer.config import CameraSettings, Settings
+from edge_fer.config import CameraSettings, DetectorSettings, ModelSettings, Settings
 from edge_fer.core import Frame, FrameSource
 from edge_fer.errors import ConfigError, UnavailableError, UsageError
 from edge_fer.layers import load_settings
-from edge_fer.pipeline import Latencies, Pipeline
+from edge_fer.pipeline import Latencies, Pipeline, build_recognizer
 from edge_fer.sources.live import newest_of
 
 SCHEMA = json.loads((Path(sources.__file__).parents[1] / "event.schema.json").read_text())
@@ -168,6 +168,16 @@ def test_what_became_of_the_frames_is_told(
     told = next(message for message in caplog.messages if message.startswith("door: "))
     assert "1 frames" in told and "0 damaged" in told
     assert re.search(r"from capture to the last output median [\d.]+ ms, 95th percentile [\d.]+ ms\.$", told)
+
+
+def test_a_model_that_wants_landmarks_is_warned_of_where_there_are_none(
+    bundle_with: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = bundle_with(metadata=lambda table: table["preprocess"].update(alignment="five-points"))
+    for model, kind in ((str(path), "haar"), ("nano", "haar"), (str(path), "ssd")):
+        build_recognizer(Settings(model=ModelSettings(path=model), detector=DetectorSettings(kind=kind)))
+    (said,) = caplog.messages
+    assert said.endswith("haar marks none: they are cut out as they are found. Choose --detector ssd.")
 
 
 def test_latencies_are_counted_in_little_memory() -> None:

@@ -267,6 +267,21 @@ def test_logits_of_other_samples_or_broken_ones_are_refused(teacher_logits: Path
             cached_logits.load_logits(tmp_path / f"{name}.npz", splits, DataRecipe())
 
 
+def test_what_a_teacher_says_of_a_face_holds_for_the_face_in_other_light(
+    teacher_logits: Path, data: Path, tmp_path: Path
+) -> None:
+    lit, other = (datasets.load(data, illumination=(one,)) for one in ("log", "gamma"))
+    cached = cached_logits.load_logits(teacher_logits, lit, DataRecipe())
+    assert np.array_equal(cached.logits, cached_logits.load_logits(teacher_logits, other, DataRecipe()).logits)
+    # Images that were cached with the logits are in the light that the teacher saw.
+    with np.load(teacher_logits) as file:
+        np.savez(tmp_path / "logits.npz", logits=file["logits"][None], facts=file["facts"])
+    np.save(tmp_path / "views.npy", datasets.load(data)["Training"].images[None])
+    cached_logits.load_logits(tmp_path / "logits.npz", datasets.load(data), DataRecipe())
+    with pytest.raises(DataError, match="made from other samples"):
+        cached_logits.load_logits(tmp_path / "logits.npz", lit, DataRecipe())
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,8 +18,10 @@ from labeled import HEADS
 from numpy.typing import NDArray
 
 from datasets import Dataset, Labels
+from edge_fer.core import Expression as E
+from edge_fer.errors import DataError
 from training import gan as gans
-from training.gan import Gan, altered, build_discriminator, build_generator, compare, contact_sheet, exchanged
+from training.gan import Gan, altered, build_discriminator, build_generator, compare, contact_sheet, exchanged, generate
 
 pytestmark = pytest.mark.trains
 
@@ -50,32 +53,40 @@ def test_faces_are_altered_alike_and_by_as_much_as_is_said() -> None:
     assert np.allclose(hidden[0, :14], image[0, :14])
 
 
-def test_a_few_steps_change_both_networks_and_losses_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_steps_change_both_networks_and_losses_are_finite(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(Gan, "steps", 1)
-    monkeypatch.setattr(gans, "BATCH", 8)
-    data = faces()
-    gan = Gan(data.images, data.labels["ferplus"].truth, 8, seed=1, width=8)
+    data, kept = faces(), tmp_path / "gan.npz"
+    gan = Gan(data.images, data.labels["ferplus"].truth, 8, seed=1, width=8, batch=8)
     before = [one.get_weights() for one in (gan.generator, gan.discriminator, gan.averaged)]
     said: list[str] = []
-    gan.train(time.monotonic(), said.append)
+    gan.train(0.0, kept, said.append)
     assert gan.done == 1
     assert "losses" in said[0]
     assert "nan" not in said[0]
     for old, network in zip(before, (gan.generator, gan.discriminator, gan.averaged), strict=True):
         assert any(not np.array_equal(a, b) for a, b in zip(old, network.get_weights(), strict=True))
-    made = gan.generate(3, 5, seed=1)
+    made = generate(gan.averaged, 3, 5, seed=1)
     assert made.shape == (5, 48, 48, 1)
     assert made.dtype == np.uint8
-    assert np.array_equal(made, gan.generate(3, 5, seed=1))
+    assert np.array_equal(made, generate(gan.averaged, 3, 5, seed=1))
     assert contact_sheet([made, made]).shape == (96, 240)
+    # It goes on from what it kept, and its time is over.
+    again = Gan(data.images, data.labels["ferplus"].truth, 8, seed=2, width=8, batch=8)
+    again.train(0.0, kept, said.append)
+    assert (again.done, len(said)) == (1, 1)
+    assert np.array_equal(made, generate(again.averaged, 3, 5, seed=1))
+    with pytest.raises(DataError, match="--width"):
+        Gan(data.images, data.labels["ferplus"].truth, 8, seed=1, width=16, batch=8).train(0.0, kept)
 
 
-class FakeGan:
-    def generate(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
-        return np.full((count, 48, 48, 1), 100 + label, np.uint8)
+def fake(generator: None, label: int, count: int, seed: int) -> NDArray[np.uint8]:
+    return np.full((count, 48, 48, 1), 100 + label, np.uint8)
 
 
-def test_rare_faces_take_the_place_of_others() -> None:
+def test_rare_faces_take_the_place_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gans, "generate", fake)
     data = faces()
     own = {"ferplus": data.labels["ferplus"].targets, "teacher": np.log(np.full((80, 8), 0.125, np.float32))}
     rare = [LABELS.index(one) for one in gans.RARE]
@@ -84,15 +95,15 @@ def test_rare_faces_take_the_place_of_others() -> None:
     counts = targets["ferplus"].sum(axis=0)
     assert all(counts[one] >= 10 for one in rare)
     assert np.array_equal(images[:, 0, 0, 0], targets["ferplus"].argmax(axis=1) * 30 + 10)
-    made: Any = FakeGan()
-    images, targets = exchanged(data, own, "generated", 30, made, 1)
+    images, targets = exchanged(data, own, "generated", 30, None, 1)
     assert np.array_equal(images[50:, 0, 0, 0], np.repeat(rare, 10) + 100)
     assert np.array_equal(targets["ferplus"][50:].argmax(axis=1), np.repeat(rare, 10))
     assert np.allclose(targets["teacher"], np.log(0.125))
     assert all(values.dtype == np.float32 and len(values) == 80 for values in targets.values())
 
 
-def test_all_ways_are_compared_at_equal_steps(tmp_path: Path) -> None:
+def test_all_ways_are_compared_at_equal_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gans, "generate", fake)
     data = faces()
     lengths: list[int] = []
 
@@ -109,9 +120,42 @@ def test_all_ways_are_compared_at_equal_steps(tmp_path: Path) -> None:
         def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             return np.zeros((len(images), 8), np.float32)
 
-    trainer, gan = Fake(), FakeGan()
-    compare(data, trainer, gan, tmp_path, count=30, seeds=(1, 2), say=lambda line: None)  # type: ignore[arg-type]
+    trainer: Any = Fake()
+
+    def go(seeds: tuple[int, ...]) -> list[str]:
+        compare(data, trainer, None, tmp_path, count=30, seeds=seeds, say=lambda line: None)
+        return (tmp_path / "recall.jsonl").read_text().splitlines(keepends=True)
+
+    lines = go((1, 2))
     assert lengths == [80] * 6
-    lines = (tmp_path / "recall.jsonl").read_text().splitlines()
     assert len(lines) == 2 * (3 + len(gans.TAUS))
     assert trainer.targets["ferplus"] is data.labels["ferplus"].targets
+    # Cut off in a line, it goes on with that training; done, with nothing.
+    (tmp_path / "recall.jsonl").write_text("".join(lines[:-1]) + lines[-1][:9])
+    assert go((1, 2)) == lines
+    assert len(lengths) == 7
+    assert go((2, 1)) == lines
+    assert len(lengths) == 7
+    (tmp_path / "recall.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="give another -o"):
+        go((1,))
+
+
+def test_the_command_leaves_a_generator_a_sheet_and_recalls(
+    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gan, "steps", 1)
+    monkeypatch.setattr(gans, "RARE", (E.DISGUST, E.FEAR))  # no face of this set is of contempt
+    run = tmp_path / "run"
+    arguments = ["--data", data, "--recipe", recipe({"epochs": 2}), "--width", 8, "--batch", 4, "--seeds", 1]
+    arguments += ["--minutes", 0, "--count", 20]
+    assert call(gans.main, *arguments, "-o", run).code == 0
+    assert cv2.imread(str(run / "faces.png")).shape == (7 * 48, 16 * 48, 3)
+    assert len((run / "recall.jsonl").read_text().splitlines()) == 3 + len(gans.TAUS)
+    before = (run / "generator.keras").read_bytes()
+    assert call(gans.main, *arguments, "-o", run).code == 0
+    assert (run / "generator.keras").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    refused = call(gans.main, *arguments, "-o", tmp_path / "other")
+    assert (refused.code, len(refused.err.splitlines())) == (78, 1)

@@ -19,16 +19,20 @@ from faces_csv import pattern, write_csvs
 from labeled import HEADS
 
 import datasets
+from datasets.landmarks_file import write_landmarks
 from edge_fer.core import Expression as E
 from edge_fer.core import Image
 from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
+from edge_fer.preprocess.alignment import Alignment
 from edge_fer.recognizer import Recognizer
 from evaluation import __main__ as evaluation
 from export import edgetpu_rules, quantize
 from export.flatbuffer import in_float, read_operators
 from export.fold import fold_batch_norm
+from export.load import load
+from export.result import Export
 from training import loop, models
 from training.__main__ import main
 from training.augmentation import Augment
@@ -318,9 +322,19 @@ def test_a_training_in_bfloat16_leaves_a_float32_model(
     assert child(*arguments, "--resume").code == 0
 
 
+@pytest.mark.parametrize("alignment", ["eyes", "five-points"])
 def test_alignment_and_illumination_go_from_the_recipe_to_the_metadata(
-    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alignment: Alignment,
+    data: Path,
+    recipe: Callable[..., Path],
+    call: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    data = shutil.copytree(data, tmp_path / "data")
+    images = np.concatenate([split.images for split in datasets.load(data).values()])
+    tilted = np.array([14, 20, 31, 16, 24, 28, 19, 37, 31, 34], np.float32)
+    write_landmarks(data / "landmarks.npz", images, np.tile(tilted, (len(images), 1)))
     seen: list[PreprocessSpec] = []
 
     class Watched(Preprocessor):
@@ -328,15 +342,21 @@ def test_alignment_and_illumination_go_from_the_recipe_to_the_metadata(
             super().__init__(spec, size_hw)
             seen.append(spec)
 
+    loaded: list[Export] = []
     monkeypatch.setattr(datasets, "Preprocessor", Watched)
-    path = recipe({"epochs": 2, "data.alignment": "eyes", "data.illumination": ["retinex", "equalization"]})
+    monkeypatch.setattr(quantize, "load", lambda options: (loaded.append(load(options)), loaded[0])[1])
+    path = recipe({"epochs": 2, "data.alignment": alignment, "data.illumination": ["retinex", "equalization"]})
     run, out = tmp_path / "run", tmp_path / "model.tflite"
     assert call(main, "train", "--recipe", path, "--data", data, "--run", run).code == 0
     assert call(main, "evaluate", "--model", run / "model.keras", "--data", data).code == 0
     assert call(quantize.main, run / "model.keras", "--data", data, "-o", out, *UNGATED).code == 0
-    spec = PreprocessSpec(alignment="eyes", illumination=("retinex", "equalization"))
+    spec = PreprocessSpec(alignment=alignment, illumination=("retinex", "equalization"))
     assert load_bundle(out).metadata.preprocess == spec
     assert set(seen) == {spec}
+    # The exporter measures on what training measured on.
+    tested = datasets.load(data, alignment=alignment, illumination=spec.illumination)["PublicTest"].images
+    (exported,) = loaded
+    assert np.array_equal(exported.tensors, tested)
 
 
 @pytest.mark.trains
