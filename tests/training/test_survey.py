@@ -133,8 +133,9 @@ def test_each_row_is_a_stage_of_a_recipe() -> None:
     for row in rows_of(SECTIONS):
         recipe, _, stage = row.partition("/")
         assert stage in {one.name for one in stages.load_stages(stages.find(recipe))}, row
-    held_against = {system.against for system in LISTED.values()}
-    assert held_against <= rows_of(SECTIONS).keys()
+    for system in LISTED.values():
+        assert system.against.keys() <= set(system.rows), system.name
+        assert set(system.against.values()) <= rows_of(SECTIONS).keys(), system.name
 
 
 def test_each_command_has_a_verb_that_exists(call: Call) -> None:

@@ -112,7 +112,7 @@ class Survey:
 
     def _is_close(self, row: str) -> bool:
         first = {one.row: one.accuracy for one in self.results if one.seed == 1}
-        base = first.get(self.rows[row].against)
+        base = first.get(self.rows[row].other(row))
         return base is not None and row in first and abs(first[row] - base) <= CLOSE
 
     def _walk(self, name: str, rows: Sequence[str], seed: int, console: Console) -> None:
@@ -133,7 +133,7 @@ class Survey:
 
     def _measured(self, plan: Pipeline, step: Step, seed: int) -> Result:
         run, splits = read_finished(step.folder), self._splits(step.stage.recipe.data)
-        model, other = models.load(step.made), plan.known.get(self.rows[step.stage.key].against)
+        model, other = models.load(step.made), plan.known.get(self.rows[step.stage.key].other(step.stage.key))
         int8, edge_tpu = None, None
         if keras.backend.backend() == "tensorflow":  # which conversion wants
             int8, edge_tpu = measure.quantized(model, splits["Training"], splits["PublicTest"], run.heads)

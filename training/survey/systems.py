@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +29,7 @@ class System:
         place: files or folders of this repository, from its root; none for what is documented only.
         command: what a person types to use it; "" where there is nothing to type.
         rows: stages of recipes, "pipeline/stage", that ``training survey`` trains and measures for it.
-        against: the row that its rows are held against.
+        against: by row, the row that it is held against where that is not the baseline.
         needs: what it asks of a data set beyond labels.
         result: for what is measured elsewhere: what came out, in Markdown.
         verdict: whether it pays, in a few words; of trained rows their figures tell.
@@ -41,12 +43,16 @@ class System:
     place: tuple[str, ...] = ()
     command: str = ""
     rows: tuple[str, ...] = ()
-    against: str = BASELINE
+    against: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     result: str = ""
     verdict: str = ""
     reason: str = ""
     takes: str = ""
+
+    def other(self, row: str) -> str:
+        """The row that one of its rows is held against."""
+        return str(self.against.get(row, BASELINE))
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,4 @@ def _no_row(system: System) -> str:
 
 
 def _like(name: str, systems: dict[str, System]) -> str:
-    import difflib
-
     return ", ".join(difflib.get_close_matches(name, systems, n=3, cutoff=0.3) or list(systems)[:3])
