@@ -287,6 +287,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def unquantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are not converted, which takes longer than to train them."""
+    monkeypatch.setattr(measure, "quantized", lambda *given: ({"refused": "Not tried."}, None))
+
+
 def run(call: Call, folder: Path, data: Path, *more: object) -> Any:
     return call(main, "survey", "--data", data, "--runs", folder / "runs", "--output", folder / "page.md", *more)
 
@@ -319,6 +325,7 @@ def test_rows_are_trained_measured_and_gone_on_with(call: Call, small: Path, dat
     assert before == {path: path.stat().st_mtime_ns for path in (small / "runs" / "survey").rglob("*")}
 
 
+@pytest.mark.usefixtures("unquantized")
 def test_close_rows_get_further_seeds(call: Call, small: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.survey.rows.CLOSE", 1.0)
     done = run(call, small, data, "--only", "baseline", "--seeds", "2")
@@ -332,6 +339,7 @@ def test_close_rows_get_further_seeds(call: Call, small: Path, data: Path, monke
     assert seeds == [1, 2]
 
 
+@pytest.mark.usefixtures("unquantized")
 def test_a_budget_that_ends_on_the_way_leaves_a_page_and_goes_on(
     call: Call, small: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +378,7 @@ def posed(tmp_path: Path) -> Path:
     return tmp_path / "posed"
 
 
+@pytest.mark.usefixtures("unquantized")
 def test_people_are_wanted_where_a_row_asks_who_it_is(call: Call, small: Path, data: Path, posed: Path) -> None:
     refused = run(call, small, data, "--only", "tuplets")
     assert refused.code == 65
