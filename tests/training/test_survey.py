@@ -163,6 +163,17 @@ def test_each_command_has_a_verb_that_exists(call: Call) -> None:
             assert words[0] == "python" and (ROOT / words[1]).is_file(), system.command
 
 
+def test_each_flag_of_a_command_is_one_of_its_package() -> None:
+    for system in LISTED.values():
+        words = system.command.split()
+        if words[:1] != ["python"]:
+            continue
+        package = (words[2] if words[1] == "-m" else words[1]).replace("/", ".").partition(".")[0]
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / package).rglob("*.py"))
+        for word in words:
+            assert not word.startswith("--") or f'"{word}"' in source, f"{system.name}: {word}"
+
+
 def test_each_result_links_to_what_is_there() -> None:
     for system in LISTED.values():
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", " ".join((system.result, system.verdict, system.reason))):
