@@ -38,6 +38,7 @@ EXAMPLES = """examples:
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
+  python -m training survey --data ~/fer2013 --only center island --budget 30
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
 or a folder for each class: train/angry/*.jpg, train/happy/*.jpg, ...
@@ -154,6 +155,14 @@ def main(arguments: list[str] | None = None) -> int:
     recurrent.add_argument("--sequences", type=int, default=1500, help="synthetic ones of each set (default: 1500)")
     recurrent.add_argument("--epochs", type=int, default=25, help="(default: 25)")
     recurrent.add_argument("--seed", type=int, default=1, help="(default: 1)")
+    survey = verbs.add_parser("survey", help="the survey's methods under one protocol, row by row, into docs/survey.md")
+    survey.add_argument("--data", type=Path, metavar="DIR", help="folder with the data set; without it, the page alone")
+    survey.add_argument("--only", nargs="+", default=[], metavar="NAME", help="systems or rows of docs/survey.md")
+    survey.add_argument("--budget", type=float, metavar="MINUTES", help="stop then; the same command goes on")
+    survey.add_argument("--seeds", type=int, default=1, help="more than 1 for rows close to the baseline (1)")
+    survey.add_argument("--cross", type=Path, metavar="DIR", help="another data set to test on, such as CK+48")
+    survey.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="of all run folders (runs)")
+    survey.add_argument("--output", type=Path, default=Path("docs/survey.md"), metavar="MD", help="(docs/survey.md)")
     qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
     qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
@@ -166,9 +175,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if args.verb in ("train", "pretrain", "qat") or (args.verb == "run" and not args.dry_run):
+    if (
+        args.verb in ("train", "pretrain", "qat")
+        or (args.verb == "run" and not args.dry_run)
+        or (args.verb == "survey" and args.data)
+    ):
         _without_what_dies()
-    go_on = "the same command, without --from" if args.verb == "run" else "--resume"
+    go_on = {"run": "the same command, without --from", "survey": "the same command"}.get(args.verb, "--resume")
     try:
         if args.verb == "run":
             from training import distributed
@@ -256,6 +269,11 @@ def main(arguments: list[str] | None = None) -> int:
                 epochs=args.epochs,
                 seed=args.seed,
             )
+        elif args.verb == "survey":
+            from training.survey.command import survey as survey_by_rows
+
+            more = {"seeds": args.seeds, "budget": args.budget, "runs": args.runs, "cross": args.cross}
+            survey_by_rows(args.data, args.output, only=args.only, **more)
         elif args.verb == "report":
             from training.report import write_report
 

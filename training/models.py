@@ -192,6 +192,8 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if not isinstance(layer, keras.Layer):  # an operation, as ops.mean in CBAM, calculates in what it is given
+            return type(layer).from_config(layer.get_config())
         dtype = "float32" if layer is model.layers[-1] else policy
         return type(layer).from_config({**layer.get_config(), "dtype": dtype})
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,15 @@ EXPORT = Path(__file__).resolve().parent.parent / "export"
 
 
 def run(
-    path: Path, data: Path, runs: Path, *, begin: str = "", dry_run: bool = False, changes: Sequence[str] = ()
+    path: Path,
+    data: Path,
+    runs: Path,
+    *,
+    begin: str = "",
+    dry_run: bool = False,
+    changes: Sequence[str] = (),
+    only: Collection[str] = (),
+    then: Callable[[Pipeline, Step], None] | None = None,
 ) -> None:
     """Walk the stages of a recipe, each from where it was cut off.
 
@@ -49,12 +57,14 @@ def run(
         begin: the stage to make again, with all that is built on it; "" for none.
         dry_run: show the plan alone.
         changes: see ``stages.load_stages``.
+        only: keys of the stages that are wanted, with what they are made from; none for all.
+        then: is called with each stage as soon as it is done, and with those that were done before.
 
     Raises:
         EdgeFerError: recipe, data or runs are not as they should be.
     """
     console = Console(stderr=True)
-    pipeline = Pipeline(path, data, runs, changes, begin)
+    pipeline = Pipeline(path, data, runs, changes, begin, only)
     for step in pipeline.steps.values():
         pipeline.check(step)
     pipeline.show(console)
@@ -68,12 +78,13 @@ def run(
         pipeline.again.clear()
         for number, step in enumerate(pipeline.steps.values(), 1):
             pipeline.check(step)
-            if step.is_done:
-                continue
-            after = list(pipeline.estimates().values())[number:]
-            place = Place(f"stage {number} of {len(pipeline.steps)}, ", sum(filter(None, after)))
-            console.rule(f"{place.stage}{step.stage.key}")
-            _walk(pipeline, step, place, console)
+            if not step.is_done:
+                after = list(pipeline.estimates().values())[number:]
+                place = Place(f"stage {number} of {len(pipeline.steps)}, ", sum(filter(None, after)))
+                console.rule(f"{place.stage}{step.stage.key}")
+                _walk(pipeline, step, place, console)
+            if then:
+                then(pipeline, step)
     last = list(pipeline.steps.values())[-1]
     console.print(f"All done: {last.made}", highlight=False)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -119,12 +119,21 @@ class Pipeline:
         runs: folder of all run folders.
         changes: ``--set``, for the stages of this file.
         begin: the stage to make again, with all that is built on it; "" for none.
+        only: keys of the stages that are wanted, with what they are made from; none for all.
 
     Raises:
         EdgeFerError: a recipe or ``begin`` is not as it should be.
     """
 
-    def __init__(self, path: Path, data: Path, runs: Path, changes: Sequence[str] = (), begin: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: Path,
+        runs: Path,
+        changes: Sequence[str] = (),
+        begin: str = "",
+        only: Collection[str] = (),
+    ) -> None:
         stages = collect(path, changes)
         self.name = next(reversed(stages.values())).pipeline
         self.data = data
@@ -138,6 +147,7 @@ class Pipeline:
                 self.again.add(key)
         self.known = {key: Step(stage, runs) for key, stage in stages.items()}
         needed = {key for key, stage in stages.items() if stage.pipeline == self.name} | self.again
+        needed = needed & set(only) if only else needed
         for key, step in reversed(self.known.items()):
             if key in needed and not self.is_done(step):
                 needed.update(step.stage.inputs)

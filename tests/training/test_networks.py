@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -102,17 +103,26 @@ def _built(forest: NeuralForest) -> np.ndarray:
     return embedding
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"attention": "cbam"},
-        {"forest": 3},
-        {"inputs": ("gray", "lbp", "gradient", "edges", "equalized")},
-        {"inputs": ("gray", "lbp"), "fusion": "late"},
-    ],
-)
-def test_a_network_with_it_is_read_as_it_was_written(options: dict[str, object], tmp_path: Path) -> None:
-    core = models.build(ModelRecipe(STAGES, kind="residual", **options), 15)  # type: ignore[arg-type]
+OPTIONS: list[dict[str, Any]] = [
+    {"attention": "cbam"},
+    {"forest": 3},
+    {"inputs": ("gray", "lbp", "gradient", "edges", "equalized")},
+    {"inputs": ("gray", "lbp"), "fusion": "late"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_what_was_trained_in_bfloat16_becomes_float32(options: dict[str, Any]) -> None:
+    coarse = models.build(ModelRecipe(STAGES, kind="residual", **options), 15, "bfloat16")
+    exact = models.in_precision(coarse, "float32")
+    assert {layer.compute_dtype for layer in exact.layers if isinstance(layer, keras.Layer)} == {"float32"}
+    spread = np.std(exact.predict(IMAGES, verbose=0))
+    np.testing.assert_allclose(exact.predict(IMAGES, verbose=0), coarse.predict(IMAGES, verbose=0), atol=0.2 * spread)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_network_with_it_is_read_as_it_was_written(options: dict[str, Any], tmp_path: Path) -> None:
+    core = models.build(ModelRecipe(STAGES, kind="residual", **options), 15)
     core.save(tmp_path / "model.keras")
     again = models.load(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict(IMAGES, verbose=0), core.predict(IMAGES, verbose=0))
