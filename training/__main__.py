@@ -87,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
     pretrain.add_argument("--recipe", type=Path, required=True, metavar="TOML")
     pretrain.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     pretrain.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    pretrain.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     taken = verbs.add_parser("from-bundle", help="a bundle's int8 network as a float one, for train --init-from")
     taken.add_argument("--bundle", required=True, metavar="NAME", help="a model of the package, or a bundle's file")
     taken.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="of the same network")
@@ -191,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.verb == "pretrain":
             from training.pretrain import pretrain as pretrain_by_recipe
 
-            pretrain_by_recipe(load_recipe(args.recipe), args.data, args.run)
+            pretrain_by_recipe(load_recipe(args.recipe, args.set), args.data, args.run)
         elif args.verb == "from-bundle":
             from training.from_bundle import from_bundle
 

@@ -193,13 +193,18 @@ class Gan:
         program: Callable[..., Any] = many
         return program
 
-    def train(self, until: float, say: Say = print) -> None:
-        """Until a time of ``time.monotonic``, and at least ``steps`` steps."""
+    def train(self, until: float = 0.0, say: Say = print, steps: int = 1) -> tuple[float, float]:
+        """Train until a time of ``time.monotonic``, and until so many steps were done, a program's worth at a time.
+
+        Returns:
+            The last losses, of the generator and of the discriminator.
+        """
         import jax
 
         values: Any = [[variable.value for variable in part] for part in self._held]
+        ours = theirs = float("nan")
         said = 0.0
-        while not self.done or time.monotonic() < until:
+        while self.done < steps or time.monotonic() < until:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
             self.done += self.steps
@@ -210,6 +215,7 @@ class Gan:
         for part, of_part in zip(self._held, values, strict=True):
             for variable, value in zip(part, of_part, strict=True):
                 variable.assign(value)
+        return ours, theirs
 
     def generate(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
         """Faces of a class: uint8 (count, 48, 48, 1)."""

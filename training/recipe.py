@@ -137,16 +137,22 @@ class PretrainRecipe:
     """Training without labels, see ``pretrain``: only ``python -m training pretrain`` reads it.
 
     Attributes:
+        kind: "masked", "convolutional", "denoising", "contractive", "face-features" or "gan".
         epochs: passes over the Training samples.
         mask: fraction of the image that is masked.
         patch_px: side of a masked patch.
         noise: sigma of the Gaussian noise that is to be taken away, in gray levels.
+        contraction: weight of the Jacobian's squared norm beside the reconstruction error, for "contractive".
+        width: filters of the first convolution of the discriminator, and of the last of the generator, for "gan".
     """
 
+    kind: Literal["masked", "convolutional", "denoising", "contractive", "face-features", "gan"] = "masked"
     epochs: int = 20
     mask: float = 0.5
     patch_px: int = 8
     noise: float = 10.0
+    contraction: float = 0.1
+    width: int = 64
 
 
 @dataclass(frozen=True)
@@ -245,6 +251,10 @@ class Recipe:
             raise ConfigError(f"pretrain.mask must be between 0 and 1, not {self.pretrain.mask}.")
         if self.pretrain.epochs < 1 or self.pretrain.patch_px < 1:
             raise ConfigError("pretrain.epochs and pretrain.patch_px must be at least 1.")
+        if not 0 <= self.pretrain.contraction < math.inf:
+            raise ConfigError(f"pretrain.contraction must be 0 or more, not {self.pretrain.contraction}.")
+        if self.pretrain.width < 8 or self.pretrain.width % 8:
+            raise ConfigError(f"pretrain.width must be a multiple of 8, not {self.pretrain.width}.")
 
 
 def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def load(path: Path, side: int) -> keras.Model:
         pixels = keras.Input((side, side, 1), name="pixels")
         x = layers.Concatenate()([layers.Resizing(SIDE, SIDE)(pixels)] * 3)
         x = layers.Normalization(mean=MEANS, variance=[256.0**2] * 3)(x)
-        x = layers.MaxPooling2D(3, 2)(convolved(x, 32, 7, 2))
+        x = layers.MaxPooling2D(3, 2)(convolved(x, LEVELS[0][0], 7, 2))
         for level, (filters, blocks, halves) in enumerate(LEVELS):
             for block in range(blocks):
                 stride = 2 if halves and block == 0 else 1
