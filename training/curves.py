@@ -61,7 +61,9 @@ def figure_of(histories: Mapping[str, History], heads: Sequence[str]) -> Figure:
         histories: of one or several runs, by name.
         heads: names of the heads to show.
     """
-    return panels_of(histories, {"loss": "training loss", **{head: f"{head}: accuracy on PublicTest" for head in heads}})
+    return panels_of(
+        histories, {"loss": "training loss", **{head: f"{head}: accuracy on PublicTest" for head in heads}}
+    )
 
 
 def panels_of(histories: Mapping[str, History], panels: Mapping[str, str]) -> Figure:

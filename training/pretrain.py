@@ -10,8 +10,8 @@ Kinds, by the recipe's ``pretrain.kind``:
 * convolutional: faces as they are; all of a face is to be reconstructed, by transposed convolutions.
 * denoising: the same, of corrupted faces.
 * contractive: as convolutional, while features are to change little with the image.
-* face-features: FaceNet2ExpNet's first stage (Ding et al., FG 2017, arXiv 1609.06591): the convolutions are to give what
-  those of a frozen face network give. The second stage is ``train --init-from``, with the dense layer of ``train``.
+* face-features: FaceNet2ExpNet's first stage (Ding et al., FG 2017, arXiv 1609.06591): the convolutions are to give
+  what those of a frozen face network give. The second stage is ``train --init-from``, with a dense layer on top.
 * gan: a discriminator learns to tell faces from generated ones (``gan.Gan``, of one class: it sees no label). It is a
   network of its own, whose features ``probe`` judges (Radford et al., arXiv 1511.06434, section 5.1).
 
@@ -230,7 +230,7 @@ def _fit(
 
 
 def _play(recipe: Recipe, images: NDArray[np.uint8], show: Callable[..., None]) -> keras.Model:
-    """A discriminator that was trained against a generator, on faces without labels."""
+    """The convolutions of a discriminator that was trained on faces without labels: images, 0-255 -> (n, 3, 3, c)."""
     from training.gan import BATCH, Gan
 
     gan = Gan(images, np.zeros(len(images), np.int64), 1, recipe.seed, recipe.pretrain.width)
@@ -238,4 +238,11 @@ def _play(recipe: Recipe, images: NDArray[np.uint8], show: Callable[..., None]) 
         steps = (epoch + 1) * -(-len(images) // BATCH)
         generator, discriminator = gan.train(steps=steps, say=lambda text: None)
         show(epoch, loss=discriminator, generator=generator, discriminator=discriminator)
-    return gan.discriminator
+    pixels = keras.Input(images.shape[1:], name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    for layer in gan.discriminator.layers:
+        if isinstance(layer, layers.Flatten):
+            break
+        if isinstance(layer, layers.Conv2D | layers.LeakyReLU):
+            x = layer(x)
+    return keras.Model(pixels, x, name="discriminator")

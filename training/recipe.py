@@ -29,6 +29,7 @@ class DataRecipe:
         illumination: what is done to the light of faces before, and on the device, in this order.
         further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
         further_times: how often each of them stands in an epoch: they are few, as a rule.
+        further_alone: learn from them alone, and not from Training: the last stage of a fine-tuning.
         unlabeled: folder in the data folder with photos and a table of the faces in them (``datasets.photos``), which
             are learned by what the teacher says of them where it is sure: self-training. "" for none.
     """
@@ -38,6 +39,7 @@ class DataRecipe:
     illumination: tuple[Illumination, ...] = ()
     further: str = ""
     further_times: int = 1
+    further_alone: bool = False
     unlabeled: str = ""
 
 
@@ -226,6 +228,8 @@ class Recipe:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
         if self.data.further_times < 1:
             raise ConfigError(f"data.further_times must be at least 1, not {self.data.further_times}.")
+        if self.data.further_alone and (not self.data.further or self.distill.weight):
+            raise ConfigError("data.further_alone wants data.further, and no teacher: it is about labels alone.")
         for name, weight in self.task_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")

@@ -1,4 +1,4 @@
-"""dlib's face network read from its file, here one of the same format with few filters; FaceNet2ExpNet's first stage."""
+"""dlib's face network read from a file of its format, here with few filters; FaceNet2ExpNet's first stage."""
 
 from __future__ import annotations
 

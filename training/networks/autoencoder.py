@@ -67,8 +67,8 @@ class Contraction(layers.Layer):
     Rifai et al., eq. 5, has the closed form for a dense layer with a sigmoid h: the sum over units of h'(a)^2 times the
     sum of its squared weights. Here h' is 1 where ReLU lets through and 0 elsewhere, a weight is what is left of it
     after normalization, gamma / sqrt(variance) times it, and at the border weights outside the image do not count.
-    The variance is the batch's, and does not count as changing with the input. It is the mean over units, so that layers
-    of all sizes weigh alike.
+    The variance is the batch's, and does not count as changing with the input. It is the mean over units, so that
+    layers of all sizes weigh alike.
 
     Input: what the convolution gives (n, h, w, c), and that after normalization and ReLU. Output: (n, 1).
 
