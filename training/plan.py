@@ -158,9 +158,9 @@ class Pipeline:
         record = step.record  # before all else: what is not ours is not replaced either
         further = step.stage.recipe.data.further
         if further and not self.is_done(step) and not (self.data / further).is_dir():
+            without = "" if step.stage.recipe.data.further_alone else "; --set data.further= is without"
             raise InputMissingError(
-                f"{step.stage.key} wants {self.data / further}, with a folder for each class; --set data.further= is "
-                "without."
+                f"{step.stage.key} wants {self.data / further}, with a folder for each class{without}."
             )
         if record is None or step.stage.key in self.again:
             return

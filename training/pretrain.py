@@ -244,5 +244,7 @@ def _play(recipe: Recipe, images: NDArray[np.uint8], show: Callable[..., None]) 
         if isinstance(layer, layers.Flatten):
             break
         if isinstance(layer, layers.Conv2D | layers.LeakyReLU):
-            x = layer(x)
+            copy = type(layer).from_config(layer.get_config())
+            x = copy(x)
+            copy.set_weights(layer.get_weights())
     return keras.Model(pixels, x, name="discriminator")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,43 @@ def test_what_is_refused(
     assert message in done.err
     assert done.err.count("\n") == 1
     assert done.code == ConfigError.exit_code
+
+
+RECIPE = """
+name = "small"
+epochs = 2
+[model]
+stages = [[8, 2], [16, 2], [16, 2]]
+[pretrain]
+epochs = 2
+[optimizer]
+warmup_epochs = 1
+[[stage]]
+name = "denoising"
+kind = "pretrain"
+pretrain = { kind = "denoising", mask = 0.25, patch_px = 1 }
+[[stage]]
+name = "then"
+init_from = "denoising"
+[[stage]]
+name = "probe"
+kind = "probe"
+runs = ["denoising", "then"]
+seeds = 1
+"""
+
+
+@pytest.mark.trains
+def test_a_probe_is_a_stage(call: Callable[..., Any], data: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    command = (main, "run", tmp_path / "small.toml", "--data", data, "--runs", tmp_path / "runs")
+    done = call(*command)
+    assert done.code == 0, done.err
+    lines = (tmp_path / "runs" / "small" / "probe" / "probe.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1::2]] == ["untrained", "denoising", "then"]
+    record = json.loads((tmp_path / "runs" / "small" / "probe.json").read_text())
+    assert list(record["lineage"]) == ["small/denoising", "small/then", "small/probe"]
+    assert call(*command).err.count("done in") == 3
 
 
 def test_folders_that_are_no_runs(data: Path, runs: list[Path], tmp_path: Path, call: Callable[..., Any]) -> None:
