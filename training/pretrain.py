@@ -47,7 +47,7 @@ from training.networks.autoencoder import (
     linear_decoder,
 )
 from training.recipe import Recipe
-from training.runs import read_data, refuse_used, replace, write_recipe
+from training.runs import read_data, refuse_used, replace, sha256_of, write_recipe
 
 PARTS = {
     "error": "reconstruction error",
@@ -177,6 +177,7 @@ def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
         "seed": recipe.seed,
         "samples": len(training),
         "data_sha256": training.sha256,
+        **({"face_network": sha256_of(weights)} if weights else {}),
         **{name: [round(line[name], 5) for line in lines] for name in panels},
         "seconds": round(time.monotonic() - started),
     }

@@ -16,6 +16,7 @@ from keras import ops
 from edge_fer.errors import DataError, InputMissingError, UnavailableError
 from training.__main__ import main
 from training.networks import face_net
+from training.runs import sha256_of
 
 SMALL = ((4, 1, False), (4, 2, True), (8, 1, True), (8, 1, True), (8, 1, True))
 """Levels as of the real network: 150 pixels become 35, 17, 8, 4 and 2."""
@@ -163,7 +164,9 @@ def test_the_first_stage_from_the_command_line(
     monkeypatch.setattr(face_net, "installed", lambda: small)
     done = call(*command, "--run", tmp_path / "faces", *kind)
     assert done.code == 0, done.err
-    distance = json.loads((tmp_path / "faces" / "run.json").read_text())["distance"]
+    facts = json.loads((tmp_path / "faces" / "run.json").read_text())
+    distance = facts["distance"]
+    assert facts["face_network"] == sha256_of(small)
     assert len(distance) == 4
     assert distance[-1] < distance[0]
     began = ("--init-from", tmp_path / "faces" / "model.keras", "--run", tmp_path / "stage2", "--set", "epochs=2")
