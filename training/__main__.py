@@ -37,6 +37,9 @@ EXAMPLES = """examples:
   python -m training report runs/plain --data ~/fer2013
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
+  python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/denoising \\
+      --set pretrain.kind=denoising --set pretrain.patch_px=1 --set pretrain.noise=25
+  python -m training probe --run runs/plain-faces --run runs/denoising --data ~/fer2013 -o runs/probe.csv
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
   python -m training survey --data ~/fer2013 --only center island --budget 30
 
@@ -89,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     pretrain.add_argument("--recipe", type=Path, required=True, metavar="TOML")
     pretrain.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     pretrain.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    pretrain.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     taken = verbs.add_parser("from-bundle", help="a bundle's int8 network as a float one, for train --init-from")
     taken.add_argument("--bundle", required=True, metavar="NAME", help="a model of the package, or a bundle's file")
     taken.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="of the same network")
@@ -140,6 +144,13 @@ def main(arguments: list[str] | None = None) -> int:
     classifiers.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     classifiers.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
+    probe = verbs.add_parser("probe", help="what frozen features tell, from a part of the labels: a linear probe")
+    probe.add_argument("--run", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
+    probe.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    probe.add_argument("--fraction", type=float, default=0.1, help="of the labels (default: 0.1)")
+    probe.add_argument("--seeds", type=int, default=3, help="how often labels are drawn (default: 3)")
+    probe.add_argument("--face-network", action="store_true", help="probe dlib's face network too")
+    probe.add_argument("-o", "--out", type=Path, required=True, metavar="CSV", help="rows to write; its figure is .png")
     sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
     sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
     sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
@@ -216,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.verb == "pretrain":
             from training.pretrain import pretrain as pretrain_by_recipe
 
-            pretrain_by_recipe(load_recipe(args.recipe), args.data, args.run)
+            pretrain_by_recipe(load_recipe(args.recipe, args.set), args.data, args.run)
         elif args.verb == "from-bundle":
             from training.from_bundle import from_bundle
 
@@ -232,6 +243,13 @@ def main(arguments: list[str] | None = None) -> int:
             from training.classical.classifiers import table_of
 
             Console().print(table_of(compare_classifiers(args.run, args.data, args.seed, args.out)))
+        elif args.verb == "probe":
+            from rich.console import Console
+
+            from training import probe as probes
+
+            options = {"fraction": args.fraction, "seeds": args.seeds, "face_network": args.face_network}
+            Console().print(probes.table_of(probes.probe(args.run, args.data, args.out, **options)))
         elif args.verb == "cache-logits":
             from training.cached_logits import cache_logits
 

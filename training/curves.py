@@ -27,11 +27,15 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # of a braille
 
 def write_history(path: Path, history: History, heads: Sequence[Head]) -> None:
     """Write the lines of a training as CSV."""
+    write_lines(path, history, ["epoch", "loss", "seconds", *(head.name for head in heads)])
+
+
+def write_lines(path: Path, lines: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
+    """Write lines as CSV; ``columns`` are those of the first one where they are not given."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        columns = ["epoch", "loss", "seconds", *(head.name for head in heads)]
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer = csv.DictWriter(file, columns or list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(lines)
 
 
 def read_history(path: Path) -> History:
@@ -57,7 +61,18 @@ def figure_of(histories: Mapping[str, History], heads: Sequence[str]) -> Figure:
         histories: of one or several runs, by name.
         heads: names of the heads to show.
     """
-    panels = {"loss": "training loss", **{head: f"{head}: accuracy on PublicTest" for head in heads}}
+    return panels_of(
+        histories, {"loss": "training loss", **{head: f"{head}: accuracy on PublicTest" for head in heads}}
+    )
+
+
+def panels_of(histories: Mapping[str, History], panels: Mapping[str, str]) -> Figure:
+    """Columns over the epochs, a panel each.
+
+    Args:
+        histories: of one or several runs, by name.
+        panels: titles by column.
+    """
     figure = Figure(figsize=(4.2 * len(panels), 3.5), layout="constrained")
     for axes, (column, title) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         for name, history in histories.items():

@@ -127,7 +127,7 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     Raises:
         EdgeFerError: a teacher is not as it should be.
     """
-    none = {"further": "", "further_times": 1, "unlabeled": ""}
+    none = {"further": "", "further_times": 1, "further_alone": False, "unlabeled": ""}
     theirs, ours = (dataclasses.replace(one.data, **none) for one in (data_recipe(runs), recipe))
     if theirs != ours:
         raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")

@@ -218,36 +218,50 @@ class Gan:
         program: Callable[..., Any] = many
         return program
 
-    def train(self, seconds: float, path: Path, say: Say = print) -> None:
-        """Train for so many seconds in all, those of earlier calls included, and at least ``steps`` steps.
+    def train(
+        self, seconds: float = 0.0, path: Path | None = None, say: Say = print, steps: int = 1
+    ) -> tuple[float, float]:
+        """Train until so many seconds and so many steps are done in all, those of earlier calls included.
 
         Args:
             seconds: of the clock.
-            path: .npz that all variables are kept in; what is there is gone on from.
+            path: .npz that all variables are kept in; what is there is gone on from. None: nothing is kept.
             say: takes a line now and then.
+            steps: at least; done by ``self.steps``.
+
+        Returns:
+            The last losses, of the generator and of the discriminator; not a number where nothing was left to do.
 
         Raises:
             DataError: the file is of other networks.
         """
         import jax
 
-        if path.is_file():
+        if path is not None and path.is_file():
             self._restore(path)
         values: Any = [[variable.value for variable in part] for part in self._held]
+
+        def assign() -> None:
+            for part, of_part in zip(self._held, values, strict=True):
+                for variable, value in zip(part, of_part, strict=True):
+                    variable.assign(value)
+
         began, before, kept = time.monotonic(), self.seconds, 0.0
-        while not self.done or self.seconds < seconds:
+        ours = theirs = float("nan")
+        while self.done < steps or self.seconds < seconds:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
             ours, theirs = (float(one) for one in losses)
             self.done += self.steps
             self.seconds = before + time.monotonic() - began
-            if self.seconds - kept > KEPT_EVERY_S or self.seconds >= seconds:
+            last = self.done >= steps and self.seconds >= seconds
+            if path is not None and (last or self.seconds - kept > KEPT_EVERY_S):
                 kept = self.seconds
-                for part, of_part in zip(self._held, values, strict=True):
-                    for variable, value in zip(part, of_part, strict=True):
-                        variable.assign(value)
+                assign()
                 self._keep(path)
                 say(f"GAN, step {self.done}, {self.seconds:.0f} s: losses {ours:.3f} and {theirs:.3f}")
+        assign()
+        return ours, theirs
 
     def _keep(self, path: Path) -> None:
         arrays = [np.asarray(variable.value) for part in self._held for variable in part]

@@ -118,6 +118,8 @@ def train(
         write_recipe(run, recipe)
     others = " and ".join(filter(None, [recipe.data.unlabeled, recipe.data.further]))
     more = f" and {len(samples) - len(training):,} of {others}" if others else ""
+    if recipe.data.further_alone:
+        more = f", but of them none: {len(samples):,} of {recipe.data.further}"
     console.print(
         f"{recipe.name}: {core.count_params():,} parameters, {len(training):,} Training samples{more}, "
         f"{len(validation):,} PublicTest samples, Keras on {keras.backend.backend()}"

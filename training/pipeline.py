@@ -128,6 +128,11 @@ def _act(pipeline: Pipeline, step: Step, place: Place, console: Console) -> None
             from training.pretrain import pretrain
 
             pretrain(stage.recipe, data, folder)
+        case "probe":
+            from training.probe import probe
+
+            options = {"fraction": stage.fraction, "seeds": stage.seeds, "face_network": stage.face_network}
+            probe([inputs[key].parent for key in stage.runs], data, step.output, **options)
         case "from-bundle":
             from training.from_bundle import from_bundle
 

@@ -1,9 +1,10 @@
 """What is to be done for a model: its stages in the order in which they are walked, and what there is of each.
 
-RUNS/PIPELINE/STAGE/      the stage's run folder (``runs``); or logits.npz, or PIPELINE.tflite
+RUNS/PIPELINE/STAGE/      the stage's run folder (``runs``); or logits.npz, probe.csv or PIPELINE.tflite
 RUNS/PIPELINE/STAGE.json  what it was begun with, and once it is done, its lineage: all stages that led to it
 
-A stage is done when its last file is there (run.json, logits.npz, PIPELINE.tflite) and its lineage in STAGE.json.
+A stage is done when its last file is there (run.json, logits.npz, probe.csv, PIPELINE.tflite) and its lineage in
+STAGE.json.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Step:
     @property
     def output(self) -> Path:
         """The file that is written last."""
-        names = {"cache-logits": "logits.npz", "quantize": f"{self.stage.pipeline}.tflite"}
+        names = {"cache-logits": "logits.npz", "probe": "probe.csv", "quantize": f"{self.stage.pipeline}.tflite"}
         return self.folder / names.get(self.stage.kind, "run.json")
 
     @property
@@ -167,9 +168,9 @@ class Pipeline:
         record = step.record  # before all else: what is not ours is not replaced either
         further = step.stage.recipe.data.further
         if further and not self.is_done(step) and not (self.data / further).is_dir():
+            without = "" if step.stage.recipe.data.further_alone else "; --set data.further= is without"
             raise InputMissingError(
-                f"{step.stage.key} wants {self.data / further}, with a folder for each class; --set data.further= is "
-                "without."
+                f"{step.stage.key} wants {self.data / further}, with a folder for each class{without}."
             )
         if record is None or step.stage.key in self.again:
             return

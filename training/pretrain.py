@@ -1,11 +1,21 @@
-"""Pre-train a backbone without labels: it reconstructs faces of which patches are masked and the rest is noisy.
+"""Pre-train a backbone without labels: an autoencoder, or one that learns to see what a face network sees.
 
     python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/plain-faces
     python -m training train --recipe training/recipes/plain.toml --data ~/fer2013 \\
         --init-from runs/plain-faces/model.keras
 
-Sources: Vincent et al., ICML 2008 (denoising); He et al., arXiv 2111.06377 (masked patches, loss on those alone);
-Xie et al., arXiv 2111.09886 (a decoder of one linear layer).
+Kinds, by the recipe's ``pretrain.kind``:
+
+* masked: faces of which patches are masked and the rest is noisy; what was masked is to be reconstructed.
+* convolutional: faces as they are; all of a face is to be reconstructed, by transposed convolutions.
+* denoising: the same, of corrupted faces.
+* contractive: as convolutional, while features are to change little with the image.
+* face-features: FaceNet2ExpNet's first stage (Ding et al., FG 2017, arXiv 1609.06591): the convolutions are to give
+  what those of a frozen face network give. The second stage is ``train --init-from``, with a dense layer on top.
+* gan: a discriminator learns to tell faces from generated ones (``gan.Gan``, of one class: it sees no label). It is a
+  network of its own, whose features ``probe`` judges (Radford et al., arXiv 1511.06434, section 5.1).
+
+``networks.autoencoder`` names the sources of the first four.
 """
 
 from __future__ import annotations
@@ -13,98 +23,108 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 from rich.console import Console
 
 from edge_fer.errors import ConfigError
 from edge_fer.files import write_atomically
 from training import augmentation, models, optimizers
 from training.callbacks.chance import Batches, ChanceByEpoch
+from training.curves import panels_of, write_lines
+from training.networks import face_net
+from training.networks.autoencoder import (
+    Corrupt,
+    ReconstructionError,
+    contraction_of,
+    convolutional_decoder,
+    linear_decoder,
+)
 from training.recipe import Recipe
-from training.runs import read_data, refuse_used, replace, write_recipe
+from training.runs import read_data, refuse_used, replace, sha256_of, write_recipe
+
+PARTS = {
+    "error": "reconstruction error",
+    "contraction": "squared norm of the Jacobian",
+    "distance": "distance to the face network's features",
+    "generator": "loss of the generator",
+    "discriminator": "loss of the discriminator",
+}
+"""Columns of history.csv, and what they are."""
 
 
-@keras.saving.register_keras_serializable("edge_fer")
-class Corrupt(layers.Layer):
-    """Masks patches of images (n, h, w, 1), 0-255, with their mean and adds noise, always.
+def backbone_of(core: keras.Model) -> keras.Model:
+    """The convolutions of a network: images (n, h, w, 1) -> (n, rows, columns, channels)."""
+    pooling = next(layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
+    return keras.Model(core.input, pooling.input, name="backbone")
 
-    Output: the corrupted images, and the mask float32 (n, h, w, 1), 1 where a pixel is masked.
 
-    Args:
-        mask: probability that a patch is masked.
-        patch_px: side of a patch.
-        noise: sigma, gray levels.
-        seed: of the random numbers.
+def build_autoencoder(recipe: Recipe, core: keras.Model) -> keras.Model:
+    """A network around the backbone of ``core`` from images to what training minimizes: parts by name, (n, 1) each.
+
+    Raises:
+        ConfigError: the recipe's network does not go with its kind.
     """
-
-    def __init__(self, mask: float, patch_px: int, noise: float, seed: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.settings = {"mask": mask, "patch_px": patch_px, "noise": noise, "seed": seed}
-        self.random = keras.random.SeedGenerator(seed)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.settings}
-
-    def call(self, images: Any) -> Any:
-        n, (height, width), side = ops.shape(images)[0], images.shape[1:3], self.settings["patch_px"]
-        patches = (n, -(-height // side), -(-width // side), 1)
-        masked = ops.cast(keras.random.uniform(patches, seed=self.random) < self.settings["mask"], "float32")
-        masked = ops.repeat(ops.repeat(masked, side, axis=1), side, axis=2)[:, :height, :width]
-        mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
-        noise = self.settings["noise"] * keras.random.normal(ops.shape(images), seed=self.random)
-        return ops.where(masked > 0, mean, ops.clip(images + noise, 0, 255)), masked
-
-
-@keras.saving.register_keras_serializable("edge_fer")
-class ReconstructionError(layers.Layer):
-    """Mean squared error over the masked pixels: [images, reconstructed images, mask] (n, h, w, 1) each -> (n, 1).
-
-    Each image counts with mean 0 and standard deviation 1, which is what the reconstructed ones are to have.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        images, reconstructed, masked = inputs
-        mean = ops.mean(images, axis=(1, 2, 3), keepdims=True)
-        sigma = ops.std(images, axis=(1, 2, 3), keepdims=True)
-        error = ops.square(reconstructed - (images - mean) / (sigma + 1.0)) * masked
-        return ops.sum(error, axis=(1, 2)) / ops.maximum(ops.sum(masked, axis=(1, 2)), 1.0)
-
-
-def build(recipe: Recipe, core: keras.Model, steps_per_epoch: int) -> keras.Model:
-    """A network from images to the error of each, ready to fit, around the backbone of ``core``.
-
-    Its one output is what training minimises; no labels are looked at.
-    """
+    settings = recipe.pretrain
+    backbone = backbone_of(core)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     # No blur and noise of a camera, and no cutout: they would be in the images that are to be reconstructed.
     augment, _ = augmentation.make(dataclasses.replace(recipe.augment, cutout_px=0), recipe.seed)
     images = augment(pixels)
-    settings = recipe.pretrain
-    corrupt = Corrupt(settings.mask, settings.patch_px, settings.noise, seed=recipe.seed)
-    corrupted, masked = corrupt(images)
-    pooling = next(layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
-    backbone = keras.Model(core.input, pooling.input, name="backbone")
-    places = backbone.output.shape[1:3]
-    height, width = core.input_shape[1:3]
-    if (height % places[0], width % places[1]) != (0, 0):
-        raise ConfigError(f"model.stages end at {places[0]}x{places[1]}, which does not divide {height}x{width}.")
-    rows, columns = height // places[0], width // places[1]
-    x = layers.Conv2D(rows * columns, 1, name="decoder")(backbone(corrupted))
-    x = layers.Reshape((*places, rows, columns))(x)
-    reconstructed = layers.Reshape((height, width, 1))(layers.Permute((1, 3, 2, 4))(x))
-    network = keras.Model(pixels, ReconstructionError()([images, reconstructed, masked]))
-    optimizer = optimizers.make(recipe.optimizer, settings.epochs, steps_per_epoch)
-    network.compile(optimizer, loss=_output_itself, jit_compile=False)
-    return network
+    seen, counted = images, ops.ones_like(images)
+    if settings.kind in ("masked", "denoising"):
+        corrupt = Corrupt(settings.mask, settings.patch_px, settings.noise, seed=recipe.seed)
+        seen, masked = corrupt(images)
+        counted = masked if settings.kind == "masked" else counted
+    parts = {}
+    if settings.kind == "contractive":
+        code, parts["contraction"] = contraction_of(backbone, seen)
+    else:
+        code = backbone(seen)
+    if settings.kind == "masked":
+        reconstructed = linear_decoder(code, *core.input_shape[1:3])
+    else:
+        reconstructed = convolutional_decoder(code, recipe.model.stages, *core.input_shape[1:3])
+    return keras.Model(pixels, {"error": ReconstructionError()([images, reconstructed, counted]), **parts})
 
 
-def _output_itself(y_true: Any, y_pred: Any) -> Any:
-    return y_pred[:, 0]
+def build_regressor(core: keras.Model, target: tuple[int, ...]) -> keras.Model:
+    """A network from images to a map of a face network's shape, through the backbone of ``core``.
+
+    The paper's expression net ends in maps of the same shape as the face net's; a small network's are brought to it by
+    a 1x1 convolution that is dropped afterwards (FitNets, Romero et al., arXiv 1412.6550).
+
+    Args:
+        core: the network.
+        target: (rows, columns, channels).
+    """
+    pixels = keras.Input(core.input_shape[1:], name="pixels")
+    # Not augmented: each place of the map is to see what the face network saw there.
+    places = layers.Resizing(*target[:2])(backbone_of(core)(pixels))
+    return keras.Model(pixels, layers.Conv2D(target[2], 1, name="regressor")(places))
+
+
+def feature_distance(target: Any, features: Any) -> Any:
+    """Mean squared distance of features (n, h, w, c) to those they are to be: (n,)."""
+    return ops.mean(ops.square(ops.cast(target, "float32") - features), axis=(1, 2, 3))
+
+
+def face_features(images: NDArray[np.uint8], network: keras.Model) -> NDArray[np.float16]:
+    """The maps of a face network of faces (n, h, w, 1), each channel with mean 0 and standard deviation 1.
+
+    So the distance of who always says the mean is 1.
+    """
+    batches = (images[at : at + 128].astype(np.float32) for at in range(0, len(images), 128))
+    maps = np.concatenate([network.predict_on_batch(batch)["map"].astype(np.float16) for batch in batches])
+    mean = maps.mean(axis=(0, 1, 2), dtype=np.float32)
+    sigma = maps.std(axis=(0, 1, 2), dtype=np.float32)
+    return ((maps - mean.astype(np.float16)) / (sigma + 1e-3).astype(np.float16)).astype(np.float16)
 
 
 def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
@@ -113,38 +133,119 @@ def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
     Args:
         recipe: its ``pretrain.epochs`` count here.
         data_folder: see ``datasets.load``.
-        run: new folder: model.keras, for ``train --init-from``, recipe.toml and run.json.
+        run: new folder: model.keras, for ``train --init-from`` and ``probe``, history.csv and curves.png, recipe.toml
+            and run.json.
 
     Raises:
-        EdgeFerError: recipe, data or run folder are not as they should be.
+        EdgeFerError: recipe, data or run folder are not as they should be; or a package is missing.
     """
-    started = time.monotonic()
+    started, kind = time.monotonic(), recipe.pretrain.kind
     console = Console(stderr=True)
-    if recipe.pretrain.epochs <= recipe.optimizer.warmup_epochs:
+    if recipe.pretrain.epochs <= recipe.optimizer.warmup_epochs and kind != "gan":
         raise ConfigError(f"pretrain.epochs ({recipe.pretrain.epochs}) must be more than optimizer.warmup_epochs.")
     refuse_used(run)
+    weights = face_net.installed() if kind == "face-features" else None
     training = read_data(data_folder, recipe)["Training"]
-    keras.utils.set_random_seed(recipe.seed)
-    core = models.build(recipe.model, sum(len(head.labels) for head in training.heads))
-    network = build(recipe, core, -(-len(training) // recipe.batch_size))
     run.mkdir(parents=True, exist_ok=True)
     write_recipe(run, recipe)
-    show = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: console.print(
-            f"epoch {epoch + 1:3d}  error of masked pixels {logs['loss']:.4f}  {time.monotonic() - started:.0f} s"
-        )
-    )
-    batches = Batches(training.images, np.zeros((len(training), 1), np.float32), recipe.batch_size)
-    callbacks = [ChanceByEpoch(recipe.seed, batches), show]
-    history = network.fit(batches, epochs=recipe.pretrain.epochs, shuffle=False, callbacks=callbacks, verbose=0)
-    replace(run / "model.keras", core.save)
+    keras.utils.set_random_seed(recipe.seed)
+    lines: list[dict[str, float]] = []
+
+    def show(epoch: int, **values: float) -> None:
+        lines.append({"epoch": epoch + 1, **values, "seconds": round(time.monotonic() - started, 1)})
+        said = "  ".join(f"{PARTS[name]} {value:.4f}" for name, value in values.items() if name in PARTS)
+        console.print(f"epoch {epoch + 1:3d}  {said}  {time.monotonic() - started:.0f} s", highlight=False)
+
+    if kind == "gan":
+        made = _play(recipe, training.images, show)
+    else:
+        made = models.build(recipe.model, sum(len(head.labels) for head in training.heads))
+        if weights:
+            console.print(f"The face network looks at {len(training):,} faces: some minutes on a processor.")
+            network = face_net.load(weights, training.images.shape[1])
+            targets: NDArray[Any] = face_features(training.images, network)
+        else:
+            targets = np.zeros((len(training), 1), np.float32)
+        _fit(recipe, made, training.images, targets, show)
+    replace(run / "model.keras", made.save)
+    write_lines(run / "history.csv", lines)
+    panels = {name: PARTS[name] for name in lines[0] if name in PARTS}
+    panels_of({recipe.name: lines}, panels).savefig(run / "curves.png", dpi=120)
     facts = {
         "recipe": recipe.name,
+        "kind": kind,
         "seed": recipe.seed,
         "samples": len(training),
         "data_sha256": training.sha256,
-        "error": [round(float(loss), 5) for loss in history.history["loss"]],
+        **({"face_network": sha256_of(weights)} if weights else {}),
+        **{name: [round(line[name], 5) for line in lines] for name in panels},
         "seconds": round(time.monotonic() - started),
     }
     write_atomically(run / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
     console.print(f"Wrote {run / 'model.keras'}")
+
+
+def compiled(recipe: Recipe, core: keras.Model, target: tuple[int, ...], steps_per_epoch: int) -> keras.Model:
+    """The network that trains the backbone of ``core`` by the recipe's kind, ready to fit.
+
+    Args:
+        recipe: which.
+        core: made by ``models.build``.
+        target: shape of a sample's target: of the face network's map; else it does not count.
+        steps_per_epoch: batches.
+    """
+    optimizer = optimizers.make(recipe.optimizer, recipe.pretrain.epochs, steps_per_epoch)
+    if recipe.pretrain.kind == "face-features":
+        network = build_regressor(core, target)
+        network.compile(optimizer, loss=feature_distance, jit_compile=False)
+        return network
+    network = build_autoencoder(recipe, core)
+    weights = {"error": 1.0, "contraction": recipe.pretrain.contraction}
+    losses = {name: _output_itself for name in network.output}
+    parts = [weights[name] for name in network.output]
+    network.compile(optimizer, loss=losses, loss_weights=dict(zip(losses, parts, strict=True)), jit_compile=False)
+    return network
+
+
+def _output_itself(y_true: Any, y_pred: Any) -> Any:
+    return y_pred[:, 0]
+
+
+def _fit(
+    recipe: Recipe, core: keras.Model, images: NDArray[np.uint8], targets: NDArray[Any], show: Callable[..., None]
+) -> None:
+    network = compiled(recipe, core, targets.shape[1:], -(-len(images) // recipe.batch_size))
+    if isinstance(network.output, dict):
+        batches = Batches(images, dict.fromkeys(network.output, targets), recipe.batch_size)
+    else:
+        batches = Batches(images, targets, recipe.batch_size)
+
+    def epoch_ended(epoch: int, logs: dict[str, float]) -> None:
+        own = {name.removesuffix("_loss"): float(value) for name, value in logs.items() if name != "loss"}
+        only = "distance" if recipe.pretrain.kind == "face-features" else "error"
+        show(epoch, loss=float(logs["loss"]), **(own or {only: float(logs["loss"])}))
+
+    told = keras.callbacks.LambdaCallback(on_epoch_end=epoch_ended)
+    callbacks = [ChanceByEpoch(recipe.seed, batches), told]
+    network.fit(batches, epochs=recipe.pretrain.epochs, shuffle=False, callbacks=callbacks, verbose=0)
+
+
+def _play(recipe: Recipe, images: NDArray[np.uint8], show: Callable[..., None]) -> keras.Model:
+    """The convolutions of a discriminator that was trained on faces without labels: images, 0-255 -> (n, 3, 3, c)."""
+    from training.gan import BATCH, Gan
+
+    gan = Gan(images, np.zeros(len(images), np.int64), 1, recipe.seed, width=recipe.pretrain.width)
+    for epoch in range(recipe.pretrain.epochs):
+        steps = (epoch + 1) * -(-len(images) // BATCH)
+        generator, discriminator = gan.train(steps=steps)
+        show(epoch, loss=discriminator, generator=generator, discriminator=discriminator)
+    pixels = keras.Input(images.shape[1:], name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    for layer in gan.discriminator.layers:
+        if isinstance(layer, layers.Flatten):
+            break
+        if isinstance(layer, layers.Conv2D | layers.LeakyReLU):
+            copy = type(layer).from_config(layer.get_config())
+            x = copy(x)
+            copy.set_weights(layer.get_weights())
+    return keras.Model(pixels, x, name="discriminator")

@@ -30,6 +30,7 @@ class DataRecipe:
         illumination: what is done to the light of faces before, and on the device, in this order.
         further: folder in the data folder with more labeled faces to learn from (see ``datasets.load``); "" for none.
         further_times: how often each of them stands in an epoch: they are few, as a rule.
+        further_alone: learn from them alone, and not from Training: the last stage of a fine-tuning.
         unlabeled: folder in the data folder with photos and a table of the faces in them (``datasets.photos``), which
             are learned by what the teacher says of them where it is sure: self-training. "" for none.
     """
@@ -39,6 +40,7 @@ class DataRecipe:
     illumination: tuple[Illumination, ...] = ()
     further: str = ""
     further_times: int = 1
+    further_alone: bool = False
     unlabeled: str = ""
 
 
@@ -138,16 +140,22 @@ class PretrainRecipe:
     """Training without labels, see ``pretrain``: only ``python -m training pretrain`` reads it.
 
     Attributes:
+        kind: "masked", "convolutional", "denoising", "contractive", "face-features" or "gan".
         epochs: passes over the Training samples.
         mask: fraction of the image that is masked.
         patch_px: side of a masked patch.
         noise: sigma of the Gaussian noise that is to be taken away, in gray levels.
+        contraction: weight of the Jacobian's squared norm beside the reconstruction error, for "contractive".
+        width: filters of the first convolution of the discriminator, and of the last of the generator, for "gan".
     """
 
+    kind: Literal["masked", "convolutional", "denoising", "contractive", "face-features", "gan"] = "masked"
     epochs: int = 20
     mask: float = 0.5
     patch_px: int = 8
     noise: float = 10.0
+    contraction: float = 0.1
+    width: int = 64
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,8 @@ class Recipe:
                 raise ConfigError(f"{key} must be 0 to 1, not {value}.")
         if self.data.further_times < 1:
             raise ConfigError(f"data.further_times must be at least 1, not {self.data.further_times}.")
+        if self.data.further_alone and (not self.data.further or self.distill.weight):
+            raise ConfigError("data.further_alone wants data.further, and no teacher: it is about labels alone.")
         for name, weight in self.task_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
@@ -246,6 +256,10 @@ class Recipe:
             raise ConfigError(f"pretrain.mask must be between 0 and 1, not {self.pretrain.mask}.")
         if self.pretrain.epochs < 1 or self.pretrain.patch_px < 1:
             raise ConfigError("pretrain.epochs and pretrain.patch_px must be at least 1.")
+        if not 0 <= self.pretrain.contraction < math.inf:
+            raise ConfigError(f"pretrain.contraction must be 0 or more, not {self.pretrain.contraction}.")
+        if self.pretrain.width < 8 or self.pretrain.width % 8:
+            raise ConfigError(f"pretrain.width must be a multiple of 8, not {self.pretrain.width}.")
 
 
 def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

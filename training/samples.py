@@ -72,7 +72,7 @@ def gather_samples(recipe: Recipe, splits: Mapping[str, Dataset], cached: Cached
     """
     training, data = splits["Training"], recipe.data
     parts, images = [targets_of(training, recipe.label_smoothing)], [training.images]
-    rows = [np.arange(len(training))]
+    rows = [np.arange(0 if data.further_alone else len(training))]
     if data.unlabeled and (cached is None or cached.sure is None):
         raise ConfigError(
             f"{recipe.name} has data.unlabeled: give --teacher-logits that were cached with --unlabeled "

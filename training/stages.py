@@ -22,11 +22,12 @@ from training.recipe import Recipe, change, merged, read_table
 RECIPES = Path(__file__).parent / "recipes"
 LOGITS = Path(__file__).parent / "logits"
 
-Kind = Literal["train", "pretrain", "from-bundle", "cache-logits", "interpolate", "fold", "qat", "quantize"]
+Kind = Literal["train", "pretrain", "probe", "from-bundle", "cache-logits", "interpolate", "fold", "qat", "quantize"]
 
 TRAINS = ("train", "pretrain", "qat")
 """Kinds that read the recipe; of the others, the data and the seed alone count."""
 WANTED: dict[str, tuple[str, ...]] = {
+    "probe": ("runs",),
     "from-bundle": ("bundle",),
     "cache-logits": ("teachers",),
     "interpolate": ("between",),
@@ -37,6 +38,7 @@ WANTED: dict[str, tuple[str, ...]] = {
 """What a stage of a kind must say."""
 ALLOWED: dict[str, tuple[str, ...]] = {
     "train": ("init_from", "teachers", "teacher_logits"),
+    "probe": ("fraction", "seeds", "face_network"),
     "cache-logits": ("views", "each_view"),
     "interpolate": ("alpha",),
     "qat": ("per_tensor",),
@@ -64,6 +66,10 @@ class Stage:
         each_view: keep each view and its logits, see ``ensemble.cache_logits``.
         per_tensor: one scale a kernel, for "qat".
         flags: more of the command line of export/quantize.py.
+        runs: the stages whose features are probed.
+        fraction: of the labels that a probe learns from.
+        seeds: how often they are drawn.
+        face_network: probe dlib's face network too.
         pipeline: name of its file's recipe.
         recipe: what is trained by.
     """
@@ -84,6 +90,10 @@ class Stage:
     each_view: bool = False
     per_tensor: bool = False
     flags: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    fraction: float = 0.1
+    seeds: int = 3
+    face_network: bool = False
 
     @property
     def key(self) -> str:
@@ -93,7 +103,7 @@ class Stage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Keys of the stages it is made from, and names of files in training/logits."""
-        named = (self.init_from, *self.teachers, self.teacher_logits, *self.between, self.of)
+        named = (self.init_from, *self.teachers, self.teacher_logits, *self.between, self.of, *self.runs)
         return tuple(dict.fromkeys(one for one in named if one))
 
     @property
@@ -233,6 +243,7 @@ def _with_keys(stage: Stage, before: set[str], origin: str) -> Stage:
         teacher_logits=key(stage.teacher_logits, files=True),
         between=tuple(map(key, stage.between)),
         of=key(stage.of),
+        runs=tuple(map(key, stage.runs)),
     )
 
 

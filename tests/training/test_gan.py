@@ -21,7 +21,10 @@ from datasets import Dataset, Labels
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 from training import gan as gans
+from training import pretrain
 from training.gan import Gan, altered, build_discriminator, build_generator, compare, contact_sheet, exchanged, generate
+from training.probe import pooled_maps
+from training.recipe import ModelRecipe, PretrainRecipe, Recipe
 
 pytestmark = pytest.mark.trains
 
@@ -51,6 +54,18 @@ def test_faces_are_altered_alike_and_by_as_much_as_is_said() -> None:
     assert (hidden[0, 15:34, 15:34] == 0).all()
     assert np.allclose(hidden[1], image[1] + 0.5)
     assert np.allclose(hidden[0, :14], image[0, :14])
+
+
+def test_a_discriminator_as_pre_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gan, "steps", 1)
+    monkeypatch.setattr(gans, "BATCH", 8)
+    recipe = Recipe("x", ModelRecipe([[4, 2]]), pretrain=PretrainRecipe(kind="gan", epochs=2, width=8))
+    lines: list[dict[str, float]] = []
+    network = pretrain._play(recipe, faces(20).images, lambda epoch, **values: lines.append(values))
+    assert [sorted(line) for line in lines] == [["discriminator", "generator", "loss"]] * 2
+    assert np.isfinite([line["loss"] for line in lines]).all()
+    assert network.output_shape == (None, 3, 3, 32)
+    assert pooled_maps(network).output_shape == (None, 16 * 8 + 16 * 16 + 2 * 9 * 32)
 
 
 def test_a_few_steps_change_both_networks_and_losses_are_finite(

@@ -52,6 +52,15 @@ def test_equalized_as_opencv_does_where_all_gray_levels_differ() -> None:
     assert np.abs((seen("equalized", darker)[0] + 1) * 127.5 - ours).max() < 1
 
 
+def test_patches_show_a_part_enlarged() -> None:
+    face = np.zeros((1, 48, 48, 1), np.float32)
+    face[0, 10:24] = 255  # brows and eyes
+    assert (seen("eyes", face)[0, 10:40] > 0.9).all()
+    assert (seen("mouth", face) < -0.9).all()
+    face[0, 30:44, 12:36] = 255  # a mouth that fills most of its part
+    assert seen("mouth", face)[0, 10:30, 5:-5].min() > 0.9
+
+
 @pytest.mark.parametrize("kind", Channel.KINDS)
 def test_flat_images_give_numbers(kind: str) -> None:
     for level in (0, 128, 255):

@@ -69,6 +69,16 @@ def test_the_soft_targets_of_further_faces_are_their_smoothed_labels() -> None:
     assert targets["fer2013"][-1] == pytest.approx(np.eye(7)[FER2013_LABELS.index(E.SADNESS)] * 0.8 + 0.2 / 7)
 
 
+def test_a_last_stage_learns_from_further_faces_alone() -> None:
+    images, targets = gather_samples(recipe_of(further="posed", further_times=2, further_alone=True), SPLITS).of_epoch(
+        0
+    )
+    assert images[:, 0, 0, 0].tolist() == [9] * 4
+    assert {name: len(values) for name, values in targets.items()} == {"ferplus": 4, "fer2013": 4}
+    with pytest.raises(ConfigError, match=r"wants data\.further"):
+        recipe_of(further_alone=True)
+
+
 def test_of_faces_without_labels_those_are_learned_that_the_teacher_is_sure_of() -> None:
     recipe = recipe_of(unlabeled="photos", further="posed")
     images, targets = gather_samples(recipe, SPLITS, cached(8, certain=[False, True, True])).of_epoch(3)

@@ -14,6 +14,10 @@ from keras import layers, ops
 _AROUND = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
 """The eight neighbors of a pixel, clockwise from the upper left: row and column of their place in a 3x3 window."""
 
+PATCHES = {"eyes": (0.15, 0.55, 0.0, 1.0), "mouth": (0.55, 1.0, 0.2, 0.8)}
+"""Top, bottom, left and right of a salient patch, fractions of a face as a Haar detector frames it: fixed places, where
+methods of the survey take landmarks."""
+
 
 @keras.saving.register_keras_serializable("edge_fer")
 class Channel(layers.Layer):
@@ -24,12 +28,13 @@ class Channel(layers.Layer):
     * gradient: length of the gradient by central differences.
     * edges: magnitude of the Laplacian.
     * equalized: histogram equalization by the rank of a pixel among all of its image.
+    * eyes, mouth: salient patches, each enlarged to the whole size: the band of the brows and eyes, the mouth's part.
 
     Args:
         kind: one of these.
     """
 
-    KINDS = ("gray", "lbp", "gradient", "edges", "equalized")
+    KINDS = ("gray", "lbp", "gradient", "edges", "equalized", "eyes", "mouth")
 
     def __init__(self, kind: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -49,6 +54,11 @@ class Channel(layers.Layer):
             _, height, width, _ = images.shape
             ranks = ops.argsort(ops.argsort(ops.reshape(pixels, (-1, height * width)), axis=1), axis=1)
             return ops.reshape(ops.cast(ranks, "float32"), (-1, height, width, 1)) * (2 / (height * width - 1)) - 1
+        if self.kind in PATCHES:
+            top, bottom, left, right = PATCHES[self.kind]
+            _, height, width, _ = images.shape
+            patch = pixels[:, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+            return ops.image.resize(patch, (height, width)) / 127.5 - 1
         around = [self._shifted(pixels, row, column) for row, column in _AROUND]
         if self.kind == "lbp":
             code = sum(2**bit * ops.cast(neighbor >= pixels, "float32") for bit, neighbor in enumerate(around))
