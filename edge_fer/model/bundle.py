@@ -5,6 +5,7 @@ tools read the back and ignore the front (``unzip -p model.tflite metadata.json`
 
 * ``metadata.json``: what the graph cannot say (see ``spec.Metadata``; as JSON: ``metadata.schema.json``);
 * ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
+* ``arrays.npz``, in some: what parts of the model that are no graph consist of, each named PART.ARRAY (``heads.py``);
 * ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face".
 
 The archive's comment is its own SHA-256, and the metadata holds that of the FlatBuffer: nothing in the file can be
@@ -23,9 +24,10 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,8 +46,9 @@ DETECTORS = BUNDLES / "detectors"
 
 MOST_BYTES = 64 << 20
 """Of a file. Larger models are nothing for a board, and a file is read whole."""
-MOST_METADATA_BYTES, MOST_SELFTEST_BYTES = 1 << 20, 4 << 20
-"""Of these members, unpacked; the latter also of each array in it."""
+MOST_METADATA_BYTES, MOST_SELFTEST_BYTES, MOST_ARRAYS_BYTES = 1 << 20, 4 << 20, 4 << 20
+"""Of these members, unpacked; the latter two also of each array in them."""
+MOST_ARRAYS = 64
 MOST_SELFTESTS = 64
 """They are all run at every start."""
 MOST_DIRECTORY_BYTES = 1 << 12
@@ -72,12 +75,14 @@ class Bundle:
         metadata: see ``spec.Metadata``.
         selftest: see ``selftest.SelfTest``.
         path: where it was read from; None for one that is not in a file yet.
+        arrays: of the parts that are no graph, by PART.ARRAY.
     """
 
     model: bytes
     metadata: Metadata
     selftest: SelfTest
     path: Path | None = None
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: Path | str = DEFAULT_MODEL, kind: Kind | None = "classifier") -> Bundle:
@@ -97,7 +102,7 @@ class Bundle:
             content = read_file(path, MOST_BYTES, "model", "`edge-fer models` lists those in the package.")
         except DataError as error:
             raise BundleError(str(error)) from None
-        model, table, selftest = _parts(content, path)
+        model, table, selftest, arrays = _parts(content, path)
         metadata = _checked(table, path)
         if kind not in (None, metadata.kind):
             raise BundleError(_WRONG_KIND[metadata.kind].format(path))
@@ -108,10 +113,16 @@ class Bundle:
         usable = usable and inputs.dtype in (np.uint8, np.int8) and outputs.dtype.kind in "iuf"
         if not usable or not 0 <= selftest.tolerance_lsb <= 64:
             raise BundleError(f"{path} has no usable self-test. Export it again.")
-        return cls(model, metadata, selftest, path)
+        return cls(model, metadata, selftest, path, arrays)
 
     @classmethod
-    def new(cls, model: bytes, metadata: Metadata, selftest: SelfTest) -> Bundle:
+    def new(
+        cls,
+        model: bytes,
+        metadata: Metadata,
+        selftest: SelfTest,
+        arrays: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> Bundle:
         """A bundle around a bare FlatBuffer, after the last tool that changes it (the Edge TPU compiler) has run.
 
         Raises:
@@ -122,7 +133,8 @@ class Bundle:
         if zipfile.is_zipfile(io.BytesIO(model)):
             raise BundleError("This model has metadata already; attach it to the bare .tflite file.")
         preprocess = dataclasses.replace(metadata.preprocess, version=PREPROCESS_VERSION)
-        return cls(model, dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess), selftest)
+        metadata = dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess)
+        return cls(model, metadata, selftest, arrays=arrays)
 
     @property
     def is_packaged(self) -> bool:
@@ -146,14 +158,14 @@ class Bundle:
 
     def members(self) -> dict[str, bytes]:
         """The members of the archive, by name."""
-        arrays = io.BytesIO()
         tolerance = self.selftest.tolerance_lsb
         unusual: dict[str, Any] = {} if tolerance == TOLERANCE_LSB else {"tolerance": np.float64(tolerance)}
-        np.savez_compressed(arrays, inputs=self.selftest.inputs, outputs=self.selftest.outputs, **unusual)
+        selftest = {"inputs": self.selftest.inputs, "outputs": self.selftest.outputs, **unusual}
         return {
             "metadata.json": json.dumps(self.metadata.to_table(), indent=1).encode(),
-            "selftest.npz": arrays.getvalue(),
+            "selftest.npz": _npz(selftest),
             "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
+            **({"arrays.npz": _npz(self.arrays)} if self.arrays else {}),
         }
 
     def to_bytes(self) -> bytes:
@@ -205,8 +217,15 @@ def _packaged(name: str) -> Path | None:
     return next((path for path in packaged() if path.stem == name), None)
 
 
-def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
-    """FlatBuffer, metadata and self-test of a file's content."""
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    content = io.BytesIO()
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(content, **named)
+    return content.getvalue()
+
+
+def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, dict[str, NDArray[Any]]]:
+    """FlatBuffer, metadata, self-test and further arrays of a file's content."""
     if content[4:8] != _FLATBUFFER_ID:
         raise BundleError(f"{path} is not a .tflite model.")
     if not zipfile.is_zipfile(io.BytesIO(content)):
@@ -221,17 +240,16 @@ def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest]:
             if sha256(content[start:-_SEAL]).encode() != content[-_SEAL:]:
                 raise ValueError("it is not as it was exported")
             table = json.loads(_member(archive, "metadata.json", MOST_METADATA_BYTES))
-            with _archive(_member(archive, "selftest.npz", MOST_SELFTEST_BYTES)) as arrays:
-                inputs, outputs = _array(arrays, "inputs"), _array(arrays, "outputs")
-                tolerance = (
-                    float(_array(arrays, "tolerance")) if "tolerance.npy" in arrays.namelist() else TOLERANCE_LSB
-                )
+            selftest = _arrays(archive, "selftest.npz", MOST_SELFTEST_BYTES)
+            inputs, outputs = selftest["inputs"], selftest["outputs"]
+            tolerance = float(selftest.get("tolerance", TOLERANCE_LSB))
+            further = _arrays(archive, "arrays.npz", MOST_ARRAYS_BYTES) if "arrays.npz" in names else {}
     except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has a member twice. Export it again.")
-    return content[:start], table, SelfTest(inputs, outputs, tolerance)
+    return content[:start], table, SelfTest(inputs, outputs, tolerance), further
 
 
 def _archive(content: bytes, comment: int = 0) -> zipfile.ZipFile:
@@ -262,10 +280,17 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         return file.read(most + 1)
 
 
-def _array(arrays: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    content = io.BytesIO(_member(arrays, f"{name}.npy", MOST_SELFTEST_BYTES))
-    array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
-    return array
+def _arrays(archive: zipfile.ZipFile, name: str, most: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a member ``.npz``, by name. All of them together are at most so many bytes."""
+    arrays = {}
+    with _archive(_member(archive, name, most)) as parts:
+        infos = parts.infolist()
+        if len(infos) > MOST_ARRAYS or sum(info.file_size for info in infos) > most:
+            raise ValueError(f"{name} is too large")
+        for info in infos:
+            content = io.BytesIO(_member(parts, info.filename, most))
+            arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+    return arrays
 
 
 def _checked(table: Any, path: Path) -> Metadata:
