@@ -169,9 +169,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities of the expressions of one face; they sum to 1, in the order of the model's labels."""
+    """Probabilities of the expressions of one face; they sum to 1, in the order of the model's labels.
+
+    Attributes:
+        probabilities: by expression.
+        embedding: float32 (n,), what the model's last layer reads of the face, where its bundle has a use for it.
+    """
 
     probabilities: Mapping[Expression, float]
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def expression(self) -> Expression:
@@ -219,13 +225,15 @@ class Face:
         box: where it is.
         expression: what it shows: what to display and act on. Changes only when another has been clearly more
             probable for a while.
-        prediction: probabilities averaged over the track.
+        prediction: probabilities averaged over the track, or by the recurrent head of a bundle that has one.
         raw: those of this frame alone.
         stable_ms: for how long ``expression`` has been the same, in milliseconds of stream time.
         quality: how well the face can be seen.
         uncertain: why not to rely on the answer: "small", "dark", "turned", "blurred", "noisy", "occluded" or
             "ambiguous"; None if there is no doubt.
         crop: uint8 (height, width, 1), what the model was given when it answered ``raw``; it stays in memory.
+        intensity: how strongly the face shows the expression, 0-1; None where the bundle does not tell, and
+            ``affect.intensity`` has a proxy.
     """
 
     track: int
@@ -238,6 +246,7 @@ class Face:
     quality: Quality
     uncertain: str | None = None
     crop: Image | None = field(default=None, compare=False, repr=False)
+    intensity: float | None = None
 
     @property
     def confidence(self) -> float:

@@ -144,7 +144,7 @@ class Run:
             **({"compound": compound_of(prediction.probabilities)} if self.compound else {}),
             "probabilities": {label.value: round(p, 4) for label, p in prediction.probabilities.items()},
             "raw": face.raw.expression.value,
-            "intensity": round(intensity(prediction, face.expression), 4),
+            "intensity": round(intensity(prediction, face.expression) if face.intensity is None else face.intensity, 4),
             "valence": round(valence, 4),
             "arousal": round(arousal, 4),
             "stable_ms": round(face.stable_ms, 1),

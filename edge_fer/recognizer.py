@@ -199,7 +199,10 @@ class Recognizer:
         self._left = [*other._left, *other._tracker.end_all()]
 
     def _new_tracker(self) -> Tracker:
-        return Tracker(lambda: ExpressionFilter(self.bundle.metadata.smoothing), self._numbers)
+        metadata, classifier = self.bundle.metadata, self._classifier
+        return Tracker(
+            lambda: ExpressionFilter(metadata.smoothing, classifier.new_aggregate(), metadata.intensity), self._numbers
+        )
 
     def restart(self) -> None:
         """Continue no face: the next frame is taken as the first of another stream, and the tracks end before it."""
@@ -249,6 +252,7 @@ class Recognizer:
                 self._offsets.get(expression, 0.0),
             ),
             crop=track.crop,
+            intensity=track.expression.intensity,
         )
         clock.stop("track")
         return track.face

@@ -6,11 +6,10 @@ what learns from the embedding (``training.classical.device_head``) learns from 
 
 from __future__ import annotations
 
-import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_fer.errors import DataError
-from export.flatbuffer import OPERATOR_NAMES
+from export.flatbuffer import OPERATOR_NAMES, packed
 
 
 def with_embedding(model: bytes) -> bytes:
@@ -35,6 +34,4 @@ def with_embedding(model: bytes) -> bytes:
         return model
     graph.outputs = [int(graph.outputs[0]), embedding]
     table.signatureDefs = []  # they name one output alone, and nobody asks for it by its name
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(table.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(table)

@@ -126,7 +126,12 @@ def slim(model: bytes) -> bytes:
     for graph in table.subgraphs:
         for number, tensor in enumerate(graph.tensors):
             tensor.name = str(number)
-    builder = _SharingBuilder(len(model))
+    return packed(table)
+
+
+def packed(table: schema.ModelT) -> bytes:
+    """The FlatBuffer of a graph that was taken apart by LiteRT's schema; equal vectors stand in it once."""
+    builder = _SharingBuilder(1 << 16)
     builder.Finish(table.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 

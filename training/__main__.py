@@ -35,6 +35,7 @@ EXAMPLES = """examples:
       --run runs/separable-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
   python -m training sequences --model runs/plain/model.keras --data ~/CK+48
+  python -m training recurrent --bundle nano --data ~/CK+48 --faces ~/fer2013 --run runs/nano-gru16
   python -m training report runs/plain --data ~/fer2013
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
@@ -149,6 +150,17 @@ def main(arguments: list[str] | None = None) -> int:
     sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
     sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
     sequences.add_argument("--k", type=int, default=10, help="folds, nobody in two of them (default: 10)")
+    recurrent = verbs.add_parser("recurrent", help="a recurrent head on the embeddings of a bundle; docs/sequences.md")
+    recurrent.add_argument("--bundle", required=True, metavar="NAME", help="a model of the package, or a bundle's file")
+    recurrent.add_argument("--data", type=Path, required=True, metavar="DIR", help="people in sequences, as CK+48 has")
+    recurrent.add_argument("--faces", type=Path, required=True, metavar="DIR", help="single faces, neutral ones too")
+    recurrent.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    recurrent.add_argument("--kind", choices=["gru", "lstm"], default="gru", help="(default: gru)")
+    recurrent.add_argument("--units", type=int, default=16, help="of its state (default: 16)")
+    recurrent.add_argument("--k", type=int, default=5, help="folds, nobody in two of them (default: 5)")
+    recurrent.add_argument("--sequences", type=int, default=1500, help="synthetic ones of each set (default: 1500)")
+    recurrent.add_argument("--epochs", type=int, default=25, help="(default: 25)")
+    recurrent.add_argument("--seed", type=int, default=1, help="(default: 1)")
     qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
     qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
@@ -231,6 +243,21 @@ def main(arguments: list[str] | None = None) -> int:
             from training.sequences.compare import print_comparison
 
             print_comparison(args.model, args.data, args.k)
+        elif args.verb == "recurrent":
+            from training.sequences import recurrent as of_heads
+
+            of_heads.train(
+                args.bundle,
+                args.data,
+                args.faces,
+                args.run,
+                kind=args.kind,
+                units=args.units,
+                k=args.k,
+                count=args.sequences,
+                epochs=args.epochs,
+                seed=args.seed,
+            )
         elif args.verb == "report":
             from training.report import write_report
 

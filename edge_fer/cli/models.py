@@ -95,9 +95,10 @@ def _verify_model(args: argparse.Namespace) -> None:
     most_lsb = bundle.selftest.check_golden(bundle.model, str(bundle))
     exactly = f"within {most_lsb} LSB" if most_lsb else "to the bit"
     vectors = len(bundle.selftest.inputs)
-    others = [f"{head.name} ({head.classifier})" for head in bundle.metadata.heads if head.classifier != "network"]
-    also = f" Its self-test covers the head {', '.join(others)}, too." if others else ""
-    print(f"{bundle} is good: metadata, hash, self-test, and {vectors} golden vectors {exactly}.{also}")
+    parts = [f"the head {head.name}" for head in bundle.metadata.heads if head.classifier != "network"]
+    parts += ["recurrent head"] if bundle.recurrent else []
+    graph = " and ".join(["graph", *parts])
+    print(f"{bundle} is good: metadata, hash, self-test of {graph}, and {vectors} golden vectors {exactly}.")
 
 
 def _extract_model(args: argparse.Namespace) -> None:
@@ -154,6 +155,13 @@ def _print_model(model: dict[str, Any]) -> None:
         )
         print(f"\ndecision balanced: tau {rule['tau']:g}, weights {weights}, temperature {rule['temperature']:g}")
         print(f"  reports   {', '.join(rule['labels'])}")
+    if recurrent := model.get("recurrent"):
+        print(
+            f"\nrecurrent head {recurrent['kind']}, {recurrent['units']} units on {recurrent['embedding']} numbers, "
+            f"steps of {1000 * recurrent['step_s']:.1f} ms, memory {recurrent['memory_s']:g} s"
+        )
+    if model.get("intensity"):
+        print("\nintensity by a ranking regressor on the embedding")
     for place, head in enumerate(model["heads"]):
         reported = " (reported)" if place == 0 and not rule else ""
         print(f"\nhead {head['name']}{reported}, temperature {head['temperature']}")

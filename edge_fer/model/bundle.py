@@ -5,7 +5,8 @@ tools read the back and ignore the front (``unzip -p model.tflite metadata.json`
 
 * ``metadata.json``: what the graph cannot say (see ``spec.Metadata``; as JSON: ``metadata.schema.json``);
 * ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
-* ``arrays.npz``, in some: what parts of the model that are no graph consist of, each named PART.ARRAY (``heads.py``);
+* ``arrays.npz``, in some: what parts of the model that are no graph consist of: "recurrent.ARRAY" of a recurrent head,
+  "heads.NAME.ARRAY" of a head on the embedding (``heads.py``);
 * ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face".
 
 The archive's comment is its own SHA-256, and the metadata holds that of the FlatBuffer: nothing in the file can be
@@ -38,6 +39,7 @@ from edge_fer.files import make_folder, read_file, write_atomically
 from edge_fer.model.selftest import TOLERANCE_LSB, SelfTest
 from edge_fer.model.spec import METADATA_VERSION, Kind, Metadata
 from edge_fer.preprocess import PREPROCESS_VERSION
+from edge_fer.temporal.recurrent import Weights
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 DEFAULT_MODEL = BUNDLES / "accurate.tflite"
@@ -52,12 +54,14 @@ MOST_ARRAYS = 64
 MOST_SELFTESTS = 64
 """They are all run at every start."""
 MOST_DIRECTORY_BYTES = 1 << 12
-"""Of an archive's list of members: there are three."""
+"""Of an archive's list of members: there are eight at most."""
 
 _WRONG_KIND = {
     "detector": "{} finds faces and tells no expressions: name it with --detector-model, and another with --model.",
     "classifier": "{} tells expressions and finds no faces: name it with --model, and another with --detector-model.",
 }
+_RECURRENT = "recurrent."
+"""Before the names of the arrays of a recurrent head."""
 _FLATBUFFER_ID = b"TFL3"
 _SEAL = 64
 """Letters of a SHA-256 in hex: the archive's comment."""
@@ -75,13 +79,15 @@ class Bundle:
         metadata: see ``spec.Metadata``.
         selftest: see ``selftest.SelfTest``.
         path: where it was read from; None for one that is not in a file yet.
-        arrays: of the parts that are no graph, by PART.ARRAY.
+        recurrent: the weights of its recurrent head; None where its metadata has none.
+        arrays: of its other parts that are no graph, by PART.ARRAY.
     """
 
     model: bytes
     metadata: Metadata
     selftest: SelfTest
     path: Path | None = None
+    recurrent: Weights | None = None
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
@@ -113,7 +119,9 @@ class Bundle:
         usable = usable and inputs.dtype in (np.uint8, np.int8) and outputs.dtype.kind in "iuf"
         if not usable or not 0 <= selftest.tolerance_lsb <= 64:
             raise BundleError(f"{path} has no usable self-test. Export it again.")
-        return cls(model, metadata, selftest, path, arrays)
+        weights = _recurrent_of(metadata, arrays, path)
+        others = {name: one for name, one in arrays.items() if not name.startswith(_RECURRENT)}
+        return cls(model, metadata, selftest, path, weights, others)
 
     @classmethod
     def new(
@@ -121,6 +129,7 @@ class Bundle:
         model: bytes,
         metadata: Metadata,
         selftest: SelfTest,
+        recurrent: Weights | None = None,
         arrays: Mapping[str, NDArray[Any]] = MappingProxyType({}),
     ) -> Bundle:
         """A bundle around a bare FlatBuffer, after the last tool that changes it (the Edge TPU compiler) has run.
@@ -134,7 +143,7 @@ class Bundle:
             raise BundleError("This model has metadata already; attach it to the bare .tflite file.")
         preprocess = dataclasses.replace(metadata.preprocess, version=PREPROCESS_VERSION)
         metadata = dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess)
-        return cls(model, metadata, selftest, arrays=arrays)
+        return cls(model, metadata, selftest, None, recurrent, arrays)
 
     @property
     def is_packaged(self) -> bool:
@@ -158,15 +167,19 @@ class Bundle:
 
     def members(self) -> dict[str, bytes]:
         """The members of the archive, by name."""
-        tolerance = self.selftest.tolerance_lsb
-        unusual: dict[str, Any] = {} if tolerance == TOLERANCE_LSB else {"tolerance": np.float64(tolerance)}
-        selftest = {"inputs": self.selftest.inputs, "outputs": self.selftest.outputs, **unusual}
-        return {
+        selftest: dict[str, Any] = {"inputs": self.selftest.inputs, "outputs": self.selftest.outputs}
+        if self.selftest.tolerance_lsb != TOLERANCE_LSB:
+            selftest["tolerance"] = np.float64(self.selftest.tolerance_lsb)
+        if self.selftest.sequence is not None:
+            selftest["sequence"] = self.selftest.sequence
+        weights = self.recurrent.arrays() if self.recurrent else {}
+        arrays = {**self.arrays, **{f"{_RECURRENT}{name}": one for name, one in weights.items()}}
+        members = {
             "metadata.json": json.dumps(self.metadata.to_table(), indent=1).encode(),
-            "selftest.npz": _npz(selftest),
+            "selftest.npz": _packed(selftest),
             "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
-            **({"arrays.npz": _npz(self.arrays)} if self.arrays else {}),
         }
+        return members | ({"arrays.npz": _packed(arrays)} if arrays else {})
 
     def to_bytes(self) -> bytes:
         """The file. The same bundle gives the same bytes."""
@@ -217,11 +230,10 @@ def _packaged(name: str) -> Path | None:
     return next((path for path in packaged() if path.stem == name), None)
 
 
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    content = io.BytesIO()
-    named: dict[str, Any] = dict(arrays)
-    np.savez_compressed(content, **named)
-    return content.getvalue()
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # it has a keyword of its own, which no array is
+    return file.getvalue()
 
 
 def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, dict[str, NDArray[Any]]]:
@@ -242,14 +254,14 @@ def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, dict[str, 
             table = json.loads(_member(archive, "metadata.json", MOST_METADATA_BYTES))
             selftest = _arrays(archive, "selftest.npz", MOST_SELFTEST_BYTES)
             inputs, outputs = selftest["inputs"], selftest["outputs"]
-            tolerance = float(selftest.get("tolerance", TOLERANCE_LSB))
-            further = _arrays(archive, "arrays.npz", MOST_ARRAYS_BYTES) if "arrays.npz" in names else {}
+            tolerance, sequence = float(selftest.get("tolerance", TOLERANCE_LSB)), selftest.get("sequence")
+            arrays = _arrays(archive, "arrays.npz", MOST_ARRAYS_BYTES) if "arrays.npz" in names else {}
     except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has a member twice. Export it again.")
-    return content[:start], table, SelfTest(inputs, outputs, tolerance), further
+    return content[:start], table, SelfTest(inputs, outputs, tolerance, sequence), arrays
 
 
 def _archive(content: bytes, comment: int = 0) -> zipfile.ZipFile:
@@ -308,6 +320,22 @@ def _checked(table: Any, path: Path) -> Metadata:
         return Metadata.from_table(table, str(path))
     except ConfigError as error:
         raise BundleError(f"{error} Export it again.") from None
+
+
+def _recurrent_of(metadata: Metadata, arrays: Mapping[str, NDArray[Any]], path: Path) -> Weights | None:
+    spec, names = metadata.recurrent, [part.name for part in dataclasses.fields(Weights)]
+    found = {name: arrays[_RECURRENT + name] for name in names if _RECURRENT + name in arrays}
+    if len(found) != (len(names) if spec else 0):
+        raise BundleError(f"{path} has a part of a recurrent head, its metadata or its weights. Export it again.")
+    if spec is None:
+        return None
+    assert metadata.decision, "Metadata.from_table has seen it"
+    weights = Weights(**found)
+    try:
+        weights.check(spec, len(metadata.decision.labels), str(path))
+    except ConfigError as error:
+        raise BundleError(f"{error} Export it again.") from None
+    return weights
 
 
 def extract(bundle: Bundle, folder: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """Heads that are no layer of the graph: a linear support vector machine or a random forest on the network's embedding.
 
-Their arrays travel in the bundle, each named HEAD.ARRAY, with their logits for the golden outputs of the self-test,
-HEAD.golden. Logits here are what softmax makes probabilities of: the margins of the one-vs-rest machines, or the
-logarithm of the forest's mean probabilities. The head's temperature makes confidence of them frequency, as in any head.
+Their arrays travel in the bundle, each named heads.NAME.ARRAY, with their logits for the golden outputs of the
+self-test, heads.NAME.golden. Logits here are what softmax makes probabilities of: the margins of the one-vs-rest
+machines, or the logarithm of the forest's mean probabilities. The head's temperature makes confidence of them
+frequency, as in any head.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def _depth(left: NDArray[np.int32], leaves: NDArray[np.bool_]) -> int:
 def _array(
     head: Head, arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...], finite: bool = True
 ) -> NDArray[Any]:
-    array = arrays.get(f"{head.name}.{name}")
+    array = arrays.get(f"heads.{head.name}.{name}")
     if array is None or array.dtype != dtype or array.ndim != len(shape):
         raise _unfit(head)
     if any(wanted not in (None, side) for wanted, side in zip(shape, array.shape, strict=True)):

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from edge_fer.errors import BundleError
 from edge_fer.model.litert import Network, load_runtime
+from edge_fer.temporal.recurrent import RecurrentHead, replay
 
 TOLERANCE_LSB = 2.0
 """By how many LSB of the quantized outputs a device may differ on average. Optimized kernels round otherwise than the
 reference: in a network of ten layers by 0.8 on average, by up to 8 in one output in thousands. Images mirrored or
 shifted by one pixel differ by 6. Deep networks differ by more, and their bundles say by how much."""
+SEQUENCE_STEP_S = 0.05
+"""From face to face where they are taken as a sequence: one and a half steps of a recurrent head."""
+SEQUENCE_TOLERANCE = 0.01
+"""By how much a logit of a recurrent head may differ: processors sum up float32 in orders of their own."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,14 @@ class SelfTest:
         outputs: int8, uint8 or float32 (n, values), by the reference kernels of the exporter; where a graph has several
             outputs, one behind the other.
         tolerance_lsb: by how many LSB a device may differ from them on average.
+        sequence: float32 (n, labels), logits of the bundle's recurrent head after each of the outputs' embeddings,
+            taken as a sequence; None where it has none.
     """
 
     inputs: NDArray[Any]
     outputs: NDArray[Any]
     tolerance_lsb: float = TOLERANCE_LSB
+    sequence: NDArray[Any] | None = None
 
     @classmethod
     def measured(cls, model: bytes, inputs: NDArray[Any]) -> SelfTest:
@@ -73,6 +81,31 @@ class SelfTest:
             raise BundleError(
                 f"{name} fails its self-test on this device: its outputs are {difference:.1f} LSB off, "
                 f"{self.tolerance_lsb:.0f} are allowed. Export it again, or use another version of the runtime."
+            )
+
+    def replayed(self, head: RecurrentHead) -> NDArray[np.float32]:
+        """Logits, float32 (n, labels), of a recurrent head for the golden embeddings, taken as a sequence."""
+        spec = head.spec
+        raw = self.outputs[:, -spec.embedding :].astype(np.float32)
+        return replay(head, (raw - spec.zero_point) * np.float32(spec.scale), SEQUENCE_STEP_S)
+
+    def check_sequence(self, head: RecurrentHead, name: str) -> None:
+        """Replay the golden embeddings through the recurrent head of the same bundle.
+
+        Args:
+            head: in real units.
+            name: of the bundle, for messages.
+
+        Raises:
+            BundleError: it gives other logits than at the export.
+        """
+        logits = self.replayed(head)
+        if self.sequence is None or self.sequence.shape != logits.shape:
+            raise BundleError(f"{name} has no self-test of its recurrent head. Export it again.")
+        difference = float(np.abs(logits - self.sequence).max())
+        if not difference <= SEQUENCE_TOLERANCE:
+            raise BundleError(
+                f"{name} fails its self-test: a logit of its recurrent head is {difference:.2g} off. Export it again."
             )
 
     def check_golden(self, model: bytes, name: str) -> int:

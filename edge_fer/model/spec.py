@@ -16,7 +16,9 @@ from edge_fer.errors import ConfigError
 from edge_fer.preprocess import PreprocessSpec
 from edge_fer.preprocess.illumination import MOST_STEPS
 from edge_fer.strict import from_table
+from edge_fer.temporal.affect import IntensitySpec
 from edge_fer.temporal.doubt import Doubt
+from edge_fer.temporal.recurrent import RecurrentSpec
 from edge_fer.temporal.smoothing import Smoothing
 
 METADATA_VERSION = 2
@@ -151,6 +153,9 @@ class Metadata:
         doubt: when not to rely on an answer; None in older bundles, which have ``Smoothing.min_confidence`` alone.
         kind: what the model is for.
         detector: of a detector alone.
+        recurrent: of the recurrent head that makes of the frames of a face what the decision rule reports; its weights
+            are a part of the bundle. None where the frames are aggregated as ``smoothing`` says.
+        intensity: how strongly a face shows an expression; None where nobody trained it, and a proxy serves.
     """
 
     name: str
@@ -164,6 +169,14 @@ class Metadata:
     doubt: Doubt | None = None
     kind: Kind = "classifier"
     detector: DetectorSpec | None = None
+    recurrent: RecurrentSpec | None = None
+    intensity: IntensitySpec | None = None
+
+    @property
+    def reads_embedding(self) -> bool:
+        """Whether its graph has to give the embedding behind the logits."""
+        on_it = any(head.classifier != "network" for head in self.heads)
+        return on_it or self.recurrent is not None or self.intensity is not None
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str) -> Metadata:
@@ -181,8 +194,8 @@ class Metadata:
             raise ConfigError(f"{origin}: a detector has a part `detector`, and no other kind of model has one.")
         if metadata.detector:
             metadata.detector.check(origin)
-            if metadata.heads or metadata.decision or metadata.doubt:
-                raise ConfigError(f"{origin}: a detector has no heads, decision or doubt.")
+            if metadata.heads or metadata.decision or metadata.doubt or metadata.reads_embedding:
+                raise ConfigError(f"{origin}: a detector has no heads, decision, doubt, recurrent head or intensity.")
         elif not metadata.heads:
             raise ConfigError(f"{origin} has no heads: name at least one, with its labels.")
         names = [head.name for head in metadata.heads]
@@ -209,6 +222,12 @@ class Metadata:
             metadata.decision.check(metadata.heads, origin)
         if metadata.doubt:
             metadata.doubt.check(metadata.decision.labels if metadata.decision else (), origin)
+        if metadata.recurrent:
+            metadata.recurrent.check(origin)
+            if metadata.decision is None:
+                raise ConfigError(f"{origin}: a recurrent head answers for a decision rule, and there is none.")
+        if metadata.intensity:
+            metadata.intensity.check(origin)
         if not 0 <= metadata.preprocess.margin <= 2:
             raise ConfigError(f"{origin}: preprocess.margin must be 0 to 2, not {metadata.preprocess.margin}.")
         if len(metadata.preprocess.illumination) > MOST_STEPS:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_fer.core import Expression, Prediction
-from edge_fer.temporal.aggregation import Kind, make_aggregator
+from edge_fer.temporal.affect import IntensitySpec
+from edge_fer.temporal.aggregation import LEAST_S, Kind, Probabilities, make_aggregator
 
 LEAST = 1e-6
 """Against rounding of times, and against a hysteresis of 0."""
@@ -49,11 +52,26 @@ class ExpressionFilter:
 
     Args:
         smoothing: from the model's metadata.
+        aggregate: what takes the place of its aggregation: the recurrent head of a bundle that has one, with the state
+            of this face (``TfliteClassifier.new_aggregate``).
+        intensity: from the model's metadata. It is averaged over time with the time constant.
+
+    Attributes:
+        prediction: over time; None before the first frame.
+        expression: what is reported.
     """
 
-    def __init__(self, smoothing: Smoothing) -> None:
+    def __init__(
+        self,
+        smoothing: Smoothing,
+        aggregate: Callable[[Prediction, float], Probabilities] | None = None,
+        intensity: IntensitySpec | None = None,
+    ) -> None:
         self._smoothing = smoothing
-        self._aggregator = make_aggregator(smoothing.aggregation, smoothing.time_constant_s)
+        aggregator = make_aggregator(smoothing.aggregation, smoothing.time_constant_s)
+        self._aggregate = aggregate or (lambda raw, step_s: aggregator.update(raw.probabilities, step_s))
+        self._intensity_spec = intensity
+        self._intensity: float | None = None
         self._time_s = 0.0
         self._since_s = 0.0
         self._beaten_s = 0.0
@@ -64,13 +82,15 @@ class ExpressionFilter:
         """Take the prediction of one frame; time that does not advance counts as no time."""
         smoothing = self._smoothing
         if self.prediction is None or self.expression is None:
-            self.prediction = Prediction(self._aggregator.update(raw.probabilities, 0.0))
+            self.prediction = Prediction(self._aggregate(raw, 0.0))
+            self._intensify(raw, 0.0)
             self.expression = self.prediction.expression
             self._time_s = self._since_s = time_s
             return
         step_s = max(0.0, time_s - self._time_s)
         self._time_s = max(self._time_s, time_s)
-        mean = self._aggregator.update(raw.probabilities, step_s)
+        mean = self._aggregate(raw, step_s)
+        self._intensify(raw, step_s)
         self.prediction = Prediction(mean)
         rival = self.prediction.expression
         lead = mean[rival] - mean[self.expression]
@@ -79,6 +99,18 @@ class ExpressionFilter:
         self._beaten_s = self._beaten_s + share * step_s if lead > 0 else 0.0
         if lead > 0 and self._beaten_s >= smoothing.dwell_s - LEAST:
             self.expression, self._since_s, self._beaten_s = rival, self._time_s, 0.0
+
+    def _intensify(self, raw: Prediction, step_s: float) -> None:
+        if self._intensity_spec is None or raw.embedding is None:
+            return
+        new = self._intensity_spec.of(raw.embedding)
+        keep = math.exp(-step_s / max(self._smoothing.time_constant_s, LEAST_S))
+        self._intensity = new if self._intensity is None else keep * self._intensity + (1 - keep) * new
+
+    @property
+    def intensity(self) -> float | None:
+        """How strongly the face shows the expression, 0-1, 0 for neutral; None where the bundle does not tell."""
+        return 0.0 if self._intensity is not None and self.expression is Expression.NEUTRAL else self._intensity
 
     @property
     def stable_ms(self) -> float:

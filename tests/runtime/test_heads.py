@@ -18,16 +18,16 @@ LABELS = (Expression.ANGER, Expression.FEAR)
 LINEAR = Head("svm", LABELS, classifier="linear-svm")
 FOREST = Head("trees", LABELS, classifier="random-forest")
 LINEAR_ARRAYS: dict[str, Any] = {
-    "svm.weights": np.array([[1, -1], [0, 2], [0.5, 0]], np.float32),
-    "svm.bias": np.array([0.25, -0.5], np.float32),
+    "heads.svm.weights": np.array([[1, -1], [0, 2], [0.5, 0]], np.float32),
+    "heads.svm.bias": np.array([0.25, -0.5], np.float32),
 }
 # Two trees: [x0 > 1: (x2 > 0: c, d), else b] and a leaf alone, e.
 FOREST_ARRAYS: dict[str, Any] = {
-    "trees.feature": np.array([0, 0, 2, 0, 0, 0], np.int16),
-    "trees.threshold": np.array([1, np.inf, 0, np.inf, np.inf, np.inf], np.float32),
-    "trees.left": np.array([1, 1, 3, 3, 4, 5], np.int32),
-    "trees.values": np.array([[0, 0], [1, 0], [0, 0], [0.25, 0.75], [0, 1], [0.5, 0.5]], np.float16),
-    "trees.roots": np.array([0, 5], np.int32),
+    "heads.trees.feature": np.array([0, 0, 2, 0, 0, 0], np.int16),
+    "heads.trees.threshold": np.array([1, np.inf, 0, np.inf, np.inf, np.inf], np.float32),
+    "heads.trees.left": np.array([1, 1, 3, 3, 4, 5], np.int32),
+    "heads.trees.values": np.array([[0, 0], [1, 0], [0, 0], [0.25, 0.75], [0, 1], [0.5, 0.5]], np.float16),
+    "heads.trees.roots": np.array([0, 5], np.int32),
 }
 
 
@@ -53,11 +53,11 @@ def test_a_forest_walks_each_tree_to_its_leaf(embedding: list[float], leaf: list
 def walked(arrays: dict[str, Any], embedding: np.ndarray) -> np.ndarray:
     """Of each tree its leaf's values, node by node."""
     leaves = []
-    for node in arrays["trees.roots"]:
-        while np.isfinite(arrays["trees.threshold"][node]):
-            larger = embedding[arrays["trees.feature"][node]] > arrays["trees.threshold"][node]
-            node = arrays["trees.left"][node] + larger
-        leaves.append(arrays["trees.values"][node])
+    for node in arrays["heads.trees.roots"]:
+        while np.isfinite(arrays["heads.trees.threshold"][node]):
+            larger = embedding[arrays["heads.trees.feature"][node]] > arrays["heads.trees.threshold"][node]
+            node = arrays["heads.trees.left"][node] + larger
+        leaves.append(arrays["heads.trees.values"][node])
     return np.mean(leaves, axis=0, dtype=np.float32)
 
 
@@ -76,11 +76,11 @@ def grown(rng: np.random.Generator, trees: int, splits: int, features: int) -> d
             left += leaves[-2:]
     inner = np.array(left) != np.arange(len(left))
     return {
-        "trees.feature": rng.integers(0, features, len(left)).astype(np.int16),
-        "trees.threshold": np.where(inner, rng.normal(size=len(left)), np.inf).astype(np.float32),
-        "trees.left": np.array(left, np.int32),
-        "trees.values": rng.dirichlet((1, 1), len(left)).astype(np.float16),
-        "trees.roots": np.array(roots, np.int32),
+        "heads.trees.feature": rng.integers(0, features, len(left)).astype(np.int16),
+        "heads.trees.threshold": np.where(inner, rng.normal(size=len(left)), np.inf).astype(np.float32),
+        "heads.trees.left": np.array(left, np.int32),
+        "heads.trees.values": rng.dirichlet((1, 1), len(left)).astype(np.float16),
+        "heads.trees.roots": np.array(roots, np.int32),
     }
 
 
@@ -105,26 +105,26 @@ def changed(name: str, value: object) -> dict[str, Any]:
     ("head", "arrays"),
     [
         (LINEAR, {}),
-        (LINEAR, {"svm.weights": LINEAR_ARRAYS["svm.weights"]}),
-        (LINEAR, changed("svm.weights", np.zeros((4, 2), np.float32))),  # of another network
-        (LINEAR, changed("svm.weights", np.zeros((3, 2)))),
-        (LINEAR, changed("svm.bias", [0, np.nan])),
-        (LINEAR, changed("svm.bias", [0, 0, 0])),
-        (FOREST, changed("trees.left", [1, 1, 3, 3, 4, 6])),  # a leaf that leads out of the list
-        (FOREST, changed("trees.left", [5, 1, 3, 3, 4, 5])),  # a right child beyond the end
-        (FOREST, changed("trees.left", [-3, 1, 3, 3, 4, 5])),
-        (FOREST, changed("trees.left", [0, 1, 3, 3, 4, 5])),  # a node that leads to itself, for ever
-        (FOREST, changed("trees.left", [1, 1, 0, 3, 4, 5])),  # a circle
-        (FOREST, changed("trees.threshold", [np.nan, np.inf, 0, np.inf, np.inf, np.inf])),
-        (FOREST, changed("trees.threshold", [-np.inf, np.inf, 0, np.inf, np.inf, -np.inf])),
-        (FOREST, changed("trees.feature", [3, 0, 2, 0, 0, 0])),
-        (FOREST, changed("trees.feature", [-1, 0, 2, 0, 0, 0])),
-        (FOREST, changed("trees.roots", [0, 6])),
-        (FOREST, changed("trees.roots", [])),
-        (FOREST, changed("trees.values", np.full((6, 2), 2, np.float16))),
-        (FOREST, changed("trees.values", np.full((6, 3), 0.5, np.float16))),
-        (FOREST, changed("trees.values", np.zeros((0, 2), np.float16))),
-        (FOREST, changed("trees.values", np.full((6, 2), np.nan, np.float16))),
+        (LINEAR, {"heads.svm.weights": LINEAR_ARRAYS["heads.svm.weights"]}),
+        (LINEAR, changed("heads.svm.weights", np.zeros((4, 2), np.float32))),  # of another network
+        (LINEAR, changed("heads.svm.weights", np.zeros((3, 2)))),
+        (LINEAR, changed("heads.svm.bias", [0, np.nan])),
+        (LINEAR, changed("heads.svm.bias", [0, 0, 0])),
+        (FOREST, changed("heads.trees.left", [1, 1, 3, 3, 4, 6])),  # a leaf that leads out of the list
+        (FOREST, changed("heads.trees.left", [5, 1, 3, 3, 4, 5])),  # a right child beyond the end
+        (FOREST, changed("heads.trees.left", [-3, 1, 3, 3, 4, 5])),
+        (FOREST, changed("heads.trees.left", [0, 1, 3, 3, 4, 5])),  # a node that leads to itself, for ever
+        (FOREST, changed("heads.trees.left", [1, 1, 0, 3, 4, 5])),  # a circle
+        (FOREST, changed("heads.trees.threshold", [np.nan, np.inf, 0, np.inf, np.inf, np.inf])),
+        (FOREST, changed("heads.trees.threshold", [-np.inf, np.inf, 0, np.inf, np.inf, -np.inf])),
+        (FOREST, changed("heads.trees.feature", [3, 0, 2, 0, 0, 0])),
+        (FOREST, changed("heads.trees.feature", [-1, 0, 2, 0, 0, 0])),
+        (FOREST, changed("heads.trees.roots", [0, 6])),
+        (FOREST, changed("heads.trees.roots", [])),
+        (FOREST, changed("heads.trees.values", np.full((6, 2), 2, np.float16))),
+        (FOREST, changed("heads.trees.values", np.full((6, 3), 0.5, np.float16))),
+        (FOREST, changed("heads.trees.values", np.zeros((0, 2), np.float16))),
+        (FOREST, changed("heads.trees.values", np.full((6, 2), np.nan, np.float16))),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(head: Head, arrays: dict[str, Any]) -> None:
@@ -136,8 +136,8 @@ def test_arrays_that_do_not_fit_are_refused(head: Head, arrays: dict[str, Any]) 
 def test_golden_logits_are_given_again_or_the_bundle_is_refused(head: Head, arrays: dict[str, Any]) -> None:
     embeddings = np.array([[1, 2, 3], [1.5, 0, 0.1]], np.float32)
     golden = np.stack([open_head(head, arrays, 3).logits(one) for one in embeddings])
-    check_golden([head], {**arrays, f"{head.name}.golden": golden}, embeddings)
+    check_golden([head], {**arrays, f"heads.{head.name}.golden": golden}, embeddings)
     with pytest.raises(BundleError, match="fails its self-test"):
-        check_golden([head], {**arrays, f"{head.name}.golden": golden + np.float32(0.1)}, embeddings)
+        check_golden([head], {**arrays, f"heads.{head.name}.golden": golden + np.float32(0.1)}, embeddings)
     with pytest.raises(BundleError, match="are missing, or do not fit"):
-        check_golden([head], {**arrays, f"{head.name}.golden": golden[:1]}, embeddings)
+        check_golden([head], {**arrays, f"heads.{head.name}.golden": golden[:1]}, embeddings)

@@ -40,7 +40,7 @@ def clouds(classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def opened(kind: Any, classes: int, arrays: dict[str, np.ndarray]) -> Any:
     head = Head("h", EIGHT[:classes], classifier=kind)
-    return open_head(head, {f"h.{name}": one for name, one in arrays.items()}, 6)
+    return open_head(head, {f"heads.h.{name}": one for name, one in arrays.items()}, 6)
 
 
 @pytest.mark.parametrize("classes", [3, 8])
@@ -141,7 +141,7 @@ def test_a_bundle_with_a_classifier_is_a_bundle(
     assert logits[:8] == pytest.approx(open_head(first, bundle.arrays, 44).logits(scale.real(embedding)), abs=1e-5)
 
     assert edge_fer(["models", "verify", str(path)]) == 0
-    assert f"ferplus-{kind} ({kind})" in capsys.readouterr().out
+    assert f"self-test of graph and the head ferplus-{kind}, and" in capsys.readouterr().out
     assert edge_fer(["models", "show", str(path)]) == 0
     assert f"is a      {kind.replace('-', ' ')} on the embedding" in capsys.readouterr().out
     again = call(main, *arguments, "--export", path)
@@ -155,13 +155,13 @@ def test_arrays_of_another_network_are_refused(folder: Path, tmp_path: Path) -> 
     arrays = {name: one[:-1] if name.endswith("weights") else one for name, one in made.arrays.items()}
     for wrong in (arrays, {}):
         path = tmp_path / "wrong.tflite"
-        Bundle.new(made.model, made.metadata, made.selftest, wrong).write(path)
+        Bundle.new(made.model, made.metadata, made.selftest, arrays=wrong).write(path)
         with pytest.raises(BundleError, match="do not fit its labels and the network"):
             TfliteClassifier(Bundle.load(path))
     alone = Bundle.load("nano")
     path = tmp_path / "no-embedding.tflite"
-    Bundle.new(alone.model, made.metadata, alone.selftest, made.arrays).write(path)
-    with pytest.raises(BundleError, match="has no embedding for its head"):
+    Bundle.new(alone.model, made.metadata, alone.selftest, arrays=made.arrays).write(path)
+    with pytest.raises(BundleError, match="its metadata has a use for 2"):
         TfliteClassifier(Bundle.load(path))
 
 

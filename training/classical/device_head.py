@@ -87,7 +87,8 @@ def known_of(name: str, data_folder: Path) -> Known:
     """
     bundle = Bundle.load(name)
     model = with_embedding(bundle.model)
-    bundle = Bundle.new(model, bundle.metadata, SelfTest.measured(model, bundle.selftest.inputs), bundle.arrays)
+    selftest = dataclasses.replace(SelfTest.measured(model, bundle.selftest.inputs), sequence=bundle.selftest.sequence)
+    bundle = Bundle.new(model, bundle.metadata, selftest, bundle.recurrent, bundle.arrays)
     size_hw: tuple[int, int] = bundle.selftest.inputs.shape[1:3]
     console = Console(stderr=True)
     console.print(f"Reading {data_folder} ...")
@@ -200,7 +201,9 @@ def fitted_head(known: Known, kind: HeadKind, seed: int) -> tuple[Head, Arrays, 
     head = Head(f"{theirs.name}-{kind}", theirs.labels, priors=class_priors(training, theirs), classifier=kind)
     make = linear_arrays if kind == "linear-svm" else forest_arrays
     rows = truth >= 0
-    arrays = {f"{head.name}.{name}": one for name, one in make(known.embeddings[0][rows], truth[rows], seed).items()}
+    arrays = {
+        f"heads.{head.name}.{name}": one for name, one in make(known.embeddings[0][rows], truth[rows], seed).items()
+    }
     opened = open_head(head, arrays, known.embeddings[1].shape[1])
     logits = np.stack([opened.logits(embedding) for embedding in known.embeddings[1]])
     return fit_temperature(head, logits, test), arrays, logits
@@ -283,7 +286,7 @@ def with_head(known: Known, kind: HeadKind, seed: int) -> Bundle:
         return logits_of(_run(network, tensors, console, title)[1])
 
     golden = bundle.selftest.outputs[:, -known.embeddings[1].shape[1] :]
-    arrays[f"{head.name}.golden"] = logits_of(network.outputs[1].real(golden))
+    arrays[f"heads.{head.name}.golden"] = logits_of(network.outputs[1].real(golden))
     heads = (head, *bundle.metadata.heads)
     training, test = known.splits
     truth = truth_for(test, head)
