@@ -174,7 +174,7 @@ def compile_bundle(bundle: Bundle, output: Path, force: bool = False) -> Compile
     metadata = replace(bundle.metadata, facts={**bundle.metadata.facts, "edgetpu": facts})
     if copied:
         write_atomically(beside, source.read_bytes())
-    Bundle.new(compiled, metadata, bundle.selftest, bundle.recurrent).write(output)
+    Bundle.new(compiled, metadata, bundle.selftest, bundle.recurrent, bundle.arrays).write(output)
     return log
 
 

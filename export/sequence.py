@@ -27,7 +27,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edge_fer.core import Expression
@@ -39,7 +38,7 @@ from edge_fer.model.selftest import SelfTest
 from edge_fer.strict import from_table
 from edge_fer.temporal.affect import IntensitySpec
 from edge_fer.temporal.recurrent import RecurrentHead, RecurrentSpec, Weights, replay
-from export.flatbuffer import packed, read_operators
+from export.embedding import with_embedding
 
 MODEL, DESCRIPTION, SEQUENCES = "head.keras", "head.json", "sequences.npz"
 """What a run folder holds."""
@@ -109,8 +108,11 @@ def with_head(bundle: Bundle, run: Path) -> tuple[Bundle, float]:
 
     Raises:
         InputMissingError: a file of the run is not there.
-        DataError: one cannot be read, or the head was trained for another network or other labels.
+        DataError: one cannot be read, or the head was trained for another network or other labels, or the bundle has
+            one already.
     """
+    if bundle.recurrent:
+        raise DataError(f"{bundle} has a recurrent head: take the bundle that it was made from.")
     model, description, sequences = read_run(run)
     spec, rule = description.recurrent, bundle.metadata.decision
     if rule is None or rule.labels != description.labels:
@@ -137,7 +139,7 @@ def with_head(bundle: Bundle, run: Path) -> tuple[Bundle, float]:
         intensity=description.intensity,
         facts={**bundle.metadata.facts, "sequence": dict(description.facts)},
     )
-    return Bundle.new(graph, metadata, selftest, weights), _agreement(head, model, sequences)
+    return Bundle.new(graph, metadata, selftest, weights, bundle.arrays), _agreement(head, model, sequences)
 
 
 def read_run(run: Path) -> tuple[keras.Model, Description, NDArray[np.float32]]:
@@ -167,29 +169,6 @@ def read_run(run: Path) -> tuple[keras.Model, Description, NDArray[np.float32]]:
     if not {NORMALIZE, RECURRENT, LOGITS} <= there or raw.ndim != 3 or raw.shape[2] != spec.embedding or not len(raw):
         raise DataError(f"{run} is no run of a recurrent head: its files do not fit each other. Train it again.")
     return model, description, (raw.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)
-
-
-def with_embedding(model: bytes) -> bytes:
-    """A classifier's graph that also gives what its last dense layer reads; all else stays as it is, to the bit.
-
-    Args:
-        model: a bare FlatBuffer.
-
-    Raises:
-        DataError: it does not end in one dense layer on a vector.
-    """
-    last = read_operators(model)[-1]
-    table = schema.ModelT.InitFromPackedBuf(model, 0)
-    (graph,) = table.subgraphs
-    vector = last.inputs[0]
-    if last.name != "FULLY_CONNECTED" or len(graph.outputs) != 1 or len(vector.shape) != 2 or vector.dtype != "INT8":
-        raise DataError(
-            "The graph does not end in a dense layer on an int8 vector as its one output: a recurrent head has nothing "
-            "to read there. Take the bundle for the CPU, without a head."
-        )
-    graph.outputs = [graph.outputs[0], graph.operators[-1].inputs[0]]
-    table.signatureDefs = None  # names for one output
-    return packed(table)
 
 
 def weights_of(model: keras.Model, temperature: float = 1.0) -> Weights:

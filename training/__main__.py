@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import sys
 from pathlib import Path
 
-from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError
+from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError, UsageError
+from edge_fer.files import write_atomically
 from edge_fer.model.trial import why_it_dies
 from training.recipe import DataRecipe, load_recipe
 
@@ -40,6 +42,7 @@ EXAMPLES = """examples:
   python -m training pretrain --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/denoising \\
       --set pretrain.kind=denoising --set pretrain.patch_px=1 --set pretrain.noise=25
   python -m training probe --run runs/plain-faces --run runs/denoising --data ~/fer2013 -o runs/probe.csv
+  python -m training classifiers --bundle nano --classifier linear-svm --data ~/fer2013 --export nano-svm.tflite
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
   python -m training survey --data ~/fer2013 --only center island --budget 30
 
@@ -138,12 +141,16 @@ def main(arguments: list[str] | None = None) -> int:
     dbn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
     dbn.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     classifiers = verbs.add_parser("classifiers", help="SVMs and a forest on the features of runs")
-    classifiers.add_argument(
-        "--run", type=Path, required=True, action="append", metavar="RUN", help="several are fused"
-    )
+    of_what = classifiers.add_mutually_exclusive_group(required=True)
+    of_what.add_argument("--run", type=Path, action="append", metavar="RUN", help="several are fused")
+    of_what.add_argument("--bundle", metavar="NAME", help="heads for the device: a model of the package, or a file")
     classifiers.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
     classifiers.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
+    classifiers.add_argument("--export", type=Path, metavar="OUT.tflite", help="with --bundle: write it with the head")
+    classifiers.add_argument(
+        "--classifier", choices=["linear-svm", "random-forest"], default="linear-svm", help="to export (linear-svm)"
+    )
     probe = verbs.add_parser("probe", help="what frozen features tell, from a part of the labels: a linear probe")
     probe.add_argument("--run", type=Path, required=True, action="append", metavar="RUN", help="repeat for more")
     probe.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
@@ -237,12 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             of_dbn.train(load_recipe(args.recipe, args.set), args.data, args.run, args.hidden, args.epochs)
         elif args.verb == "classifiers":
-            from rich.console import Console
-
-            from training.classical.classifiers import compare as compare_classifiers
-            from training.classical.classifiers import table_of
-
-            Console().print(table_of(compare_classifiers(args.run, args.data, args.seed, args.out)))
+            _classifiers(args)
         elif args.verb == "probe":
             from rich.console import Console
 
@@ -342,6 +344,28 @@ def _without_what_dies(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
             "times the processor time, as measured with a separable network on an AMD EPYC.",
             file=sys.stderr,
         )
+
+
+def _classifiers(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    if args.run:
+        from training.classical import classifiers
+
+        if args.export:
+            raise UsageError("--export wants --bundle: a run is exported with export/quantize.py first.")
+        Console().print(classifiers.table_of(classifiers.compare(args.run, args.data, args.seed, args.out)))
+        return
+    from training.classical import device_head
+
+    known = device_head.known_of(args.bundle, args.data)
+    rows = device_head.compare(known, args.seed)
+    Console().print(device_head.table_of(rows))
+    if args.out:
+        write_atomically(args.out, (json.dumps(rows, indent=2) + "\n").encode())
+    if args.export:
+        device_head.with_head(known, args.classifier, args.seed).write(args.export)
+        Console().print(f"Wrote {args.export}: {args.export.stat().st_size / 1000:.0f} kB", highlight=False)
 
 
 def _evaluate(model_path: Path, data: Path, split: str, out: Path | None) -> None:

@@ -232,11 +232,11 @@ def _fit(
 
 def _play(recipe: Recipe, images: NDArray[np.uint8], show: Callable[..., None]) -> keras.Model:
     """The convolutions of a discriminator that was trained on faces without labels: images, 0-255 -> (n, 3, 3, c)."""
-    from training.gan import BATCH, Gan
+    from training.gan import Gan
 
     gan = Gan(images, np.zeros(len(images), np.int64), 1, recipe.seed, width=recipe.pretrain.width)
     for epoch in range(recipe.pretrain.epochs):
-        steps = (epoch + 1) * -(-len(images) // BATCH)
+        steps = (epoch + 1) * -(-len(images) // gan.batch)
         generator, discriminator = gan.train(steps=steps)
         show(epoch, loss=discriminator, generator=generator, discriminator=discriminator)
     pixels = keras.Input(images.shape[1:], name="pixels")

@@ -95,8 +95,10 @@ def _verify_model(args: argparse.Namespace) -> None:
     most_lsb = bundle.selftest.check_golden(bundle.model, str(bundle))
     exactly = f"within {most_lsb} LSB" if most_lsb else "to the bit"
     vectors = len(bundle.selftest.inputs)
-    head = " and recurrent head" if bundle.recurrent else ""
-    print(f"{bundle} is good: metadata, hash, self-test of graph{head}, and {vectors} golden vectors {exactly}.")
+    parts = [f"the head {head.name}" for head in bundle.metadata.heads if head.classifier != "network"]
+    parts += ["recurrent head"] if bundle.recurrent else []
+    graph = " and ".join(["graph", *parts])
+    print(f"{bundle} is good: metadata, hash, self-test of {graph}, and {vectors} golden vectors {exactly}.")
 
 
 def _extract_model(args: argparse.Namespace) -> None:
@@ -126,7 +128,8 @@ def _metrics(model: dict[str, Any]) -> dict[str, Any]:
             continue
         recall = {label: row["recall"].get(label) for label in head["labels"]}
         recall = {label: value for label, value in recall.items() if value is not None}
-        numbers = [*(row.get(key) for key in ("n", "accuracy", "accuracy_float", "macro_f1")), *recall.values()]
+        numbers = [*(row.get(key) for key in ("n", "accuracy", "macro_f1")), *recall.values()]
+        numbers.append(row.get("accuracy_float", 0))  # what is no layer of the graph has no float model
         if all(isinstance(number, int | float) for number in numbers):
             metrics[head["name"]] = {**row, "recall": recall}
     return metrics
@@ -162,10 +165,13 @@ def _print_model(model: dict[str, Any]) -> None:
     for place, head in enumerate(model["heads"]):
         reported = " (reported)" if place == 0 and not rule else ""
         print(f"\nhead {head['name']}{reported}, temperature {head['temperature']}")
+        if head["classifier"] != "network":
+            print(f"  is a      {head['classifier'].replace('-', ' ')} on the embedding, in NumPy")
         print(f"  labels    {', '.join(head['labels'])}")
         row = metrics.get(head["name"])
         if row:
-            print(f"  accuracy  {row['accuracy']:.2%} of N = {row['n']:,} (float model: {row['accuracy_float']:.2%})")
+            float_model = f" (float model: {row['accuracy_float']:.2%})" if "accuracy_float" in row else ""
+            print(f"  accuracy  {row['accuracy']:.2%} of N = {row['n']:,}{float_model}")
             print(f"  macro F1  {row['macro_f1']:.3f}")
             recall = (f"{label} {value:.0%}" for label, value in row["recall"].items())
             print(f"  recall    {', '.join(recall)}")

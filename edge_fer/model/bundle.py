@@ -5,8 +5,9 @@ tools read the back and ignore the front (``unzip -p model.tflite metadata.json`
 
 * ``metadata.json``: what the graph cannot say (see ``spec.Metadata``; as JSON: ``metadata.schema.json``);
 * ``selftest.npz``: input tensors, and the outputs that the exporter saw for them;
-* ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face";
-* ``recurrent.npz``: the weights of a recurrent head, where the metadata says that there is one.
+* ``arrays.npz``, in some: what parts of the model that are no graph consist of: "recurrent.ARRAY" of a recurrent head,
+  "heads.NAME.ARRAY" of a head on the embedding (``heads.py``);
+* ``labels.txt``: the first head's labels, a line each, for other programs; a detector's is "face".
 
 The archive's comment is its own SHA-256, and the metadata holds that of the FlatBuffer: nothing in the file can be
 changed unnoticed, by accident or with a ZIP tool. Against somebody who computes the hashes anew there are limits on all
@@ -24,9 +25,10 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,9 @@ DETECTORS = BUNDLES / "detectors"
 
 MOST_BYTES = 64 << 20
 """Of a file. Larger models are nothing for a board, and a file is read whole."""
-MOST_METADATA_BYTES, MOST_SELFTEST_BYTES = 1 << 20, 4 << 20
-"""Of these members, unpacked; the latter also of each array in it, and of those of ``recurrent.npz``."""
+MOST_METADATA_BYTES, MOST_SELFTEST_BYTES, MOST_ARRAYS_BYTES = 1 << 20, 4 << 20, 4 << 20
+"""Of these members, unpacked; the latter two also of each array in them."""
+MOST_ARRAYS = 64
 MOST_SELFTESTS = 64
 """They are all run at every start."""
 MOST_DIRECTORY_BYTES = 1 << 12
@@ -57,6 +60,8 @@ _WRONG_KIND = {
     "detector": "{} finds faces and tells no expressions: name it with --detector-model, and another with --model.",
     "classifier": "{} tells expressions and finds no faces: name it with --model, and another with --detector-model.",
 }
+_RECURRENT = "recurrent."
+"""Before the names of the arrays of a recurrent head."""
 _FLATBUFFER_ID = b"TFL3"
 _SEAL = 64
 """Letters of a SHA-256 in hex: the archive's comment."""
@@ -75,6 +80,7 @@ class Bundle:
         selftest: see ``selftest.SelfTest``.
         path: where it was read from; None for one that is not in a file yet.
         recurrent: the weights of its recurrent head; None where its metadata has none.
+        arrays: of its other parts that are no graph, by PART.ARRAY.
     """
 
     model: bytes
@@ -82,6 +88,7 @@ class Bundle:
     selftest: SelfTest
     path: Path | None = None
     recurrent: Weights | None = None
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: Path | str = DEFAULT_MODEL, kind: Kind | None = "classifier") -> Bundle:
@@ -101,7 +108,7 @@ class Bundle:
             content = read_file(path, MOST_BYTES, "model", "`edge-fer models` lists those in the package.")
         except DataError as error:
             raise BundleError(str(error)) from None
-        model, table, selftest, weights = _parts(content, path)
+        model, table, selftest, arrays = _parts(content, path)
         metadata = _checked(table, path)
         if kind not in (None, metadata.kind):
             raise BundleError(_WRONG_KIND[metadata.kind].format(path))
@@ -112,11 +119,19 @@ class Bundle:
         usable = usable and inputs.dtype in (np.uint8, np.int8) and outputs.dtype.kind in "iuf"
         if not usable or not 0 <= selftest.tolerance_lsb <= 64:
             raise BundleError(f"{path} has no usable self-test. Export it again.")
-        _check_recurrent(metadata, weights, path)
-        return cls(model, metadata, selftest, path, weights)
+        weights = _recurrent_of(metadata, arrays, path)
+        others = {name: one for name, one in arrays.items() if not name.startswith(_RECURRENT)}
+        return cls(model, metadata, selftest, path, weights, others)
 
     @classmethod
-    def new(cls, model: bytes, metadata: Metadata, selftest: SelfTest, recurrent: Weights | None = None) -> Bundle:
+    def new(
+        cls,
+        model: bytes,
+        metadata: Metadata,
+        selftest: SelfTest,
+        recurrent: Weights | None = None,
+        arrays: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> Bundle:
         """A bundle around a bare FlatBuffer, after the last tool that changes it (the Edge TPU compiler) has run.
 
         Raises:
@@ -128,7 +143,7 @@ class Bundle:
             raise BundleError("This model has metadata already; attach it to the bare .tflite file.")
         preprocess = dataclasses.replace(metadata.preprocess, version=PREPROCESS_VERSION)
         metadata = dataclasses.replace(metadata, model_sha256=sha256(model), preprocess=preprocess)
-        return cls(model, metadata, selftest, recurrent=recurrent)
+        return cls(model, metadata, selftest, None, recurrent, arrays)
 
     @property
     def is_packaged(self) -> bool:
@@ -152,17 +167,19 @@ class Bundle:
 
     def members(self) -> dict[str, bytes]:
         """The members of the archive, by name."""
-        arrays: dict[str, Any] = {"inputs": self.selftest.inputs, "outputs": self.selftest.outputs}
+        selftest: dict[str, Any] = {"inputs": self.selftest.inputs, "outputs": self.selftest.outputs}
         if self.selftest.tolerance_lsb != TOLERANCE_LSB:
-            arrays["tolerance"] = np.float64(self.selftest.tolerance_lsb)
+            selftest["tolerance"] = np.float64(self.selftest.tolerance_lsb)
         if self.selftest.sequence is not None:
-            arrays["sequence"] = self.selftest.sequence
+            selftest["sequence"] = self.selftest.sequence
+        weights = self.recurrent.arrays() if self.recurrent else {}
+        arrays = {**self.arrays, **{f"{_RECURRENT}{name}": one for name, one in weights.items()}}
         members = {
             "metadata.json": json.dumps(self.metadata.to_table(), indent=1).encode(),
-            "selftest.npz": _packed(arrays),
+            "selftest.npz": _packed(selftest),
             "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
         }
-        return members | ({"recurrent.npz": _packed(self.recurrent.arrays())} if self.recurrent else {})
+        return members | ({"arrays.npz": _packed(arrays)} if arrays else {})
 
     def to_bytes(self) -> bytes:
         """The file. The same bundle gives the same bytes."""
@@ -219,8 +236,8 @@ def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return file.getvalue()
 
 
-def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, Weights | None]:
-    """FlatBuffer, metadata, self-test and recurrent head of a file's content."""
+def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, dict[str, NDArray[Any]]]:
+    """FlatBuffer, metadata, self-test and further arrays of a file's content."""
     if content[4:8] != _FLATBUFFER_ID:
         raise BundleError(f"{path} is not a .tflite model.")
     if not zipfile.is_zipfile(io.BytesIO(content)):
@@ -235,22 +252,16 @@ def _parts(content: bytes, path: Path) -> tuple[bytes, Any, SelfTest, Weights | 
             if sha256(content[start:-_SEAL]).encode() != content[-_SEAL:]:
                 raise ValueError("it is not as it was exported")
             table = json.loads(_member(archive, "metadata.json", MOST_METADATA_BYTES))
-            with _archive(_member(archive, "selftest.npz", MOST_SELFTEST_BYTES)) as arrays:
-                inputs, outputs = _array(arrays, "inputs"), _array(arrays, "outputs")
-                there = arrays.namelist()
-                tolerance = float(_array(arrays, "tolerance")) if "tolerance.npy" in there else TOLERANCE_LSB
-                sequence = _array(arrays, "sequence") if "sequence.npy" in there else None
-            weights = None
-            if "recurrent.npz" in names:
-                with _archive(_member(archive, "recurrent.npz", MOST_SELFTEST_BYTES)) as arrays:
-                    parts = dataclasses.fields(Weights)
-                    weights = Weights(**{part.name: _array(arrays, part.name) for part in parts})
+            selftest = _arrays(archive, "selftest.npz", MOST_SELFTEST_BYTES)
+            inputs, outputs = selftest["inputs"], selftest["outputs"]
+            tolerance, sequence = float(selftest.get("tolerance", TOLERANCE_LSB)), selftest.get("sequence")
+            arrays = _arrays(archive, "arrays.npz", MOST_ARRAYS_BYTES) if "arrays.npz" in names else {}
     except Exception as error:  # zipfile, json and numpy raise a dozen kinds on bytes that somebody changed
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".") if str(error) else type(error).__name__
         raise BundleError(f"{path} is damaged ({reason}). Copy or export it again.") from None
     if len(names) != len(set(names)):
         raise BundleError(f"{path} has a member twice. Export it again.")
-    return content[:start], table, SelfTest(inputs, outputs, tolerance, sequence), weights
+    return content[:start], table, SelfTest(inputs, outputs, tolerance, sequence), arrays
 
 
 def _archive(content: bytes, comment: int = 0) -> zipfile.ZipFile:
@@ -281,10 +292,17 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         return file.read(most + 1)
 
 
-def _array(arrays: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    content = io.BytesIO(_member(arrays, f"{name}.npy", MOST_SELFTEST_BYTES))
-    array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
-    return array
+def _arrays(archive: zipfile.ZipFile, name: str, most: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a member ``.npz``, by name. All of them together are at most so many bytes."""
+    arrays = {}
+    with _archive(_member(archive, name, most)) as parts:
+        infos = parts.infolist()
+        if len(infos) > MOST_ARRAYS or sum(info.file_size for info in infos) > most:
+            raise ValueError(f"{name} is too large")
+        for info in infos:
+            content = io.BytesIO(_member(parts, info.filename, most))
+            arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+    return arrays
 
 
 def _checked(table: Any, path: Path) -> Metadata:
@@ -304,16 +322,20 @@ def _checked(table: Any, path: Path) -> Metadata:
         raise BundleError(f"{error} Export it again.") from None
 
 
-def _check_recurrent(metadata: Metadata, weights: Weights | None, path: Path) -> None:
-    spec = metadata.recurrent
-    if (spec is None) != (weights is None):
+def _recurrent_of(metadata: Metadata, arrays: Mapping[str, NDArray[Any]], path: Path) -> Weights | None:
+    spec, names = metadata.recurrent, [part.name for part in dataclasses.fields(Weights)]
+    found = {name: arrays[_RECURRENT + name] for name in names if _RECURRENT + name in arrays}
+    if len(found) != (len(names) if spec else 0):
         raise BundleError(f"{path} has a part of a recurrent head, its metadata or its weights. Export it again.")
-    if spec and weights:
-        assert metadata.decision, "Metadata.from_table has seen it"
-        try:
-            weights.check(spec, len(metadata.decision.labels), str(path))
-        except ConfigError as error:
-            raise BundleError(f"{error} Export it again.") from None
+    if spec is None:
+        return None
+    assert metadata.decision, "Metadata.from_table has seen it"
+    weights = Weights(**found)
+    try:
+        weights.check(spec, len(metadata.decision.labels), str(path))
+    except ConfigError as error:
+        raise BundleError(f"{error} Export it again.") from None
+    return weights
 
 
 def extract(bundle: Bundle, folder: Path) -> list[Path]:

@@ -14,9 +14,10 @@ from edge_fer.core import Expression, Image, Prediction
 from edge_fer.errors import BundleError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.decision import Rule, softmax
+from edge_fer.model.heads import FeatureHead, check_golden, open_head
 from edge_fer.model.litert import Tensor, probe_edgetpu
 from edge_fer.model.opening import open_network
-from edge_fer.model.spec import Head
+from edge_fer.model.spec import Head, head_slices
 from edge_fer.temporal.recurrent import Recurrence, RecurrentHead
 
 log = logging.getLogger(__name__)
@@ -83,13 +84,14 @@ class TfliteClassifier:
         if len(self._embeddings) != reads_embedding:
             raise BundleError(
                 f"{bundle} gives {1 + len(self._embeddings)} outputs and its metadata has a use for "
-                f"{1 + reads_embedding}: logits, and behind them an embedding where there is a recurrent head or "
-                "intensity. Export it again."
+                f"{1 + reads_embedding}: logits, and behind them an embedding where there is a recurrent head, "
+                "intensity or a head on the embedding. Export it again."
             )
         for tensor in self._embeddings:
             self._check_embedding(tensor)
         self.size_hw = self._tensor_shape[1:3]
         bundle.selftest.check(self._network, str(bundle))
+        self._parts = self._opened_heads()
         self._head = None
         if bundle.recurrent and bundle.metadata.recurrent:
             head = RecurrentHead(bundle.metadata.recurrent, bundle.recurrent)
@@ -98,7 +100,7 @@ class TfliteClassifier:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The heads of the model, in the order of their logits."""
+        """The heads of the model, in the order of the logits that ``logits`` gives."""
         return self.bundle.metadata.heads
 
     def classify(self, tensors: Sequence[Image]) -> list[Prediction]:
@@ -142,7 +144,23 @@ class TfliteClassifier:
 
     def _run(self, tensor: NDArray[Any]) -> list[NDArray[np.float32]]:
         outputs = self._network.run(tensor.reshape(self._tensor_shape))
-        return [one.real(raw[0]) for one, raw in zip((self._output, *self._embeddings), outputs, strict=True)]
+        logits, *embeddings = [
+            one.real(raw[0]) for one, raw in zip((self._output, *self._embeddings), outputs, strict=True)
+        ]
+        for embedding in embeddings:  # one at most
+            parts = [logits[one] if isinstance(one, slice) else one.logits(embedding) for one in self._parts]
+            logits = np.concatenate(parts)
+        return [logits, *embeddings]
+
+    def _opened_heads(self) -> list[slice | FeatureHead]:
+        """Where the logits of each head come from: a slice of the network's, or what makes them from the embedding."""
+        slices = head_slices([head for head in self.heads if head.classifier == "network"])
+        others = [head for head in self.heads if head.classifier != "network"]
+        for tensor in self._embeddings if others else ():
+            features, arrays = int(np.prod(tensor.shape)), self.bundle.arrays
+            check_golden(others, arrays, tensor.real(self.bundle.selftest.outputs[:, -features:]))
+            return [slices.get(head.name) or open_head(head, arrays, features) for head in self.heads]
+        return list(slices.values())
 
     def _check_embedding(self, tensor: Tensor) -> None:
         """Raises BundleError where the head, or the intensity, was not made for the graph."""
@@ -165,7 +183,7 @@ class TfliteClassifier:
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 1 or self._input.dtype != np.uint8:
             kind = np.dtype(self._input.dtype).name
             raise BundleError(f"{self.bundle} takes {kind} {shape}; edge-fer feeds uint8 (1, height, width, 1).")
-        labels = sum(len(head.labels) for head in self.heads)
+        labels = sum(len(head.labels) for head in self.heads if head.classifier == "network")
         outputs = int(np.prod(self._output.shape))
         if labels != outputs:
             raise BundleError(

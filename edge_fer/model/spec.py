@@ -25,9 +25,13 @@ METADATA_VERSION = 2
 """Grows when metadata of the version before can no longer be read, or would be read wrongly."""
 
 
+HeadKind: TypeAlias = Literal["network", "linear-svm", "random-forest"]
+"""What gives a head's logits: the last layer of the graph, or arrays of the bundle, from the embedding."""
+
+
 @dataclass(frozen=True)
 class Head:
-    """A slice of the output that is a task of its own.
+    """A task of its own, with logits of its own: a slice of the network's output, unless ``classifier`` says otherwise.
 
     Attributes:
         name: of the task: "ferplus", "fer2013".
@@ -35,12 +39,14 @@ class Head:
         temperature: logits are divided by it before softmax, so that confidence is frequency (Guo et al.,
             arXiv 1706.04599).
         priors: how frequent each label is in what the head learned from, summing to 1; empty where nobody knows.
+        classifier: what gives the logits; see ``heads``.
     """
 
     name: str
     labels: tuple[Expression, ...]
     temperature: float = 1.0
     priors: tuple[float, ...] = ()
+    classifier: HeadKind = "network"
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ class Metadata:
     @property
     def reads_embedding(self) -> bool:
         """Whether its graph has to give the embedding behind the logits."""
-        return self.recurrent is not None or self.intensity is not None
+        on_it = any(head.classifier != "network" for head in self.heads)
+        return on_it or self.recurrent is not None or self.intensity is not None
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str) -> Metadata:

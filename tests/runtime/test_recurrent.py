@@ -203,7 +203,7 @@ def test_a_sequence_bundle_is_read_back_and_verified(
     assert f"recurrent head {kind}, 16 units on 44 numbers, steps of 33.3 ms, memory 1 s" in shown
     assert "intensity by a ranking regressor" in shown
     assert main(["models", "extract", str(path), "-o", str(tmp_path / "parts")]) == 0
-    assert (tmp_path / "parts" / "recurrent.npz").is_file()
+    assert (tmp_path / "parts" / "arrays.npz").is_file()
 
 
 def test_the_graph_answers_as_it_did(bundles: dict[Kind, Bundle]) -> None:

@@ -58,7 +58,6 @@ def test_faces_are_altered_alike_and_by_as_much_as_is_said() -> None:
 
 def test_a_discriminator_as_pre_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Gan, "steps", 1)
-    monkeypatch.setattr(gans, "BATCH", 8)
     recipe = Recipe("x", ModelRecipe([[4, 2]]), pretrain=PretrainRecipe(kind="gan", epochs=2, width=8))
     lines: list[dict[str, float]] = []
     network = pretrain._play(recipe, faces(20).images, lambda epoch, **values: lines.append(values))

@@ -15,11 +15,11 @@ import pytest
 from edge_fer.cli import main as edge_fer_main
 from edge_fer.core import Expression
 from edge_fer.errors import DataError
-from edge_fer.model.bundle import Bundle, load_bundle
+from edge_fer.model.bundle import load_bundle
 from edge_fer.model.classifier import TfliteClassifier
 from edge_fer.temporal.recurrent import Kind, RecurrentHead, RecurrentSpec, replay
 from export.sequence import main as export_main
-from export.sequence import weights_of, with_embedding, with_head
+from export.sequence import weights_of, with_head
 from training.__main__ import main
 from training.sequences.clips import FRAMES, SETTLED, Clips, Embedder, Faces, arrivals, clips_of
 from training.sequences.recurrent import DENSE, build_head, temperature_of
@@ -184,26 +184,6 @@ def test_int8_is_within_half_a_step_of_each_column(chance: np.random.Generator) 
     state = model.get_layer("recurrent").get_weights()[1]
     assert (np.abs(weights.state * weights.state_scale - state) <= weights.state_scale / 2 + 1e-7).all()
     assert np.abs(weights.state).max(axis=0).tolist() == [127] * 9
-
-
-def test_a_graph_gives_its_embedding_and_else_stays_as_it_is() -> None:
-    bundle = load_bundle("accurate")
-    graph = with_embedding(bundle.model)
-    made = Bundle.new(graph, bundle.metadata, bundle.selftest)
-    from edge_fer.model.litert import Network
-
-    network, before = Network(graph, kernels="reference"), Network(bundle.model, kernels="reference")
-    for face in bundle.selftest.inputs:
-        logits, embedding = network.run(face[np.newaxis])
-        assert np.array_equal(logits, before.run(face[np.newaxis])[0]) and embedding.shape == (1, 104)
-    with pytest.raises(DataError, match="does not end in a dense layer"):
-        with_embedding(made.model)
-    with pytest.raises(DataError, match="does not end in a dense layer"):
-        with_embedding(load_bundle_of_detector().model)
-
-
-def load_bundle_of_detector() -> Bundle:
-    return Bundle.load("face-320x240", kind="detector")
 
 
 def test_a_bundle_without_a_rule_has_nothing_to_learn_for(tmp_path: Path, run: Path) -> None:

@@ -20,7 +20,7 @@ from edge_fer.model.bundle import Bundle
 from edge_fer.model.litert import Network
 from edge_fer.model.spec import Head
 from edge_fer.temporal.recurrent import RecurrentSpec
-from export.sequence import with_embedding
+from export.embedding import with_embedding
 from training.sequences.synthetic import HZ, dissolved
 
 FRAMES = 90
