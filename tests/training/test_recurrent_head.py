@@ -17,7 +17,9 @@ from edge_fer.core import Expression
 from edge_fer.errors import DataError
 from edge_fer.model.bundle import Bundle, load_bundle
 from edge_fer.model.classifier import TfliteClassifier
+from edge_fer.model.litert import Network
 from edge_fer.temporal.recurrent import Kind, RecurrentHead, RecurrentSpec, replay
+from export import edgetpu, microcontroller
 from export.sequence import main as export_main
 from export.sequence import weights_of, with_embedding, with_head
 from training.__main__ import main
@@ -71,6 +73,18 @@ def test_a_trained_head_becomes_a_bundle_that_runs(
     assert done.code == 0 and json.loads(done.out.splitlines()[0])["model"]["name"] == "nano-gru4"
     again = call(export_main, "nano", "--head", run, "-o", path)
     assert again.code == 73 and "--force overwrites it" in again.err and again.err.count("\n") == 1
+
+
+@pytest.mark.trains
+def test_other_tools_take_a_sequence_bundle_or_say_why_not(run: Path, call: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "out.tflite"
+    with_head(load_bundle("nano"), run)[0].write(path)
+    done = call(microcontroller.main, path, "-o", tmp_path / "model.cc")
+    assert done.code == 65 and "export the bundle that it was made from" in done.err and done.err.count("\n") == 1
+    assert not list(tmp_path.glob("model.*"))
+    assert call(edgetpu.main, path).code == 0
+    done = call(export_main, path, "--head", run, "-o", tmp_path / "twice.tflite")
+    assert done.code == 65 and "Take the bundle for the CPU, without a head" in done.err
 
 
 @pytest.mark.trains
@@ -190,8 +204,6 @@ def test_a_graph_gives_its_embedding_and_else_stays_as_it_is() -> None:
     bundle = load_bundle("accurate")
     graph = with_embedding(bundle.model)
     made = Bundle.new(graph, bundle.metadata, bundle.selftest)
-    from edge_fer.model.litert import Network
-
     network, before = Network(graph, kernels="reference"), Network(bundle.model, kernels="reference")
     for face in bundle.selftest.inputs:
         logits, embedding = network.run(face[np.newaxis])
