@@ -40,6 +40,7 @@ EXAMPLES = """examples:
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
   python -m training classifiers --bundle nano --classifier linear-svm --data ~/fer2013 --export nano-svm.tflite
+  python -m training committee --group runs/a runs/b --group runs/c runs/d --data ~/fer2013
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
@@ -146,6 +147,12 @@ def main(arguments: list[str] | None = None) -> int:
     classifiers.add_argument(
         "--classifier", choices=["linear-svm", "random-forest"], default="linear-svm", help="to export (linear-svm)"
     )
+    committee = verbs.add_parser("committee", help="a hierarchical committee of runs: members, groups, top")
+    committee.add_argument(
+        "--group", type=Path, required=True, nargs="+", action="append", metavar="RUN", help="repeat for each group"
+    )
+    committee.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    committee.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
     sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
     sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
     sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
@@ -221,6 +228,12 @@ def main(arguments: list[str] | None = None) -> int:
             of_dbn.train(load_recipe(args.recipe, args.set), args.data, args.run, args.hidden, args.epochs)
         elif args.verb == "classifiers":
             _classifiers(args)
+        elif args.verb == "committee":
+            from rich.console import Console
+
+            from training import committee as of_runs
+
+            Console().print(of_runs.table_of(of_runs.compare(args.group, args.data, args.out)))
         elif args.verb == "cache-logits":
             from training.cached_logits import cache_logits
 
