@@ -41,6 +41,7 @@ EXAMPLES = """examples:
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
   python -m training classifiers --bundle nano --classifier linear-svm --data ~/fer2013 --export nano-svm.tflite
   python -m training committee --group runs/a runs/b --group runs/c runs/d --data ~/fer2013
+  python -m training audn --data ~/fer2013 --run runs/audn
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
 
 The data folder holds fer2013.csv (Kaggle) and, for the FER+ head, fer2013new.csv (github.com/microsoft/FERPlus);
@@ -136,6 +137,12 @@ def main(arguments: list[str] | None = None) -> int:
     dbn.add_argument("--hidden", type=int, nargs="+", default=[500, 200], help="units of each machine (500 200)")
     dbn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
     dbn.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    audn = verbs.add_parser("audn", help="an AU-inspired deep network: receptive fields, an RBM stack on each, an SVM")
+    audn.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    audn.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    audn.add_argument("--hidden", type=int, nargs="+", default=[100, 50], help="units of each machine (100 50)")
+    audn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
+    audn.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers = verbs.add_parser("classifiers", help="SVMs and a forest on the features of runs")
     of_what = classifiers.add_mutually_exclusive_group(required=True)
     of_what.add_argument("--run", type=Path, action="append", metavar="RUN", help="several are fused")
@@ -226,6 +233,14 @@ def main(arguments: list[str] | None = None) -> int:
             from training.classical import dbn as of_dbn
 
             of_dbn.train(load_recipe(args.recipe, args.set), args.data, args.run, args.hidden, args.epochs)
+        elif args.verb == "audn":
+            from rich.console import Console
+
+            from training.classical import audn as of_fields
+
+            Console().print(
+                of_fields.table_of(of_fields.train(args.data, args.run, args.hidden, args.epochs, args.seed))
+            )
         elif args.verb == "classifiers":
             _classifiers(args)
         elif args.verb == "committee":
