@@ -79,8 +79,9 @@ class Committee:
 
 def median(parts: Floats) -> Floats:
     """The median of each class's probability, (parts, n, classes) -> (n, classes), brought to sum to 1."""
-    middle: Floats = np.median(parts, axis=0)
-    return middle / np.maximum(middle.sum(axis=1, keepdims=True), 1e-12)
+    middle = np.median(parts, axis=0)
+    normalized: Floats = middle / np.maximum(middle.sum(axis=1, keepdims=True), 1e-12)
+    return normalized
 
 
 def level_of(parts: Floats, labels: NDArray[np.int64], rule: Upper) -> Level:
