@@ -43,6 +43,8 @@ EXAMPLES = """examples:
       --set pretrain.kind=denoising --set pretrain.patch_px=1 --set pretrain.noise=25
   python -m training probe --run runs/plain-faces --run runs/denoising --data ~/fer2013 -o runs/probe.csv
   python -m training classifiers --bundle nano --classifier linear-svm --data ~/fer2013 --export nano-svm.tflite
+  python -m training committee --group runs/a runs/b --group runs/c runs/d --data ~/fer2013
+  python -m training audn --data ~/fer2013 --run runs/audn
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
   python -m training survey --data ~/fer2013 --only center island --budget 30
 
@@ -140,6 +142,12 @@ def main(arguments: list[str] | None = None) -> int:
     dbn.add_argument("--hidden", type=int, nargs="+", default=[500, 200], help="units of each machine (500 200)")
     dbn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
     dbn.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    audn = verbs.add_parser("audn", help="an AU-inspired deep network: receptive fields, an RBM stack on each, an SVM")
+    audn.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    audn.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    audn.add_argument("--hidden", type=int, nargs="+", default=[100, 50], help="units of each machine (100 50)")
+    audn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
+    audn.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers = verbs.add_parser("classifiers", help="SVMs and a forest on the features of runs")
     of_what = classifiers.add_mutually_exclusive_group(required=True)
     of_what.add_argument("--run", type=Path, action="append", metavar="RUN", help="several are fused")
@@ -158,6 +166,12 @@ def main(arguments: list[str] | None = None) -> int:
     probe.add_argument("--seeds", type=int, default=3, help="how often labels are drawn (default: 3)")
     probe.add_argument("--face-network", action="store_true", help="probe dlib's face network too")
     probe.add_argument("-o", "--out", type=Path, required=True, metavar="CSV", help="rows to write; its figure is .png")
+    committee = verbs.add_parser("committee", help="a hierarchical committee of runs: members, groups, top")
+    committee.add_argument(
+        "--group", type=Path, required=True, nargs="+", action="append", metavar="RUN", help="repeat for each group"
+    )
+    committee.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    committee.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
     sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
     sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
     sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
@@ -243,6 +257,14 @@ def main(arguments: list[str] | None = None) -> int:
             from training.classical import dbn as of_dbn
 
             of_dbn.train(load_recipe(args.recipe, args.set), args.data, args.run, args.hidden, args.epochs)
+        elif args.verb == "audn":
+            from rich.console import Console
+
+            from training.classical import audn as of_fields
+
+            Console().print(
+                of_fields.table_of(of_fields.train(args.data, args.run, args.hidden, args.epochs, args.seed))
+            )
         elif args.verb == "classifiers":
             _classifiers(args)
         elif args.verb == "probe":
@@ -252,6 +274,12 @@ def main(arguments: list[str] | None = None) -> int:
 
             options = {"fraction": args.fraction, "seeds": args.seeds, "face_network": args.face_network}
             Console().print(probes.table_of(probes.probe(args.run, args.data, args.out, **options)))
+        elif args.verb == "committee":
+            from rich.console import Console
+
+            from training import committee as of_runs
+
+            Console().print(of_runs.table_of(of_runs.compare(args.group, args.data, args.out)))
         elif args.verb == "cache-logits":
             from training.cached_logits import cache_logits
 
