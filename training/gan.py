@@ -289,7 +289,8 @@ def generate(generator: keras.Model, label: int, count: int, seed: int) -> NDArr
     noise = np.random.default_rng([seed, label]).normal(size=(count, NOISE)).astype(np.float32)
     labels = np.tile(np.eye(classes, dtype=np.float32)[label], (count, 1))
     faces = generator.predict([noise, labels], batch_size=256, verbose=0)
-    return np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def contact_sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
