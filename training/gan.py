@@ -132,6 +132,7 @@ class Gan:
         self._places = jax.numpy.asarray(np.stack([np.resize(one, longest) for one in places]))
         self._lengths = jax.numpy.asarray([len(one) for one in places])
         self._pixels = jax.numpy.asarray(images)
+        self.steps_per_epoch = -(-len(images) // BATCH)
         self._key, self.done = jax.random.key(seed), 0
         self._program = self._compiled(optimizers)
 
