@@ -152,9 +152,9 @@ def test_who_knows_nothing_of_a_face_has_a_distance_of_one(small: Path, chance: 
     targets = face_features(faces, face_net.load(small, 48))
     assert targets.shape == (40, 4, 4, 8)
     np.testing.assert_allclose(targets.mean(axis=0, dtype=np.float32), 0, atol=2e-2)  # float16
-    assert np.asarray(feature_distance(targets, np.zeros(targets.shape, np.float32))).mean() == pytest.approx(
-        1, abs=0.1
-    )
+    distance = np.asarray(feature_distance(targets, np.zeros(targets.shape, np.float32))).mean()
+    alive = targets.any(axis=(0, 1, 2)).mean()  # a channel that never fires has nothing to say
+    assert distance == pytest.approx(alive, abs=0.05)
 
 
 @pytest.mark.trains
