@@ -134,6 +134,7 @@ class Gan:
         self._pixels = jax.numpy.asarray(images)
         self.steps_per_epoch = -(-len(images) // BATCH)
         self._key, self.done = jax.random.key(seed), 0
+        self.losses: tuple[float, ...] = ()
         self._program = self._compiled(optimizers)
 
     def _compiled(self, optimizers: list[Any]) -> Callable[..., Any]:
@@ -194,7 +195,7 @@ class Gan:
         program: Callable[..., Any] = many
         return program
 
-    def train(self, until: float = 0.0, say: Say = print, steps: int = 1) -> tuple[float, float]:
+    def train(self, until: float = 0.0, say: Say = print, steps: int = 1) -> tuple[float, ...]:
         """Train until a time of ``time.monotonic``, and until so many steps were done, a program's worth at a time.
 
         Returns:
@@ -203,20 +204,19 @@ class Gan:
         import jax
 
         values: Any = [[variable.value for variable in part] for part in self._held]
-        ours = theirs = float("nan")
         said = 0.0
         while self.done < steps or time.monotonic() < until:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
             self.done += self.steps
-            ours, theirs = (float(one) for one in losses)
+            ours, theirs = self.losses = tuple(float(one) for one in losses)
             if time.monotonic() - said > 10:
                 said = time.monotonic()
                 say(f"GAN, step {self.done}: losses {ours:.3f} and {theirs:.3f}")
         for part, of_part in zip(self._held, values, strict=True):
             for variable, value in zip(part, of_part, strict=True):
                 variable.assign(value)
-        return ours, theirs
+        return self.losses
 
     def generate(self, label: int, count: int, seed: int) -> NDArray[np.uint8]:
         """Faces of a class: uint8 (count, 48, 48, 1)."""
