@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError
+from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError, UsageError
 from edge_fer.model.trial import why_it_dies
 from training.recipe import DataRecipe, load_recipe
+from training.sequences import OFFLINE_METHODS
 
 EXAMPLES = """examples:
   python -m training run quick --data ~/fer2013
@@ -33,6 +34,8 @@ EXAMPLES = """examples:
       --run runs/separable-qat
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
   python -m training sequences --model runs/plain/model.keras --data ~/CK+48
+  python -m training sequences --method cross-entropy ppdn mscnn --model runs/plain/model.keras --data ~/CK+48 \\
+      --run runs/peaks
   python -m training report runs/plain --data ~/fer2013
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
@@ -139,9 +142,19 @@ def main(arguments: list[str] | None = None) -> int:
     classifiers.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
     sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
-    sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
+    sequences.add_argument("--model", type=Path, metavar="KERAS", help="whose features and answers")
     sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
     sequences.add_argument("--k", type=int, default=10, help="folds, nobody in two of them (default: 10)")
+    offline = sequences.add_argument_group("networks trained on the sequences, offline (docs/sequences-offline.md)")
+    offline.add_argument(
+        "--method", nargs="+", choices=OFFLINE_METHODS, metavar="NAME", help=", ".join(OFFLINE_METHODS)
+    )
+    offline.add_argument("--run", type=Path, metavar="DIR", help="folder to write, wanted with --method")
+    offline.add_argument("--seeds", type=int, default=1, help="each method is trained with so many (default: 1)")
+    offline.add_argument("--frames", type=int, default=3, help="of each clip (default: 3)")
+    offline.add_argument("--epochs", type=int, default=0, help="of each method, in place of its own")
+    offline.add_argument("--landmarks", default="", metavar="KIND:FILE", help="mesh:FILE or dlib:FILE, for phrnn")
+    offline.add_argument("--synthetic", action="store_true", help="clips blended from a person's mean to the peak")
     qat = verbs.add_parser("qat", help="fine-tune a model under simulated int8; see docs/quantization.md")
     qat.add_argument("--model", type=Path, required=True, metavar="KERAS", help="as export/equalize.py made it")
     qat.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="what it was trained by")
@@ -154,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if args.verb in ("train", "pretrain", "qat") or (args.verb == "run" and not args.dry_run):
+    trains = args.verb in ("train", "pretrain", "qat") or (args.verb == "sequences" and args.method)
+    if trains or (args.verb == "run" and not args.dry_run):
         _without_what_dies()
     go_on = "the same command, without --from" if args.verb == "run" else "--resume"
     try:
@@ -226,9 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe, per_channel = load_recipe(args.recipe), not args.per_tensor
             finetune(args.model, recipe, args.data, args.run, args.epochs, args.learning_rate, per_channel)
         elif args.verb == "sequences":
-            from training.sequences.compare import print_comparison
-
-            print_comparison(args.model, args.data, args.k)
+            _sequences(args)
         elif args.verb == "report":
             from training.report import write_report
 
@@ -250,6 +262,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"training: {error.filename or 'a file'}: {error.strerror or error}.{cure}", file=sys.stderr)
         return OS_ERROR
     return 0
+
+
+def _sequences(args: argparse.Namespace) -> None:
+    if args.method:
+        from training.sequences import trial
+
+        if args.run is None:
+            raise UsageError("--method wants a folder to write: give --run DIR.")
+        numbers = (args.k, args.seeds, args.frames, args.epochs)
+        trial.run(trial.Choice(args.method, args.data, *numbers, args.model, args.landmarks, args.synthetic), args.run)
+        return
+    if args.model is None:
+        raise UsageError("Frame aggregation compares the answers of a network: give --model KERAS.")
+    from training.sequences.compare import print_comparison
+
+    print_comparison(args.model, args.data, args.k)
 
 
 _TRIAL = """
