@@ -64,8 +64,7 @@ def train(training: Examples, test: Examples, plan: Plan, seed: int) -> Trained:
         still = np.repeat(clips[:, -1:], clips.shape[1], axis=1)
         shown = {"held-out": clips, "held-out, the peak alone": still, "held-out, reversed": clips[:, ::-1]}
         return {
-            name: float((core.predict(one, verbose=0).argmax(axis=1) == test.truth).mean())
-            for name, one in shown.items()
+            name: float((core.predict_on_batch(one).argmax(axis=1) == test.truth).mean()) for name, one in shown.items()
         }
 
     curves = fit(network, draw, plan, np.random.default_rng(seed), measure)

@@ -69,7 +69,7 @@ def train(training: Examples, test: Examples, plan: Plan, seed: int) -> Trained:
         return training.inputs[np.arange(len(view)), view], {"expression": one_hot(training.truth, training.classes)}
 
     def measure() -> dict[str, float]:
-        found = core.predict(test.inputs[:, 0], verbose=0).argmax(axis=1)
+        found = core.predict_on_batch(test.inputs[:, 0]).argmax(axis=1)
         return {"held-out": float((found == test.truth).mean())}
 
     curves = fit(network, draw, plan, np.random.default_rng(seed), measure)
