@@ -27,8 +27,9 @@ from training.sequences.clips import Examples
 from training.sequences.fit import Drawn, Plan, Trained, fit, mmac, one_hot, softmax
 from training.tasks import Classification, Task, TrainingNetwork
 
-LAYERS = ("embedding", "logits")
-"""Whose features of the weak frame are brought to those of the peak: what a dense layer reads, and what it says."""
+LAYERS = ("embedding",)
+"""Whose features of the weak frame are brought to those of the peak: what the last layer reads. Behind it is dropout,
+whose noise would be taken for a distance: with the logits too, accuracy fell (docs/sequences-offline.md)."""
 STAGES = 3
 """Of cascaded fine-tuning."""
 
