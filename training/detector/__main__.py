@@ -58,17 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=Plan.side, help=f"of an image in pixels ({Plan.side})")
     parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate, help=f"({Plan.learning_rate})")
     parser.add_argument("--seed", type=int, default=0, help="(0)")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of what was learned, where the rest is what it began with, 0-1 (1)"
+    )
     args = parser.parse_args(arguments)
     plan = Plan(args.epochs, args.minutes, args.batch, args.side, args.learning_rate, seed=args.seed)
     try:
-        train(args.data, args.output, plan, args.start)
+        train(args.data, args.output, plan, args.start, args.share)
     except EdgeFerError as error:
         print(f"training.detector: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = None) -> None:
+def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = None, share: float = 1.0) -> None:
     """Train on the photos of the folders that are not held out.
 
     Args:
@@ -76,6 +79,8 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
         output: where weights and log are written.
         plan: see ``Plan``.
         start: weights to begin with; YuNet's file or of ``weights.save``.
+        share: of the trained weights in their mean with those that it began with, 0-1: in between it keeps what it
+            knew of things that are not in the photos (Wortsman et al., arXiv 2109.01903).
 
     Raises:
         EdgeFerError: what is given is not as it should be, or the output cannot be written.
@@ -89,7 +94,11 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
     elif start is not None:
         weights.load(network, start)
     if plan.epochs:
+        began = network.get_weights()
         _fit(network, photos, output, plan)
+        pairs = zip(began, network.get_weights(), strict=True)
+        network.set_weights([(1 - share) * one + share * other for one, other in pairs])
+        weights.save(network.get_weights(), output / "weights.npz")
     for width, height in SIZES_WH:
         sized = build(height, width)
         sized.set_weights(network.get_weights())
