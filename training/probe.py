@@ -21,6 +21,7 @@ import numpy as np
 from keras import layers
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import RidgeClassifierCV
@@ -201,14 +202,13 @@ def figure_of(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     """The means over the seeds as a table for a terminal, with the lowest and highest accuracy in brackets."""
-    table = Table("head", "network", "features", "labels", "N", "accuracy %", "mean recall %")
+    table = Table("head", "network", "labels", "N", "accuracy %", "mean recall %", box=SIMPLE)
     for head in dict.fromkeys(row["head"] for row in rows):
         for name, own in _grouped(rows, head).items():
             accuracies = [row["accuracy"] for row in own]
             table.add_row(
                 head,
                 name,
-                f"{own[0]['features']:,}",
                 f"{own[0]['labels']:,}",
                 f"{own[0]['n']:,}",
                 f"{100 * np.mean(accuracies):.1f} ({100 * min(accuracies):.1f}-{100 * max(accuracies):.1f})",
