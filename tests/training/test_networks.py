@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from rich.console import Console
 
+import datasets
 from edge_fer.errors import ConfigError
+from export.convert import to_int8
+from export.flatbuffer import in_float, read_operators, run_flatbuffer
 from training import models
+from training.__main__ import main
 from training.networks.attention import cbam
 from training.networks.forest import NeuralForest
 from training.networks.inputs import Channel
@@ -179,3 +185,21 @@ def test_a_scoring_ensemble_wants_places_for_its_blocks(stages: Any, positions: 
         Recipe("x", ModelRecipe(stages, scoring=positions))
     with pytest.raises(ConfigError, match=r"leave model\.forest out"):
         models.build(ModelRecipe([[4, 2], [4, 2]], kind="residual", forest=3, scoring=("deep",)), 15)
+
+
+@pytest.mark.trains
+def test_a_scoring_ensemble_is_trained_and_converted_whole(
+    call: Callable[..., Any], data: Path, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    changes = {"auxiliary_heads": 0.5, "model.scoring": ["shallow", "intermediate", "deep"], "epochs": 2}
+    run = tmp_path / "run"
+    done = call(main, "train", "--recipe", recipe(changes), "--data", data, "--run", run)
+    assert done.code == 0, done.err
+    core = models.load(run / "model.keras")
+    assert {layer.name for layer in core.layers} >= {"score_shallow", "score_intermediate", "score_deep", "logits"}
+    tensors = datasets.load(data)["PublicTest"].images
+    flatbuffer = to_int8(core, tensors, Console(stderr=True))
+    logits = run_flatbuffer(flatbuffer, tensors, Console(stderr=True), "int8")
+    assert in_float(read_operators(flatbuffer)) == []
+    exact = core.predict(tensors, verbose=0)
+    assert np.corrcoef(logits.ravel(), exact.ravel())[0, 1] > 0.95
