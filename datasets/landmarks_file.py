@@ -31,7 +31,7 @@ _MAKE = "`python -m datasets.landmarks -o FILE` makes it"
 
 def digest_of(image: NDArray[np.uint8]) -> bytes:
     """What a crop is known by: SHA-1 of its pixels, 20 bytes."""
-    return hashlib.sha1(image.tobytes(), usedforsecurity=False).digest()
+    return hashlib.sha1(np.ascontiguousarray(image).data).digest()
 
 
 @dataclass(frozen=True)

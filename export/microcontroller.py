@@ -97,6 +97,11 @@ def write_sources(bundle: Bundle, output: Path, force: bool = False) -> None:
         OutputError: a file is there already, or cannot be written.
     """
     check_name(output)
+    if bundle.metadata.reads_embedding:
+        raise DataError(
+            f"{bundle} has a recurrent head or intensity, which are no part of its graph: export the bundle that it "
+            "was made from."
+        )
     header = output.with_suffix(".h")
     for path in (output, header):
         if path.exists() and not force:

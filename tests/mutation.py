@@ -53,6 +53,7 @@ TARGETS = {
     "edge_fer/model/bundle.py": "runtime/test_bundle",
     "edge_fer/model/spec.py": "runtime/test_bundle runtime/test_decision",
     "edge_fer/model/decision.py": "runtime/test_decision",
+    "edge_fer/model/heads.py": "runtime/test_heads",
     "edge_fer/model/selftest.py": "runtime/test_classifier runtime/test_bundle",
     "edge_fer/model/litert.py": "runtime/test_classifier runtime/test_bundle",
     "edge_fer/model/classifier.py": "runtime/test_classifier",

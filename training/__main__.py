@@ -13,6 +13,7 @@ from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError, Us
 from edge_fer.files import write_atomically
 from edge_fer.model.trial import why_it_dies
 from training.recipe import DataRecipe, load_recipe
+from training.sequences import OFFLINE_METHODS
 
 EXAMPLES = """examples:
   python -m training run quick --data ~/fer2013
@@ -36,6 +37,8 @@ EXAMPLES = """examples:
   python -m training evaluate --model runs/plain/model.keras --data ~/fer2013 --out runs/plain/evaluation
   python -m training sequences --model runs/plain/model.keras --data ~/CK+48
   python -m training recurrent --bundle nano --data ~/CK+48 --faces ~/fer2013 --run runs/nano-gru16
+  python -m training sequences --method cross-entropy ppdn mscnn --model runs/plain/model.keras --data ~/CK+48 \\
+      --run runs/peaks
   python -m training report runs/plain --data ~/fer2013
   python -m training compare runs/plain runs/mixed --plot runs/curves.png
   python -m training classifiers --run runs/plain --run runs/mixed --data ~/fer2013
@@ -43,6 +46,8 @@ EXAMPLES = """examples:
       --set pretrain.kind=denoising --set pretrain.patch_px=1 --set pretrain.noise=25
   python -m training probe --run runs/plain-faces --run runs/denoising --data ~/fer2013 -o runs/probe.csv
   python -m training classifiers --bundle nano --classifier linear-svm --data ~/fer2013 --export nano-svm.tflite
+  python -m training committee --group runs/a runs/b --group runs/c runs/d --data ~/fer2013
+  python -m training audn --data ~/fer2013 --run runs/audn
   python -m training dbn --recipe training/recipes/plain.toml --data ~/fer2013 --run runs/dbn
   python -m training survey --data ~/fer2013 --only center island --budget 30
 
@@ -140,6 +145,12 @@ def main(arguments: list[str] | None = None) -> int:
     dbn.add_argument("--hidden", type=int, nargs="+", default=[500, 200], help="units of each machine (500 200)")
     dbn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
     dbn.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    audn = verbs.add_parser("audn", help="an AU-inspired deep network: receptive fields, an RBM stack on each, an SVM")
+    audn.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    audn.add_argument("--run", type=Path, required=True, metavar="DIR", help="folder to write")
+    audn.add_argument("--hidden", type=int, nargs="+", default=[100, 50], help="units of each machine (100 50)")
+    audn.add_argument("--epochs", type=int, default=10, help="of each machine (default: 10)")
+    audn.add_argument("--seed", type=int, default=1, help="(default: 1)")
     classifiers = verbs.add_parser("classifiers", help="SVMs and a forest on the features of runs")
     of_what = classifiers.add_mutually_exclusive_group(required=True)
     of_what.add_argument("--run", type=Path, action="append", metavar="RUN", help="several are fused")
@@ -158,10 +169,26 @@ def main(arguments: list[str] | None = None) -> int:
     probe.add_argument("--seeds", type=int, default=3, help="how often labels are drawn (default: 3)")
     probe.add_argument("--face-network", action="store_true", help="probe dlib's face network too")
     probe.add_argument("-o", "--out", type=Path, required=True, metavar="CSV", help="rows to write; its figure is .png")
+    committee = verbs.add_parser("committee", help="a hierarchical committee of runs: members, groups, top")
+    committee.add_argument(
+        "--group", type=Path, required=True, nargs="+", action="append", metavar="RUN", help="repeat for each group"
+    )
+    committee.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with the data set")
+    committee.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
     sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
-    sequences.add_argument("--model", type=Path, required=True, metavar="KERAS", help="whose features and answers")
+    sequences.add_argument("--model", type=Path, metavar="KERAS", help="whose features and answers")
     sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
     sequences.add_argument("--k", type=int, default=10, help="folds, nobody in two of them (default: 10)")
+    offline = sequences.add_argument_group("networks trained on the sequences, offline (docs/sequences-offline.md)")
+    offline.add_argument(
+        "--method", nargs="+", choices=OFFLINE_METHODS, metavar="NAME", help=", ".join(OFFLINE_METHODS)
+    )
+    offline.add_argument("--run", type=Path, metavar="DIR", help="folder to write, wanted with --method")
+    offline.add_argument("--seeds", type=int, default=1, help="each method is trained with so many (default: 1)")
+    offline.add_argument("--frames", type=int, default=3, help="of each clip (default: 3)")
+    offline.add_argument("--epochs", type=int, default=0, help="of each method, in place of its own")
+    offline.add_argument("--landmarks", default="", metavar="KIND:FILE", help="mesh:FILE or dlib:FILE, for phrnn")
+    offline.add_argument("--synthetic", action="store_true", help="clips blended from a person's mean to the peak")
     recurrent = verbs.add_parser("recurrent", help="a recurrent head on the embeddings of a bundle; docs/sequences.md")
     recurrent.add_argument("--bundle", required=True, metavar="NAME", help="a model of the package, or a bundle's file")
     recurrent.add_argument("--data", type=Path, required=True, metavar="DIR", help="people in sequences, as CK+48 has")
@@ -193,11 +220,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if (
-        args.verb in ("train", "pretrain", "qat")
-        or (args.verb == "run" and not args.dry_run)
-        or (args.verb == "survey" and args.data)
-    ):
+    trains = args.verb in ("train", "pretrain", "qat") or (args.verb == "sequences" and args.method)
+    if trains or (args.verb == "run" and not args.dry_run) or (args.verb == "survey" and args.data):
         _without_what_dies()
     go_on = {"run": "the same command, without --from", "survey": "the same command"}.get(args.verb, "--resume")
     try:
@@ -243,6 +267,14 @@ def main(arguments: list[str] | None = None) -> int:
             from training.classical import dbn as of_dbn
 
             of_dbn.train(load_recipe(args.recipe, args.set), args.data, args.run, args.hidden, args.epochs)
+        elif args.verb == "audn":
+            from rich.console import Console
+
+            from training.classical import audn as of_fields
+
+            Console().print(
+                of_fields.table_of(of_fields.train(args.data, args.run, args.hidden, args.epochs, args.seed))
+            )
         elif args.verb == "classifiers":
             _classifiers(args)
         elif args.verb == "probe":
@@ -252,6 +284,12 @@ def main(arguments: list[str] | None = None) -> int:
 
             options = {"fraction": args.fraction, "seeds": args.seeds, "face_network": args.face_network}
             Console().print(probes.table_of(probes.probe(args.run, args.data, args.out, **options)))
+        elif args.verb == "committee":
+            from rich.console import Console
+
+            from training import committee as of_runs
+
+            Console().print(of_runs.table_of(of_runs.compare(args.group, args.data, args.out)))
         elif args.verb == "cache-logits":
             from training.cached_logits import cache_logits
 
@@ -271,9 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe, per_channel = load_recipe(args.recipe), not args.per_tensor
             finetune(args.model, recipe, args.data, args.run, args.epochs, args.learning_rate, per_channel)
         elif args.verb == "sequences":
-            from training.sequences.compare import print_comparison
-
-            print_comparison(args.model, args.data, args.k)
+            _sequences(args)
         elif args.verb == "recurrent":
             from training.sequences import recurrent as of_heads
 
@@ -315,6 +351,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"training: {error.filename or 'a file'}: {error.strerror or error}.{cure}", file=sys.stderr)
         return OS_ERROR
     return 0
+
+
+def _sequences(args: argparse.Namespace) -> None:
+    if args.method:
+        from training.sequences import trial
+
+        if args.run is None:
+            raise UsageError("--method wants a folder to write: give --run DIR.")
+        numbers = (args.k, args.seeds, args.frames, args.epochs)
+        trial.run(trial.Choice(args.method, args.data, *numbers, args.model, args.landmarks, args.synthetic), args.run)
+        return
+    if args.model is None:
+        raise UsageError("Frame aggregation compares the answers of a network: give --model KERAS.")
+    from training.sequences.compare import print_comparison
+
+    print_comparison(args.model, args.data, args.k)
 
 
 _TRIAL = """

@@ -154,14 +154,15 @@ def data_recipe(teachers: list[Path]) -> Recipe:
 def fused(logits: list[NDArray[np.float32]], of: Sequence[Head], rule: Callable[[str, Floats], Floats]) -> Floats:
     """What an ensemble predicts for each image, all heads side by side: probabilities (n, classes)."""
     heads = head_slices(of).items()
-    return np.column_stack([rule(head, _probabilities(logits, part)) for head, part in heads])
+    return np.column_stack([rule(head, probabilities(logits, part)) for head, part in heads])
 
 
-def _probabilities(logits: list[NDArray[np.float32]], part: slice) -> Floats:
+def probabilities(logits: list[NDArray[np.float32]], part: slice) -> Floats:
+    """Of the members on one head, (members, n, classes), from the logits of all heads, (n, logits) of each member."""
     members = np.stack(logits)[:, :, part].astype(np.float64)
     powers = np.exp(members - members.max(axis=2, keepdims=True))
-    probabilities: Floats = powers / powers.sum(axis=2, keepdims=True)
-    return probabilities
+    normalized: Floats = powers / powers.sum(axis=2, keepdims=True)
+    return normalized
 
 
 def measure(
@@ -169,7 +170,7 @@ def measure(
 ) -> tuple[Table, dict[str, Floats]]:
     """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""
     table = Table("PublicTest", *(head.name for head in validation.heads), title="Teachers, and how they are fused")
-    members = {h: _probabilities(logits, part) for h, part in head_slices(validation.heads).items()}
+    members = {h: probabilities(logits, part) for h, part in head_slices(validation.heads).items()}
     labels = {head.name: truth_for(validation, head) for head in validation.heads}
     accuracies, weights, exponents = {}, {}, {}
     for head in members:

@@ -157,7 +157,9 @@ class Gan:
         self._lengths = jax.numpy.asarray([len(one) for one in places])
         self._there = jax.numpy.asarray([one for one, rows in enumerate(places) if len(rows)])
         self._pixels = jax.numpy.asarray(images)
+        self.steps_per_epoch = -(-len(images) // batch)
         self._key, self.done, self.seconds = jax.random.key(seed), 0, 0.0
+        self.losses: tuple[float, ...] = ()
         self._program = self._compiled(optimizers, count)
 
     def _compiled(self, optimizers: list[Any], count: int) -> Callable[..., Any]:
@@ -220,7 +222,7 @@ class Gan:
 
     def train(
         self, seconds: float = 0.0, path: Path | None = None, say: Say = print, steps: int = 1
-    ) -> tuple[float, float]:
+    ) -> tuple[float, ...]:
         """Train until so many seconds and so many steps are done in all, those of earlier calls included.
 
         Args:
@@ -230,7 +232,7 @@ class Gan:
             steps: at least; done by ``self.steps``.
 
         Returns:
-            The last losses, of the generator and of the discriminator; not a number where nothing was left to do.
+            The last losses, of the generator and of the discriminator; none where nothing was ever done.
 
         Raises:
             DataError: the file is of other networks.
@@ -247,11 +249,10 @@ class Gan:
                     variable.assign(value)
 
         began, before, kept = time.monotonic(), self.seconds, 0.0
-        ours = theirs = float("nan")
         while self.done < steps or self.seconds < seconds:
             key = jax.random.fold_in(self._key, self.done)
             values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
-            ours, theirs = (float(one) for one in losses)
+            ours, theirs = self.losses = tuple(float(one) for one in losses)
             self.done += self.steps
             self.seconds = before + time.monotonic() - began
             last = self.done >= steps and self.seconds >= seconds
@@ -261,7 +262,7 @@ class Gan:
                 self._keep(path)
                 say(f"GAN, step {self.done}, {self.seconds:.0f} s: losses {ours:.3f} and {theirs:.3f}")
         assign()
-        return ours, theirs
+        return self.losses
 
     def _keep(self, path: Path) -> None:
         arrays = [np.asarray(variable.value) for part in self._held for variable in part]
@@ -289,7 +290,8 @@ def generate(generator: keras.Model, label: int, count: int, seed: int) -> NDArr
     noise = np.random.default_rng([seed, label]).normal(size=(count, NOISE)).astype(np.float32)
     labels = np.tile(np.eye(classes, dtype=np.float32)[label], (count, 1))
     faces = generator.predict([noise, labels], batch_size=256, verbose=0)
-    return np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(127.5 * (faces + 1)), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def contact_sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

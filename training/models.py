@@ -22,6 +22,7 @@ from edge_fer.strict import read_toml
 from training.networks.attention import cbam
 from training.networks.forest import NeuralForest
 from training.networks.inputs import Channel
+from training.networks.scoring import SCORE, stage_ends, with_scoring
 from training.recipe import ModelRecipe, Precision
 
 
@@ -182,7 +183,8 @@ def build(recipe: ModelRecipe, classes: int, precision: Precision = "float32") -
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        return BUILDERS[recipe.kind](recipe.stages, recipe.dropout, classes, **options)  # type: ignore[operator]
+        core = BUILDERS[recipe.kind](recipe.stages, recipe.dropout, classes, **options)  # type: ignore[operator]
+        return with_scoring(core, recipe.scoring) if recipe.scoring else core
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -317,7 +319,7 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int, e
         auxiliary_heads: add the logits of a head at the end of each stage but the last: of what has one height and
             width. A head is a global average pooling and a dense layer, as the last one is (deep supervision as in the
             supervised blocks of Hu et al., "Learning supervised scoring ensemble for emotion recognition in the wild",
-            2017).
+            2017). A network with a scoring ensemble has its blocks for heads.
         center_classes: add the columns of ``ClassCenters`` for so many classes, on the embedding that the logits come
             from; 0 for none.
         embedded: add that embedding itself, for losses on pairs.
@@ -329,11 +331,14 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int, e
         ConfigError: there is one stage only.
     """
     outputs = {"logits": core.output}
-    if auxiliary_heads:
-        ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if layer.output.shape[2:3] > (1,)}
+    blocks = [layer.output for layer in core.layers if layer.name.startswith(SCORE)]
+    if auxiliary_heads and blocks:
+        outputs |= {f"auxiliary_{number}": block for number, block in enumerate(blocks)}
+    elif auxiliary_heads:
+        ends = stage_ends(core)
         if len(ends) < 2:
             raise ConfigError("model.stages has one height and width only: auxiliary_heads wants an earlier stage.")
-        for number, end in enumerate(list(ends.values())[:-1]):
+        for number, end in enumerate(ends[:-1]):
             pooled = layers.GlobalAveragePooling2D()(end)
             outputs[f"auxiliary_{number}"] = layers.Dense(core.output.shape[1], dtype="float32")(pooled)
     if center_classes:

@@ -25,7 +25,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -48,6 +48,9 @@ from training.networks.autoencoder import (
 )
 from training.recipe import Recipe
 from training.runs import read_data, refuse_used, replace, sha256_of, write_recipe
+
+if TYPE_CHECKING:
+    from training.gan import Gan
 
 PARTS = {
     "error": "reconstruction error",
@@ -116,15 +119,16 @@ def feature_distance(target: Any, features: Any) -> Any:
 
 
 def face_features(images: NDArray[np.uint8], network: keras.Model) -> NDArray[np.float16]:
-    """The maps of a face network of faces (n, h, w, 1), each channel with mean 0 and standard deviation 1.
+    """The maps of a face network of faces (n, h, w, 1), less their mean; each channel has standard deviation 1.
 
-    So the distance of who always says the mean is 1.
+    The mean is of each place by itself: what the maps of all faces share, five sixths of their variance, is no news. So
+    the distance of who knows nothing of a face is 1.
     """
     batches = (images[at : at + 128].astype(np.float32) for at in range(0, len(images), 128))
     maps = np.concatenate([network.predict_on_batch(batch)["map"].astype(np.float16) for batch in batches])
-    mean = maps.mean(axis=(0, 1, 2), dtype=np.float32)
+    maps -= maps.mean(axis=0, dtype=np.float32).astype(np.float16)
     sigma = maps.std(axis=(0, 1, 2), dtype=np.float32)
-    return ((maps - mean.astype(np.float16)) / (sigma + 1e-3).astype(np.float16)).astype(np.float16)
+    return maps / (sigma + 1e-3).astype(np.float16)
 
 
 def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
@@ -146,30 +150,36 @@ def pretrain(recipe: Recipe, data_folder: Path, run: Path) -> None:
     refuse_used(run)
     weights = face_net.installed() if kind == "face-features" else None
     training = read_data(data_folder, recipe)["Training"]
-    run.mkdir(parents=True, exist_ok=True)
-    write_recipe(run, recipe)
     keras.utils.set_random_seed(recipe.seed)
+    if kind == "gan":
+        from training.gan import Gan
+
+        gan = Gan(training.images, np.zeros(len(training), np.int64), 1, recipe.seed, recipe.pretrain.width)
+    else:
+        core = models.build(recipe.model, sum(len(head.labels) for head in training.heads))
+        face_network = face_net.load(weights, training.images.shape[1]) if weights else None
+        target = face_network.output["map"].shape[1:] if face_network else (1,)
+        network = compiled(recipe, core, target, -(-len(training) // recipe.batch_size))
+    run.mkdir(parents=True, exist_ok=True)  # once all that may be refused was built
+    write_recipe(run, recipe)
     lines: list[dict[str, float]] = []
 
     def show(epoch: int, **values: float) -> None:
         lines.append({"epoch": epoch + 1, **values, "seconds": round(time.monotonic() - started, 1)})
-        said = "  ".join(f"{PARTS[name]} {value:.4f}" for name, value in values.items() if name in PARTS)
+        said = "  ".join(f"{PARTS[name]} {values[name]:.4f}" for name in PARTS if name in values)
         console.print(f"epoch {epoch + 1:3d}  {said}  {time.monotonic() - started:.0f} s", highlight=False)
 
     if kind == "gan":
-        made = _play(recipe, training.images, show)
+        made = _play(gan, recipe.pretrain.epochs, show)
     else:
-        made = models.build(recipe.model, sum(len(head.labels) for head in training.heads))
-        if weights:
+        made, targets = core, np.zeros((len(training), 1), np.float16)
+        if face_network:
             console.print(f"The face network looks at {len(training):,} faces: some minutes on a processor.")
-            network = face_net.load(weights, training.images.shape[1])
-            targets: NDArray[Any] = face_features(training.images, network)
-        else:
-            targets = np.zeros((len(training), 1), np.float32)
-        _fit(recipe, made, training.images, targets, show)
+            targets = face_features(training.images, face_network)
+        _fit(recipe, network, training.images, targets, show)
     replace(run / "model.keras", made.save)
     write_lines(run / "history.csv", lines)
-    panels = {name: PARTS[name] for name in lines[0] if name in PARTS}
+    panels = {name: title for name, title in PARTS.items() if name in lines[0]}
     panels_of({recipe.name: lines}, panels).savefig(run / "curves.png", dpi=120)
     facts = {
         "recipe": recipe.name,
@@ -212,9 +222,12 @@ def _output_itself(y_true: Any, y_pred: Any) -> Any:
 
 
 def _fit(
-    recipe: Recipe, core: keras.Model, images: NDArray[np.uint8], targets: NDArray[Any], show: Callable[..., None]
+    recipe: Recipe,
+    network: keras.Model,
+    images: NDArray[np.uint8],
+    targets: NDArray[np.float16],
+    show: Callable[..., None],
 ) -> None:
-    network = compiled(recipe, core, targets.shape[1:], -(-len(images) // recipe.batch_size))
     if isinstance(network.output, dict):
         batches = Batches(images, dict.fromkeys(network.output, targets), recipe.batch_size)
     else:
@@ -230,16 +243,13 @@ def _fit(
     network.fit(batches, epochs=recipe.pretrain.epochs, shuffle=False, callbacks=callbacks, verbose=0)
 
 
-def _play(recipe: Recipe, images: NDArray[np.uint8], show: Callable[..., None]) -> keras.Model:
-    """The convolutions of a discriminator that was trained on faces without labels: images, 0-255 -> (n, 3, 3, c)."""
-    from training.gan import Gan
-
-    gan = Gan(images, np.zeros(len(images), np.int64), 1, recipe.seed, width=recipe.pretrain.width)
-    for epoch in range(recipe.pretrain.epochs):
-        steps = (epoch + 1) * -(-len(images) // gan.batch)
+def _play(gan: Gan, epochs: int, show: Callable[..., None]) -> keras.Model:
+    """Train a GAN; the convolutions of its discriminator as a network: images (n, 48, 48, 1), 0-255 -> (n, 3, 3, c)."""
+    for epoch in range(epochs):
+        steps = (epoch + 1) * gan.steps_per_epoch
         generator, discriminator = gan.train(steps=steps)
         show(epoch, loss=discriminator, generator=generator, discriminator=discriminator)
-    pixels = keras.Input(images.shape[1:], name="pixels")
+    pixels = keras.Input(gan.discriminator.input_shape[0][1:], name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
     for layer in gan.discriminator.layers:
         if isinstance(layer, layers.Flatten):

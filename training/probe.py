@@ -200,8 +200,8 @@ def figure_of(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """The means over the seeds as a table for a terminal, with the lowest and highest accuracy."""
-    table = Table("head", "network", "features", "labels", "N", "accuracy", "from - to", "mean recall")
+    """The means over the seeds as a table for a terminal, with the lowest and highest accuracy in brackets."""
+    table = Table("head", "network", "features", "labels", "N", "accuracy %", "mean recall %")
     for head in dict.fromkeys(row["head"] for row in rows):
         for name, own in _grouped(rows, head).items():
             accuracies = [row["accuracy"] for row in own]
@@ -211,8 +211,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
                 f"{own[0]['features']:,}",
                 f"{own[0]['labels']:,}",
                 f"{own[0]['n']:,}",
-                f"{np.mean(accuracies):.2%}",
-                f"{min(accuracies):.2%} - {max(accuracies):.2%}",
-                f"{_mean(own, 'mean_recall'):.2%}",
+                f"{100 * np.mean(accuracies):.1f} ({100 * min(accuracies):.1f}-{100 * max(accuracies):.1f})",
+                f"{100 * _mean(own, 'mean_recall'):.1f}",
             )
     return table

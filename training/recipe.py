@@ -59,6 +59,7 @@ class ModelRecipe:
         inputs: what the network sees, kinds of ``inputs.Channel``.
         fusion: how several inputs are joined: "early" or "late".
         forest: trees of a ``forest.NeuralForest`` in place of the dense layer, 0 for none.
+        scoring: supervised blocks whose scores the last layer reads, see ``scoring.with_scoring``; () for none.
     """
 
     stages: list[list[int]]
@@ -70,6 +71,7 @@ class ModelRecipe:
     inputs: tuple[str, ...] = ("gray",)
     fusion: Literal["early", "late"] = "early"
     forest: int = 0
+    scoring: tuple[Literal["shallow", "intermediate", "deep"], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,8 @@ class Recipe:
                 raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
         if self.island and not self.center:
             raise ConfigError("island is a part of the center loss: give center a weight too.")
+        if self.model.scoring and not self.auxiliary_heads:
+            raise ConfigError("model.scoring has blocks that are supervised: give auxiliary_heads, their weight, too.")
         if self.model.repvgg and self.model.kind == "separable":
             raise ConfigError("model.repvgg is for plain and residual networks: a separable one has no 3x3 to split.")
         if self.model.squeeze_excitation and self.model.kind == "separable":

@@ -108,8 +108,10 @@ class Machine:
         command += ["-no-reboot", "-device", "i6300esb", "-action", "watchdog=poweroff"]
         # A clock that counts instructions and leaps over idle time: how busy this computer is changes no timeout.
         command += ["-rtc", f"base={clock},clock=vm", *([] if ssh_port else ["-icount", "shift=0,sleep=off"])]
-        forward = f"user,model=virtio-net-device,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"
-        command += ["-nic", forward if ssh_port else "none"]
+        command += ["-nic", "none"]
+        if ssh_port:
+            command += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"]
+            command += ["-device", "virtio-net-device,netdev=net"]
         command += ["-blockdev", f"driver=file,node-name=card,filename={disk}"]
         command += ["-blockdev", f"driver=file,node-name=writes,filename={self._writes}"]
         command += ["-blockdev", "driver=blklogwrites,node-name=logged,file=card,log=writes"]

@@ -414,6 +414,21 @@ def test_members_that_are_something_else(scratch: Path, name: str, content: byte
         load_bundle(scratch)
 
 
+def test_parts_that_are_no_graph_travel_with_it(tmp_path: Path) -> None:
+    arrays = {
+        "heads.x.weights": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "heads.x.left": np.array([1, 2], np.int32),
+    }
+    path = tmp_path / "parts.tflite"
+    Bundle.new(FLATBUFFER, METADATA, SelfTest(INPUTS, OUTPUTS), arrays=arrays).write(path)
+    read = load_bundle(path)
+    assert {name: (one.dtype, one.tolist()) for name, one in read.arrays.items()} == {
+        name: (one.dtype, one.tolist()) for name, one in arrays.items()
+    }
+    assert read.with_metadata(name="other").to_bytes() != read.to_bytes() == path.read_bytes()
+    assert read.with_metadata(name="other").arrays.keys() == arrays.keys()
+
+
 def test_two_members_of_one_name(scratch: Path) -> None:
     scratch.write_bytes(load_bundle().model)
     with zipfile.ZipFile(scratch, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
@@ -483,8 +498,22 @@ def npy(shape: tuple[int, ...], kind: str) -> bytes:
         ("selftest.npz", lambda: archive_of(**{"inputs.npy": npy((1 << 20, 1 << 20, 1 << 9, 1), "|u1")})),
         ("selftest.npz", lambda: archive_of(**{"inputs.npy": npy((1 << 14, 1 << 14, 4, 1), "|u1")})),
         ("labels.txt", lambda: b"x" * (200 << 20)),
+        ("arrays.npz", lambda: bomb(200 << 20)),
+        ("arrays.npz", lambda: npz(**{f"a{n}": np.zeros((256, 256)) for n in range(60)})),
     ],
-    ids=["metadata", "arrays", "array", "lying", "self-tests", "names", "header", "header-1g", "unread"],
+    ids=[
+        "metadata",
+        "arrays",
+        "array",
+        "lying",
+        "self-tests",
+        "names",
+        "header",
+        "header-1g",
+        "unread",
+        "part",
+        "parts",
+    ],
 )
 def test_bombs_take_no_memory(tmp_path: Path, name: str, content: Callable[[], bytes]) -> None:
     path = tmp_path / "bomb.tflite"

@@ -16,6 +16,7 @@ from keras import ops
 from edge_fer.errors import DataError, InputMissingError, UnavailableError
 from training.__main__ import main
 from training.networks import face_net
+from training.pretrain import face_features, feature_distance
 from training.runs import sha256_of
 
 SMALL = ((4, 1, False), (4, 2, True), (8, 1, True), (8, 1, True), (8, 1, True))
@@ -144,6 +145,16 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         face_net.installed()
     (package / "models" / face_net.FILE).write_bytes(b"x")
     assert face_net.installed() == package / "models" / face_net.FILE
+
+
+def test_who_knows_nothing_of_a_face_has_a_distance_of_one(small: Path, chance: np.random.Generator) -> None:
+    faces = chance.integers(0, 256, (40, 48, 48, 1)).astype(np.uint8)
+    targets = face_features(faces, face_net.load(small, 48))
+    assert targets.shape == (40, 4, 4, 8)
+    np.testing.assert_allclose(targets.mean(axis=0, dtype=np.float32), 0, atol=2e-2)  # float16
+    distance = np.asarray(feature_distance(targets, np.zeros(targets.shape, np.float32))).mean()
+    alive = targets.any(axis=(0, 1, 2)).mean()  # a channel that never fires has nothing to say
+    assert distance == pytest.approx(alive, abs=0.05)
 
 
 @pytest.mark.trains

@@ -24,7 +24,6 @@ from training import gan as gans
 from training import pretrain
 from training.gan import Gan, altered, build_discriminator, build_generator, compare, contact_sheet, exchanged, generate
 from training.probe import pooled_maps
-from training.recipe import ModelRecipe, PretrainRecipe, Recipe
 
 pytestmark = pytest.mark.trains
 
@@ -57,10 +56,11 @@ def test_faces_are_altered_alike_and_by_as_much_as_is_said() -> None:
 
 
 def test_a_discriminator_as_pre_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gan, "steps", 1)
-    recipe = Recipe("x", ModelRecipe([[4, 2]]), pretrain=PretrainRecipe(kind="gan", epochs=2, width=8))
+    monkeypatch.setattr(Gan, "steps", 8)
+    gan = Gan(faces(20).images, np.zeros(20, np.int64), 1, seed=1, width=8, batch=8)
     lines: list[dict[str, float]] = []
-    network = pretrain._play(recipe, faces(20).images, lambda epoch, **values: lines.append(values))
+    network = pretrain._play(gan, 2, lambda epoch, **values: lines.append(values))
+    assert gan.done == 8  # the second epoch had its six already
     assert [sorted(line) for line in lines] == [["discriminator", "generator", "loss"]] * 2
     assert np.isfinite([line["loss"] for line in lines]).all()
     assert network.output_shape == (None, 3, 3, 32)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from edge_fer.errors import ConfigError
 from training import models
 from training.networks.attention import cbam
 from training.networks.forest import NeuralForest
 from training.networks.inputs import Channel
-from training.recipe import ModelRecipe
+from training.recipe import ModelRecipe, Recipe
 
 STAGES = [[8, 1], [8, 2], [16, 2]]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1)).astype(np.float32)
@@ -139,3 +140,42 @@ def test_a_network_with_it_is_read_as_it_was_written(options: dict[str, Any], tm
     outputs = network.predict(IMAGES, verbose=0)
     assert outputs["embedding"].shape == (3, 32 if "fusion" in options else 16)
     assert models.mmac(core) > 0
+
+
+def test_a_scoring_ensemble_reads_the_scores_of_its_blocks() -> None:
+    stages = [[4, 2], [8, 2], [8, 2], [8, 1]]
+    positions: Any = ("shallow", "intermediate", "deep")
+    core = models.build(ModelRecipe(stages, kind="residual", scoring=positions), 15)
+    names = [layer.name for layer in core.layers if layer.name.startswith("score_")]
+    assert sorted(names) == ["score_deep", "score_intermediate", "score_shallow"]
+    inputs = [core.get_layer(f"score_{name}").input.shape[-1] for name in positions]
+    assert inputs == [4, 8, 8]
+    network = models.with_extras(core, auxiliary_heads=True, center_classes=0)
+    images = np.random.default_rng(0).uniform(0, 255, (3, 48, 48, 1)).astype(np.float32)
+    outputs = {name: np.asarray(one) for name, one in network(images, training=False).items()}
+    assert set(outputs) == {"logits", "auxiliary_0", "auxiliary_1", "auxiliary_2"}
+    # The second level is a dense layer on the scores side by side, shallow first.
+    scores = [core.get_layer(f"score_{name}") for name in positions]
+    joined = np.concatenate(
+        [np.asarray(keras.Model(core.input, layer.output)(images, training=False)) for layer in scores], axis=1
+    )
+    kernel, bias = core.get_layer("logits").get_weights()
+    assert kernel.shape == (45, 15)
+    np.testing.assert_allclose(outputs["logits"], joined @ kernel + bias, rtol=1e-4, atol=1e-5)
+    assert models.embedding(core).shape == (None, 8)
+
+
+@pytest.mark.parametrize(
+    ("stages", "positions", "message"),
+    [
+        ([[4, 2], [4, 2]], ("shallow", "intermediate"), "too few heights and widths"),
+        ([[4, 2]], ("shallow", "deep"), "too few heights and widths"),
+    ],
+)
+def test_a_scoring_ensemble_wants_places_for_its_blocks(stages: Any, positions: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        models.build(ModelRecipe(stages, scoring=positions), 15)
+    with pytest.raises(ConfigError, match="auxiliary_heads, their weight"):
+        Recipe("x", ModelRecipe(stages, scoring=positions))
+    with pytest.raises(ConfigError, match=r"leave model\.forest out"):
+        models.build(ModelRecipe([[4, 2], [4, 2]], kind="residual", forest=3, scoring=("deep",)), 15)

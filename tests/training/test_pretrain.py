@@ -175,3 +175,17 @@ def test_the_kinds_from_the_command_line(
     assert facts["kind"] == "contractive"
     assert len(facts["error"]) == len(facts["contraction"]) == 2
     assert (tmp_path / "cae" / "curves.png").stat().st_size > 1000
+    refused = call(
+        main,
+        "pretrain",
+        "--recipe",
+        path,
+        "--data",
+        data,
+        "--run",
+        tmp_path / "no",
+        *options,
+        "--set",
+        "model.repvgg=true",
+    )
+    assert (refused.code, (tmp_path / "no").exists()) == (78, False)

@@ -21,7 +21,7 @@ from edge_fer.temporal.recurrent import Kind, RecurrentHead, RecurrentSpec, repl
 from export.sequence import main as export_main
 from export.sequence import weights_of, with_head
 from training.__main__ import main
-from training.sequences.clips import FRAMES, SETTLED, Clips, Embedder, Faces, arrivals, clips_of
+from training.sequences.embedded import FRAMES, SETTLED, Clips, Embedder, Faces, arrivals, clips_of
 from training.sequences.recurrent import DENSE, build_head, temperature_of
 from training.sequences.synthetic import dissolved
 

@@ -32,7 +32,7 @@ from export import edgetpu_rules, quantize
 from export.flatbuffer import in_float, read_operators
 from export.fold import fold_batch_norm
 from export.load import load
-from export.result import Export
+from export.result import Export, Options
 from training import loop, models
 from training.__main__ import main
 from training.augmentation import Augment
@@ -344,7 +344,12 @@ def test_alignment_and_illumination_go_from_the_recipe_to_the_metadata(
 
     loaded: list[Export] = []
     monkeypatch.setattr(datasets, "Preprocessor", Watched)
-    monkeypatch.setattr(quantize, "load", lambda options: (loaded.append(load(options)), loaded[0])[1])
+
+    def loading(options: Options) -> Export:
+        loaded.append(load(options))
+        return loaded[-1]
+
+    monkeypatch.setattr(quantize, "load", loading)
     path = recipe({"epochs": 2, "data.alignment": alignment, "data.illumination": ["retinex", "equalization"]})
     run, out = tmp_path / "run", tmp_path / "model.tflite"
     assert call(main, "train", "--recipe", path, "--data", data, "--run", run).code == 0

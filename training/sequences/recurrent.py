@@ -32,7 +32,7 @@ from edge_fer.temporal.affect import IntensitySpec
 from edge_fer.temporal.recurrent import Kind
 from evaluation.folds import k_folds
 from export.sequence import DESCRIPTION, LOGITS, MODEL, NORMALIZE, RECURRENT, SEQUENCES, Description
-from training.sequences.clips import Clips, Embedder, Faces, arrivals, clips_of, faces_of
+from training.sequences.embedded import Clips, Embedder, Faces, arrivals, clips_of, faces_of
 from training.sequences.intensity import Order, fit_ranking, order_of
 
 BATCH, LEARNING_RATE = 64, 5e-3
