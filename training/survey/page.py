@@ -188,7 +188,8 @@ def _system(system: System, by_row: Mapping[str, list[Result]]) -> str:
     result, verdict = system.result, system.verdict
     if system.rows:
         result = "<br>".join(_in_words(row, by_row.get(row, ())) for row in system.rows)
-        verdict = verdict or "<br>".join(filter(None, (_verdict(by_row.get(row, ())) for row in system.rows)))
+        told = [row for row in system.rows if row not in system.against.values()]
+        verdict = verdict or "<br>".join(filter(None, (_verdict(by_row.get(row, ())) for row in told)))
     if system.reason:
         result, verdict = f"Documented only. {system.reason}", f"It would take {system.takes}"
     cells = [f"**{system.title}**", system.what, where, f"`{_cell(command)}`" if command else "-", result, verdict]
