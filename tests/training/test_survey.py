@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from faces_csv import pattern
 
-from edge_fer.errors import ConfigError, DataError
+from edge_fer.errors import ConfigError, DataError, UnavailableError
 from training import pipeline, stages
 from training.__main__ import main
 from training.survey import measure
@@ -387,6 +387,26 @@ def posed(tmp_path: Path) -> Path:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(place), pattern(label, noise))
     return tmp_path / "posed"
+
+
+@pytest.mark.usefixtures("unquantized")
+def test_a_row_without_its_package_leaves_the_others(
+    call: Call, small: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = pipeline.train
+
+    def lacking(recipe: Any, *given: Any, **options: Any) -> None:
+        if not recipe.center:
+            raise UnavailableError("No package x: pip install x.")
+        train(recipe, *given, **options)
+
+    monkeypatch.setattr(pipeline, "train", lacking)
+    named = run(call, small, data, "--only", "baseline")
+    assert (named.code, named.err.splitlines()[-1]) == (69, "training: No package x: pip install x.")
+    others = run(call, small, data)
+    assert others.code == 0, others.err
+    assert "Left out: survey/baseline. No package x" in others.err
+    assert [one.row for one in read_results(small / "runs" / "survey.jsonl")] == ["survey/center"]
 
 
 @pytest.mark.usefixtures("unquantized")

@@ -59,7 +59,7 @@ def survey(
             console.print(f"Left out: {sentence}")
         try:
             with within(budget):
-                table.run(seeds, console)
+                table.run(seeds, console, named=bool(only))
         except BudgetSpent:
             console.print(f"\nThe {budget:g} minutes are over: the same command goes on from here.")
         finally:

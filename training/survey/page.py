@@ -39,9 +39,10 @@ python -m training survey                                                  this 
 
 One network for all ({size}that of `nano` with a stem of stride 2, so that a row takes minutes on a laptop),
 {epochs} epochs from scratch in batches of {batch} on FER2013's Training faces with both labelings, the labels alone. A
-row differs from `baseline` in what [its stage](../training/recipes/survey.toml) says. So it tells what a method does
-for a small network at a small budget, not what it is worth in the setting of its paper; what longer trainings reach is
-in [experiments](experiments.md).
+row differs from `baseline` in what its stage in [survey.toml](../training/recipes/survey.toml) or
+[survey-pretraining.toml](../training/recipes/survey-pretraining.toml) says. So it tells what a method does for a small
+network at a small budget, not what it is worth in the setting of its paper; what longer trainings reach is in
+[experiments](experiments.md).
 
 Accuracy in % on PublicTest (FER+ strict and FER2013) of the heads that a row trains, and their mean recall. In
 brackets: the difference to `baseline`, or to the row that is named, on the same images; bold where McNemar's exact test
@@ -49,8 +50,9 @@ says p < {certain}. Of twenty rows that differ in nothing one would look so. Wit
 half of their range, and bold is what all seeds say. 95 % intervals of one figure are about 1.4 points (FER+) and 1.6
 (FER2013) to either side.
 Cross-database: mean recall on faces of another set, which nobody trained on, over the expressions that both heads have.
-Int8: accuracy that plain post-training quantization loses, in points, of the head that loses most. Edge TPU: how many
-of the int8 graph's operators come before the first one that its list speaks against; necessary, not sufficient.
+Minutes are wall time on two cores that other work shared, with what a row is made from. Int8: accuracy that plain
+post-training quantization loses, in points, of the head that loses most. Edge TPU: how many of the int8 graph's
+operators come before the first one that its list speaks against; necessary, not sufficient.
 """
 
 
@@ -100,7 +102,7 @@ def _figures(rows: Sequence[str], by_row: Mapping[str, list[Result]]) -> Iterato
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     for row in (row for row in rows if row not in elsewhere):
-        name = row.removeprefix("survey/")
+        name = _short(row)
         if row not in by_row:
             yield f"| `{name}` | {NOT_RUN} |" + " |" * 9
             continue
@@ -126,10 +128,14 @@ def _figures(rows: Sequence[str], by_row: Mapping[str, list[Result]]) -> Iterato
         yield "|---|---|---|---|---|---|---|---|---|"
     for row in elsewhere:
         of_row = by_row[row]
-        cells = [f"`{row.removeprefix('survey/')}`", *_costs(of_row)]
+        cells = [f"`{_short(row)}`", *_costs(of_row)]
         for head, figures in of_row[0].heads.items():
             recall = _mean([one.heads[head]["mean_recall"] for one in of_row])
             yield "| " + " | ".join([*cells, head, f"{int(figures['n']):,}", _accuracy(of_row, head), recall]) + " |"
+
+
+def _short(row: str) -> str:
+    return row.partition("/")[2]
 
 
 def _costs(of_row: Sequence[Result]) -> list[str]:
@@ -146,7 +152,7 @@ def _accuracy(of_row: Sequence[Result], head: str) -> str:
     if not differences:
         return text
     against = next(one.against["row"] for one in of_row if one.against)
-    to = "" if against == BASELINE else f" to `{against.removeprefix('survey/')}`"
+    to = "" if against == BASELINE else f" to `{_short(against)}`"
     difference = f"{100 * np.mean([one['difference'] for one in differences]):+.2f}"
     certain = all(one["p"] < CERTAIN for one in differences)
     return f"{text} ({f'**{difference}**' if certain else difference}{to})"
@@ -182,7 +188,8 @@ def _system(system: System, by_row: Mapping[str, list[Result]]) -> str:
     result, verdict = system.result, system.verdict
     if system.rows:
         result = "<br>".join(_in_words(row, by_row.get(row, ())) for row in system.rows)
-        verdict = verdict or "<br>".join(filter(None, (_verdict(by_row.get(row, ())) for row in system.rows)))
+        told = [row for row in system.rows if row not in system.against.values()]
+        verdict = verdict or "<br>".join(filter(None, (_verdict(by_row.get(row, ())) for row in told)))
     if system.reason:
         result, verdict = f"Documented only. {system.reason}", f"It would take {system.takes}"
     cells = [f"**{system.title}**", system.what, where, f"`{_cell(command)}`" if command else "-", result, verdict]
@@ -190,7 +197,7 @@ def _system(system: System, by_row: Mapping[str, list[Result]]) -> str:
 
 
 def _in_words(row: str, of_row: Sequence[Result]) -> str:
-    name = row.removeprefix("survey/")
+    name = _short(row)
     if not of_row:
         return f"`{name}`: {NOT_RUN}"
     figures = (f"{HEADS.get(head, head)} {_accuracy(of_row, head)}" for head in of_row[0].heads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 import datasets
 from datasets import Dataset, labeled_like
-from edge_fer.errors import DataError
+from edge_fer.errors import DataError, UnavailableError
 from training import models, pipeline
 from training.finished import read_finished
 from training.plan import Pipeline, Step
@@ -87,27 +87,31 @@ class Survey:
         without = [need for need in self.rows[row].needs if not has[need]]
         return f"{row} wants data with {' and '.join(without)}, and {self.data} tells none." if without else ""
 
-    def run(self, seeds: int, console: Console) -> None:
+    def run(self, seeds: int, console: Console, named: bool = False) -> None:
         """Train and measure what is missing: all rows with seed 1, then those close to the baseline with more seeds.
 
         Args:
             seeds: how many at most.
             console: is told what happens.
+            named: the rows were asked for by name, so that one for which a package is missing ends it.
 
         Raises:
             EdgeFerError: see ``pipeline.run``.
         """
         # Without a last line that was cut off, behind which the next would be lost.
         write_results(self.out, self.results)
-        wanted = [row for row in self.rows if not self.lacking(row)]
+        wanted = [row for row in self.stages if row in self.rows and not self.lacking(row)]
         for seed in range(1, seeds + 1):
-            for name in dict.fromkeys(row.partition("/")[0] for row in wanted):
-                of_recipe = [row for row in wanted if row.startswith(f"{name}/")]
-                missing = [
-                    row for row in of_recipe if not any((one.row, one.seed) == (row, seed) for one in self.results)
-                ]
-                if missing:
-                    self._walk(name, missing, seed, console)
+            had = {(one.row, one.seed) for one in self.results}
+            missing = [row for row in wanted if (row, seed) not in had]
+            for number, row in enumerate(missing, 1):
+                console.rule(f"row {number} of {len(missing)}, {row}, seed {seed}")
+                try:
+                    self._walk(row, seed, console)
+                except UnavailableError as error:
+                    if named:
+                        raise
+                    console.print(f"Left out: {row}. {error}")
             wanted = [row for row in wanted if self._is_close(row)]
 
     def _is_close(self, row: str) -> bool:
@@ -115,16 +119,17 @@ class Survey:
         base = first.get(self.rows[row].other(row))
         return base is not None and row in first and abs(first[row] - base) <= CLOSE
 
-    def _walk(self, name: str, rows: Sequence[str], seed: int, console: Console) -> None:
+    def _walk(self, row: str, seed: int, console: Console) -> None:
         def then(plan: Pipeline, step: Step) -> None:
-            if step.stage.key in rows:
-                console.print(f"Measuring {step.stage.key}: int8 too ...", highlight=False)
+            if step.stage.key == row:
+                console.print(f"Measuring {row}: int8 too ...", highlight=False)
                 self.results.append(self._measured(plan, step, seed))
                 write_results(self.out, self.results)
 
         place = self.runs if seed == 1 else self.runs / f"seed{seed}"
         changes = [] if seed == 1 else [f"seed={seed}"]
-        pipeline.run(find(name), self.data, place, changes=changes, only=rows, then=then)
+        recipe = find(row.partition("/")[0])
+        pipeline.run(recipe, self.data, place, changes=changes, only=[row], then=then)
 
     def _splits(self, recipe: DataRecipe) -> Mapping[str, Dataset]:
         if recipe not in self._loaded:
