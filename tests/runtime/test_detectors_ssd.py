@@ -262,7 +262,10 @@ def test_a_self_test_that_fails_is_refused(tmp_path: Path) -> None:
         ({"kind": "classifier"}, "a detector has a part `detector`"),
         ({"detector": DetectorSpec(min_score=0.0)}, "detector.min_score must be 0.001 to 0.999, not 0.0"),
         ({"detector": DetectorSpec(side=float("nan"))}, "detector.side must be 0.1 to 10, not nan"),
-        ({"heads": Bundle.load("nano").metadata.heads}, "a detector has no heads, decision or doubt"),
+        (
+            {"heads": Bundle.load("nano").metadata.heads},
+            "a detector has no heads, decision, doubt",
+        ),
     ],
 )
 def test_metadata_of_a_detector_is_checked(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:

@@ -1,8 +1,8 @@
 """Recurrent heads: a GRU or an LSTM that learns what a face shows from the embeddings of a bundle's own int8 graph.
 
 The embeddings are those that a device gives its head, so that nothing lies between training and device but the int8
-weights (``export/sequence.py``). The sequences are synthetic (``clips``): of people who show several expressions, and
-of single faces of another set, which bring neutral, and teach nothing of people.
+weights (``export/sequence.py``). The sequences are synthetic (``embedded``): of people who show several expressions,
+and of single faces of another set, which bring neutral, and teach nothing of people.
 """
 
 from __future__ import annotations
