@@ -165,7 +165,7 @@ def _print_model(model: dict[str, Any]) -> None:
     for place, head in enumerate(model["heads"]):
         reported = " (reported)" if place == 0 and not rule else ""
         print(f"\nhead {head['name']}{reported}, temperature {head['temperature']}")
-        if head["classifier"] != "network":
+        if "classifier" in head:
             print(f"  is a      {head['classifier'].replace('-', ' ')} on the embedding, in NumPy")
         print(f"  labels    {', '.join(head['labels'])}")
         row = metrics.get(head["name"])

@@ -238,8 +238,12 @@ class Metadata:
         return metadata
 
     def to_table(self) -> dict[str, Any]:
-        """The metadata as plain values, for JSON and TOML; what is None is left out."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        """The metadata as plain values, for JSON and TOML; what is None is left out, and what all heads are."""
+        table = {key: value for key, value in asdict(self).items() if value is not None}
+        for head in table["heads"]:
+            if head["classifier"] == "network":
+                del head["classifier"]
+        return table
 
 
 def head_slices(heads: Sequence[Head]) -> dict[str, slice]:

@@ -435,7 +435,9 @@ def test_a_signal_stops_it_and_the_next_call_goes_on(
 ) -> None:
     archive = tmp_path / "a"
     script = (
-        "import os, sys; from edge_fer.cli import archive, main; take = archive._Progress.take\n"
+        # Who runs the tests in the background of a script has them ignore Ctrl-C.
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from edge_fer.cli import archive, main; take = archive._Progress.take\n"
         f"def stops(self, outcome): take(self, outcome); os.kill(os.getpid(), {int(number)})\n"
         "archive._Progress.take = stops; sys.exit(main(sys.argv[1:]))"
     )

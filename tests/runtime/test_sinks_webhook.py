@@ -174,7 +174,9 @@ def test_what_is_no_web_server_is_tried_again_and_does_not_hold_the_loop(caplog:
             pass
         server.close()
         sink.close()
-    assert "it does not answer as a web server would" in caplog.messages[0] or "Connection reset" in caplog.messages[0]
+    # Which of them is a race between its answer and our letter.
+    reasons = ("it does not answer as a web server would", "Connection reset", "Broken pipe")
+    assert any(reason in caplog.messages[0] for reason in reasons)
 
 
 def test_secrets_of_the_address_are_in_no_log(caplog: pytest.LogCaptureFixture) -> None:

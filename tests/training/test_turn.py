@@ -36,6 +36,6 @@ def test_views_are_what_the_layer_sees_and_the_same_again() -> None:
 
 def test_wrong_landmarks_are_one_sentence(call: Callable[..., Any], data: Path, tmp_path: Path) -> None:
     answer = call(main, "--data", data, "--landmarks", tmp_path / "none.npz", "-o", tmp_path / "turn.npz")
-    assert answer.code == 65
-    assert answer.err.startswith("turn: ") or "turn: " in answer.err
+    assert answer.code == 66
+    assert "turn: No " in answer.err
     assert "Traceback" not in answer.err
