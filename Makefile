@@ -146,12 +146,13 @@ cached quick: $(VENV)/train
 	$(BIN)/python -m training run $@ --data $(DATA)
 
 # DATA: see datasets/boxes.py for the layouts. EPOCHS are of so many images as there are photos.
-EPOCHS ?= 100
-detector: $(VENV)/train
-	$(BIN)/python -m training.detector --data $(DATA) --epochs $(EPOCHS) --output runs/detector
+EPOCHS ?= 12
+detector: $(VENV)/train real-models
+	$(BIN)/python -m training.detector --data $(DATA) --epochs $(EPOCHS) --output runs/detector \
+	    --from .models/face_detection_yunet_2023mar.onnx --batch 16 --learning-rate 1e-3 --share 0.5
 	for size in 320x240 160x120; do \
 	    $(BIN)/python export/detector.py runs/detector/face-$$size.keras --data $(DATA) \
-	        -o edge_fer/bundles/detectors/face-$$size.tflite || exit; done
+	        --min-score 0.8 --min-score-weak 0.55 -o edge_fer/bundles/detectors/face-$$size.tflite || exit; done
 
 teachers: $(VENV)/train
 	$(BIN)/python -m training run teachers --data $(DATA)
