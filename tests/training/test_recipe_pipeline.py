@@ -426,9 +426,7 @@ def test_recipes_that_want_each_other_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_recipe_lists_those_there_are() -> None:
-    with pytest.raises(
-        InputMissingError, match="one of ablation, ablation-small, accurate, accurate-robust"
-    ):
+    with pytest.raises(InputMissingError, match="one of ablation, ablation-small, accurate, accurate-robust"):
         find("acurate")
 
 
