@@ -35,8 +35,9 @@ demo: $(VENV)/runtime
 	@$(BIN)/edge-fer run --camera demo --output terminal --output video:out/demo.mp4 --output jsonl:out/demo.jsonl
 	@echo "Look at out/demo.mp4 and out/demo.jsonl. With a webcam: $(BIN)/edge-fer run --camera 0"
 
+# Whole files in each of several processes: what a file's tests share is made once.
 test: $(VENV)/train real-models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-device: $(VENV)/dev real-models
 	$(BIN)/python -m pytest tests/test_architecture.py tests/runtime tests/firmware
