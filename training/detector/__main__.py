@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--share", type=float, default=1.0, help="of what was learned, where the rest is what it began with, 0-1 (1)"
     )
     args = parser.parse_args(arguments)
+    if not 0 <= args.share <= 1:
+        parser.error(f"--share is 0 to 1, not {args.share:g}.")
     plan = Plan(args.epochs, args.minutes, args.batch, args.side, args.learning_rate, seed=args.seed)
     try:
         train(args.data, args.output, plan, args.start, args.share)
