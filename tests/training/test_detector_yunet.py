@@ -62,5 +62,5 @@ def test_a_file_that_is_not_yunet_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputMissingError, match="`make real-models` fetches YuNet"):
+    with pytest.raises(InputMissingError, match="`make real-models` fetches face_detection"):
         yunet.load(build(), tmp_path / "model.onnx", np.zeros((1, 32, 32, 1), np.float32))

@@ -20,6 +20,7 @@ from edge_fer.errors import DataError, InputMissingError
 from training.detector.network import STRIDES
 
 Floats = NDArray[np.float32]
+NAME = "face_detection_yunet_2023mar.onnx"
 BLOCKS = (
     "quarter_0",
     *(f"eighth_{number}" for number in range(4)),
@@ -52,7 +53,7 @@ def load(network: keras.Model, path: Path, images: Floats) -> None:
         DataError: it is not YuNet.
     """
     if not path.is_file():
-        raise InputMissingError(f"There is no file {path}. `make real-models` fetches YuNet.")
+        raise InputMissingError(f"There is no file {path}. `make real-models` fetches {NAME}.")
     try:
         read = cv2.dnn.readNetFromONNX(str(path))
         found = [
@@ -61,8 +62,10 @@ def load(network: keras.Model, path: Path, images: Floats) -> None:
         _fill(
             network, [(np.asarray(kernel, np.float32), np.asarray(bias, np.float32).ravel()) for kernel, bias in found]
         )
-    except (cv2.error, ValueError, IndexError, StopIteration) as error:
-        raise DataError(f"{path} is not the YuNet that this network is made like ({type(error).__name__}).") from None
+    except (cv2.error, ValueError, IndexError, StopIteration):
+        raise DataError(
+            f"{path} is not the YuNet that this network is made like: `make real-models` fetches {NAME}."
+        ) from None
     norms = [layer for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
     for norm, values in zip(norms, keras.Model(network.input, [norm.input for norm in norms])(images), strict=True):
         mean, variance = (np.asarray(one) for one in ops.moments(values, axes=(0, 1, 2)))
