@@ -90,11 +90,13 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
     make_folder(output)
     keras.utils.set_random_seed(plan.seed)
     network = build()
-    photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
-    if start is not None and start.suffix == ".onnx":
-        yunet.load(network, start, _some(photos, plan))
-    elif start is not None:
+    from_yunet = start is not None and start.suffix == ".onnx"
+    if start is not None and not from_yunet:
         weights.load(network, start)
+    if plan.epochs or from_yunet:
+        photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
+    if start is not None and from_yunet:
+        yunet.load(network, start, _some(photos, plan))
     if plan.epochs:
         began = network.get_weights()
         _fit(network, photos, output, plan)
