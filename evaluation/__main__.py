@@ -28,8 +28,9 @@ from rich.table import Table
 import datasets
 from datasets import Dataset, truth_for
 from datasets.landmarks_file import marks_of_all
-from edge_fer.core import Expression
-from edge_fer.detection.cascade import CascadeDetector
+from edge_fer.config import DetectorSettings
+from edge_fer.core import Expression, FaceDetector
+from edge_fer.detection import open_detector
 from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
@@ -82,15 +83,27 @@ def _command(arguments: list[str]) -> None:
     parser.add_argument(
         "--faces", type=int, default=400, help="faces that are pasted into scenes for the detector (default: 400)"
     )
+    parser.add_argument("--detector", choices=["haar", "ssd"], default="haar", help="that finds them (default: haar)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
-    parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there")
+    parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there, which is of Haar")
     args = parser.parse_args(arguments)
     if args.faces < 1:
         raise UsageError(f"--faces must be at least 1, not {args.faces}.")
-    _evaluate(args.model, args.data, args.split, args.faces, args.json, args.model_card)
+    if args.model_card and args.detector != "haar":
+        raise UsageError("The model card is of the default detector: leave --detector out.")
+    detector = open_detector(DetectorSettings(kind=args.detector))
+    _evaluate(args.model, args.data, args.split, detector, args.faces, args.json, args.model_card)
 
 
-def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path | None, card_file: Path | None) -> None:
+def _evaluate(
+    model: str,
+    folder: Path,
+    split: str,
+    detector: FaceDetector,
+    count: int,
+    json_file: Path | None,
+    card_file: Path | None,
+) -> None:
     bundle = Bundle.load(model)
     classifier = TfliteClassifier(bundle, decision="as-trained")
     preprocessor = Preprocessor(bundle.metadata.preprocess, classifier.size_hw)
@@ -143,7 +156,7 @@ def _evaluate(model: str, folder: Path, split: str, count: int, json_file: Path 
         table.add_row(name, *(f"{accuracy:.2%}" for accuracy in row.values()))
     console.print(table)
 
-    console.print(_through_detector(classifier, preprocessor, data, count, results, progress))
+    console.print(_through_detector(classifier, preprocessor, data, detector, count, results, progress))
     if json_file:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if card_file:
@@ -195,19 +208,19 @@ def _through_detector(
     classifier: TfliteClassifier,
     preprocessor: Preprocessor,
     data: Dataset,
+    detector: FaceDetector,
     count: int,
     results: dict[str, Any],
     progress: Console,
 ) -> Table:
-    """Accuracy of the same faces as crops and through Haar, scene by scene, and of all together."""
+    """Accuracy of the same faces as crops and through the detector, scene by scene, and of all together."""
     heads = [head for head in classifier.heads if head.name in results["clean"]]
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:count])
     part = data[chosen]
     tensors_of_crops = preprocessor.crops(part.images, marks_of_all(part.landmarks))
     crops = np.stack([classifier.logits(tensor) for tensor in tensors_of_crops])
     columns = [f"{head.name} {kind}" for head in heads for kind in ("crop", "found")]
-    table = Table("face", "found", *columns, title=f"Through the Haar detector, {len(part)} faces of each kind")
-    detector = CascadeDetector()
+    table = Table("face", "found", *columns, title=f"Through the detector, {len(part)} faces of each kind")
     kinds = [(side, tilt) for side in corruptions.FACE_SIDES_PX for tilt in corruptions.TILTS_DEG]
     rows_of_all, logits_of_all = [], []
     results["through_detector"] = {}

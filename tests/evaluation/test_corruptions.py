@@ -14,6 +14,7 @@ from faces_csv import write_csvs
 
 import datasets
 import edge_fer
+from edge_fer.config import DetectorSettings
 from edge_fer.core import Detection, FaceBox
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
@@ -157,6 +158,7 @@ def test_the_card_says_what_else_a_model_has_learned_from() -> None:
         (["--split", "PrivateTest"], 66, "has no PrivateTest rows"),
         (["--model", "{here}/none.tflite"], 66, "none.tflite"),
         (["--data", "{here}/none"], 66, "No folder"),
+        (["--detector", "ssd", "--model-card", "{here}/card.md"], 2, "The model card is of the default detector"),
     ],
 )
 def test_wrong_arguments(
@@ -168,6 +170,22 @@ def test_wrong_arguments(
     error = done.err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("kind", ["haar", "ssd"])
+def test_the_detector_is_chosen(
+    kind: str, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csvs(tmp_path, public=2)
+    opened = []
+
+    def noted(settings: DetectorSettings) -> CascadeDetector:
+        opened.append(settings.kind)
+        return CascadeDetector()
+
+    monkeypatch.setattr("evaluation.__main__.open_detector", noted)
+    assert call(main, "--data", tmp_path, "--faces", "1", "--detector", kind).code == 0
+    assert opened == [kind]
 
 
 def test_a_head_without_labels_in_the_data_is_left_out_and_says_so(tmp_path: Path, call: Callable[..., Any]) -> None:
