@@ -33,7 +33,7 @@ from rich.table import Table
 import datasets
 from datasets import Dataset
 from datasets.landmarks_file import CropLandmarks
-from edge_fer.errors import DataError, EdgeFerError
+from edge_fer.errors import EdgeFerError
 from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
 from evaluation.treatments import (
@@ -50,6 +50,7 @@ from training.cached_logits import load_logits
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
 from training.recipe import Recipe, load_recipe
+from training.runs import read_lines
 from training.samples import Samples
 from training.tasks import targets_of
 
@@ -242,22 +243,8 @@ def _prepared(
 
 
 def read(path: Path) -> list[Result]:
-    """The lines of a file of ``run``; none where it is not there. A last line that was cut off is none.
-
-    Raises:
-        DataError: it is no such file.
-    """
-    if not path.exists():
-        return []
-    results = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        try:
-            results.append(Result(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise DataError(f"{path} is not what `python -m training.ablation` wrote: give another -o.") from None
-    return results
+    """The lines of a file of ``run``; see ``runs.read_lines``."""
+    return read_lines(path, Result, "`python -m training.ablation` wrote: give another -o")
 
 
 def table(results: Sequence[Result]) -> Table:

@@ -15,7 +15,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -28,6 +28,8 @@ from edge_fer.files import write_atomically
 from evaluation import metrics
 from training import models
 from training.recipe import DataRecipe, Recipe, to_toml
+
+T = TypeVar("T")
 
 
 def refuse_used(run: Path) -> None:
@@ -143,6 +145,30 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_lines(path: Path, of: type[T], expected: str) -> list[T]:
+    """The lines of a file of results; none where it is not there. A last line that was cut off is none.
+
+    Args:
+        path: of the file, a JSON object a line.
+        of: what an object has the fields of.
+        expected: what wrote it, and what to do where that did not.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    if not path.exists():
+        return []
+    results = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        try:
+            results.append(of(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise DataError(f"{path} is not what {expected}.") from None
+    return results
 
 
 def sha256_of(path: Path) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_fer.errors import DataError
 from edge_fer.files import make_folder, write_atomically
+from training.runs import read_lines
 
 PROJECT = Path(__file__).parent / "results.jsonl"
 
@@ -59,22 +59,8 @@ class Result:
 
 
 def read_results(path: Path) -> list[Result]:
-    """The lines of a file; none where it is not there. A last line that was cut off is none.
-
-    Raises:
-        DataError: it is no such file.
-    """
-    if not path.exists():
-        return []
-    results = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        try:
-            results.append(Result(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise DataError(f"{path} is not what `python -m training survey` wrote: move it away.") from None
-    return results
+    """The lines of a file; see ``runs.read_lines``."""
+    return read_lines(path, Result, "`python -m training survey` wrote: move it away")
 
 
 def write_results(path: Path, results: Sequence[Result]) -> None:
