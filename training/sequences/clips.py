@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import datasets
-from datasets import SIDE
+from datasets import SIDE, Dataset
 from edge_fer.core import Expression
 from edge_fer.errors import DataError
 from evaluation.folds import k_folds
@@ -86,6 +86,43 @@ def split(clips: Clips, inputs: NDArray[np.float32], fold: int) -> tuple[Example
     return one, other
 
 
+class Sequences(NamedTuple):
+    """The frames of a data set by sequence.
+
+    Attributes:
+        names: texts (n,).
+        rows: of each sequence, in the order of its frames.
+        truth: int64 (n,).
+        subjects: texts (n,).
+        folds: int64 (n,), in which each is tested.
+    """
+
+    names: NDArray[np.str_]
+    rows: list[NDArray[np.int64]]
+    truth: NDArray[np.int64]
+    subjects: NDArray[np.str_]
+    folds: NDArray[np.int64]
+
+
+def sequences_of(data: Dataset, k: int) -> Sequences:
+    """The sequences of a data set, in folds by people.
+
+    Raises:
+        EdgeFerError: it has no people or sequences, or too few people for the folds.
+    """
+    if data.sequences is None or data.subjects is None:
+        raise DataError(
+            "This data set does not tell its people and sequences: give one like CK+48, with its file names."
+        )
+    truth = next(iter(data.labels.values())).truth
+    fold_of = np.zeros(len(data), np.int64)
+    for number, rows in enumerate(k_folds(data, k)):
+        fold_of[rows] = number
+    names, first = np.unique(data.sequences, return_index=True)
+    of_each = [np.flatnonzero(data.sequences == name) for name in names]
+    return Sequences(names, of_each, truth[first], data.subjects[first], fold_of[first])
+
+
 def load_clips(folder: Path, k: int, frames: int = 3, size_hw: tuple[int, int] = (SIDE, SIDE)) -> Clips:
     """Read the sequences of a data set.
 
@@ -101,25 +138,16 @@ def load_clips(folder: Path, k: int, frames: int = 3, size_hw: tuple[int, int] =
             single frame, or too few people for the folds.
     """
     data = datasets.load_test(folder, size_hw=size_hw, frames=frames, neutral=False)
-    if data.sequences is None or data.subjects is None:
-        raise DataError(
-            "This data set does not tell its people and sequences: give one like CK+48, with its file names."
-        )
-    truth = next(iter(data.labels.values())).truth
-    fold_of = np.zeros(len(data), np.int64)
-    for number, rows in enumerate(k_folds(data, k)):
-        fold_of[rows] = number
-    names, first = np.unique(data.sequences, return_index=True)
+    sequences = sequences_of(data, k)
     images = []
-    for name in names:
-        rows = np.flatnonzero(data.sequences == name)
+    for name, rows in zip(sequences.names, sequences.rows, strict=True):
         if len(rows) < 2:
             raise DataError(f"Sequence {name} has one frame alone: leave it out, or give two frames or more of each.")
         images.append(data.images[rows[np.rint(np.linspace(0, len(rows) - 1, frames)).astype(int)]])
     labels = data.heads[0].labels
-    if len(shown := np.unique(truth[first])) < 2:
+    if len(shown := np.unique(sequences.truth)) < 2:
         raise DataError(f"All sequences show {labels[shown[0]]}: there is nothing to tell apart.")
-    return Clips(np.array(images), truth[first], data.subjects[first], fold_of[first], labels)
+    return Clips(np.array(images), sequences.truth, sequences.subjects, sequences.folds, labels)
 
 
 def views(images: NDArray[Any]) -> NDArray[np.float32]:

@@ -20,12 +20,11 @@ from sklearn.svm import SVC
 import datasets
 from datasets import Dataset
 from edge_fer.core import Expression
-from edge_fer.errors import DataError
 from edge_fer.model.spec import Head
-from evaluation.folds import k_folds
 from evaluation.intervals import Interval, bootstrap
 from training import models
 from training.sequences.aggregation import KINDS, describe, fixed_length, normalized
+from training.sequences.clips import Sequences, sequences_of
 from training.sequences.intensity import Order, fit_ranking, order_of
 
 PRINCIPAL = 24
@@ -72,22 +71,6 @@ def print_comparison(model_path: Path, data_folder: Path, k: int) -> None:
     console.print(table)
 
 
-class _Sequences(NamedTuple):
-    """The frames of a data set by sequence.
-
-    Attributes:
-        rows: of each sequence, in the order of its frames.
-        truth: int64 (n,).
-        subjects: texts (n,).
-        folds: int64 (n,), in which each is tested.
-    """
-
-    rows: list[NDArray[np.int64]]
-    truth: NDArray[np.int64]
-    subjects: NDArray[np.str_]
-    folds: NDArray[np.int64]
-
-
 class Comparison(NamedTuple):
     """What ``compare`` finds.
 
@@ -119,7 +102,7 @@ def compare(model_path: Path, data_folder: Path, k: int) -> Comparison:
     model, description = models.load(model_path), models.read_description(model_path)
     height, width = model.input_shape[1:3]
     data = datasets.load_test(data_folder, size_hw=(height, width))
-    sequences = _sequences_of(data, k)
+    sequences = sequences_of(data, k)
     head = description.heads[0] if description else data.heads[0]
     both = keras.Model(model.input, [models.embedding(model), model.output])
     features, logits = both.predict(data.images, batch_size=256, verbose=0)
@@ -153,7 +136,7 @@ def compare(model_path: Path, data_folder: Path, k: int) -> Comparison:
 
 
 def _orders(
-    features: NDArray[np.float32], logits: NDArray[np.float32], head: Head, sequences: _Sequences, data: Dataset
+    features: NDArray[np.float32], logits: NDArray[np.float32], head: Head, sequences: Sequences, data: Dataset
 ) -> dict[str, Order]:
     """Whether the device's proxy, and a ranking regressor of the other folds' people, grow along a sequence."""
     labels = data.heads[0].labels
@@ -180,20 +163,6 @@ def _orders(
     return {"proxy of the probabilities": order_of(proxy), "ranking regressor": order_of(scores)}
 
 
-def _sequences_of(data: Dataset, k: int) -> _Sequences:
-    if data.sequences is None or data.subjects is None:
-        raise DataError(
-            "This data set does not tell its people and sequences: give one like CK+48, with its file names."
-        )
-    truth = next(iter(data.labels.values())).truth
-    fold_of = np.zeros(len(data), np.int64)
-    for number, rows in enumerate(k_folds(data, k)):
-        fold_of[rows] = number
-    rows = [np.flatnonzero(data.sequences == name) for name in np.unique(data.sequences)]
-    first = np.array([one[0] for one in rows])
-    return _Sequences(rows, truth[first], data.subjects[first], fold_of[first])
-
-
 def _probabilities(logits: NDArray[np.float32], head: Head, data: Dataset) -> NDArray[np.float64]:
     """Of the data set's expressions alone, (n, classes); 0 for one that the head does not know."""
     own = logits[:, : len(head.labels)].astype(np.float64) / head.temperature
@@ -214,7 +183,7 @@ def _most(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
     return np.array([one.argmax() for one in scores], np.int64)
 
 
-def _reduced(features: NDArray[np.float32], sequences: _Sequences, act: Any) -> Any:
+def _reduced(features: NDArray[np.float32], sequences: Sequences, act: Any) -> Any:
     """Descriptors by fold, from principal components that were fitted to the frames of its training alone."""
 
     def of_fold(fold: int) -> list[NDArray[np.float64]]:
@@ -227,7 +196,7 @@ def _reduced(features: NDArray[np.float32], sequences: _Sequences, act: Any) -> 
     return of_fold
 
 
-def _learned(sequences: _Sequences, descriptors: Any) -> NDArray[np.int64]:
+def _learned(sequences: Sequences, descriptors: Any) -> NDArray[np.int64]:
     """What a linear SVM says of each sequence that learned from the other folds'."""
     found = np.zeros(len(sequences.rows), np.int64)
     for fold in np.unique(sequences.folds):
@@ -238,7 +207,7 @@ def _learned(sequences: _Sequences, descriptors: Any) -> NDArray[np.int64]:
     return found
 
 
-def _row(level: str, method: str, found: NDArray[np.int64], sequences: _Sequences, classes: int) -> Row:
+def _row(level: str, method: str, found: NDArray[np.int64], sequences: Sequences, classes: int) -> Row:
     truth = sequences.truth
     hits = found == truth
     intervals = bootstrap(truth, found, np.zeros(len(truth), bool), classes, sequences.subjects)
