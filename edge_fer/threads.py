@@ -259,7 +259,8 @@ class LatestFrame:
             self._closed = True
             self._changed.notify_all()
         self._source.close()
-        if self._threads and not self._waited:
+        # A signal may have come while the thread is started: that one ends by itself, and cannot be waited for yet.
+        if self._threads and self._threads[-1].is_alive() and not self._waited:
             self._waited = True
             self._threads[-1].join(JOIN_S)
 

@@ -119,6 +119,26 @@ def test_close_before_the_first_frame() -> None:
     assert source.closed == 1
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_close_from_a_signal_handler_while_the_thread_is_started(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = PacedSource()
+    frames = LatestFrame(source)
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if moment == "before":  # the thread does not run yet, and cannot be waited for
+            frames.close()
+        start(thread)
+        if moment == "after":
+            frames.close()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    assert list(frames) == []
+    frames.close()  # as the loop does in the end
+    frames._threads[-1].join(LONG_S)
+    assert source.closed >= 1 and not frames._threads[-1].is_alive()
+
+
 def test_close_returns_though_the_source_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "JOIN_S", 0.01)
     source, latest, frames = started()
