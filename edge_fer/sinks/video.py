@@ -38,7 +38,7 @@ class VideoSink:
     one, for 2 s at most, and left out where two fall into the same moment. Its size is that of the first frame;
     others are fitted into it.
 
-    An .mp4 is written in fragments of twelve frames: it can be played up to the last of them whatever ends the process.
+    An .mp4 is written in fragments of a frame each: it can be played up to the last of them whatever ends the process.
 
     Args:
         path: ends in .mp4 or .avi. What is there is replaced; a live camera takes another name, ``annotated-2.mp4`` and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -73,17 +74,26 @@ def test_video_too_large_for_mpeg4() -> None:
     sink.close()
 
 
+def whole_boxes(name: str) -> list[bytes]:
+    """The kinds of the boxes that are in an .mp4 in full: "mdat" holds the images of a fragment."""
+    data, place, kinds = Path(name).read_bytes(), 0, []
+    while place + 8 <= len(data) and place + int.from_bytes(data[place : place + 4], "big") <= len(data):
+        kinds.append(data[place + 4 : place + 8])
+        place += max(8, int.from_bytes(data[place : place + 4], "big"))
+    return kinds
+
+
 def test_an_mp4_can_be_played_before_it_is_closed() -> None:
     sink = open_sink("video:a.mp4", a_run())
     for seq in range(40):
         sink.write(a_result(seq, gray=100 + seq))
-    tries = 100_000
-    while Path("a.mp4").stat().st_size < 1500 and tries:  # another thread writes it
-        tries -= 1
-        os.sched_yield()
+    deadline = time.monotonic() + 60
+    while (boxes := whole_boxes("a.mp4")).count(b"mdat") < 2 and time.monotonic() < deadline:
+        os.sched_yield()  # another thread writes it, and FFmpeg when it likes
+    assert boxes.count(b"mdat") >= 2
     Path("killed.mp4").write_bytes(Path("a.mp4").read_bytes())
     sink.close()
-    assert 12 <= len(frames_of("killed.mp4")) < 40
+    assert 2 <= len(frames_of("killed.mp4")) < 40
     assert len(frames_of("a.mp4")) == 40
     assert Path("a.mp4").read_bytes()[4:12] == b"ftypisom"
 
