@@ -59,7 +59,7 @@ test-home-assistant: $(VENV)/dev
 
 test-jax: $(VENV)/jax
 	KERAS_BACKEND=jax $(BIN)/python -m pytest tests/training/test_tasks.py tests/training/test_jax_fit.py \
-		tests/training/test_distributed_jax.py tests/training/test_gan.py \
+		tests/training/test_distributed_jax.py \
 		tests/training/test_detector_assignment.py tests/training/test_detector_images.py
 
 test-matrix: $(VENV)/train

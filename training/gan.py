@@ -1,12 +1,12 @@
 """Faces of rare expressions out of a small conditional GAN, and whether they help: augmentation by GAN.
 
-    KERAS_BACKEND=jax python -m training.gan --data ~/fer2013 -o runs/gan --minutes 2
-    KERAS_BACKEND=jax python -m training.gan --data ~/fer2013 -o runs/gan --minutes 10 --width 16 --batch 32
+    python -m training.gan --data ~/fer2013 -o runs/gan --minutes 2
+    python -m training.gan --data ~/fer2013 -o runs/gan --minutes 60 --width 16 --batch 32
 
 A generator and a discriminator of 48x48 pixels are trained against each other on faces drawn evenly from the classes of
 FER+. Then one recipe is trained, with as many steps each time: on Training as it is, with some faces exchanged for rare
 ones that are there already (resampled), and for generated ones. The first line is for a GPU, the second for a
-processor. Cut off at any moment, the same command goes on; once RUN/generator.keras is there, on any backend of Keras.
+processor. Cut off at any moment, the same command goes on.
 
 RUN/gan.npz          both networks and their optimizers, every minute
 RUN/generator.keras  when its time is over
@@ -107,7 +107,7 @@ def altered(faces: Any, shift: Any, hidden: Any, brightness: Any) -> Any:
 
 
 class Gan:
-    """Generator and discriminator, trained by one compiled program of some steps.
+    """Generator and discriminator, trained in turn.
 
     Args:
         images: uint8 (n, 48, 48, 1).
@@ -118,10 +118,8 @@ class Gan:
         batch: faces in a step.
 
     Raises:
-        UnavailableError: Keras runs on something else than JAX.
+        UnavailableError: Keras runs on something else than TensorFlow.
     """
-
-    steps = 20
 
     def __init__(
         self,
@@ -132,93 +130,78 @@ class Gan:
         width: int = 64,
         batch: int = 128,
     ) -> None:
-        if keras.backend.backend() != "jax":
-            raise UnavailableError("The GAN is trained with JAX: set KERAS_BACKEND=jax.")
-        import jax
-
+        if keras.backend.backend() != "tensorflow":
+            raise UnavailableError("The GAN is trained with TensorFlow: set KERAS_BACKEND=tensorflow.")
         keras.utils.set_random_seed(seed)
-        self.batch = batch
+        self.batch, self.seed = batch, seed
         self.generator, self.discriminator = build_generator(count, width), build_discriminator(count, width)
         self.averaged = keras.models.clone_model(self.generator)
         self.averaged.set_weights(self.generator.get_weights())
-        optimizers = [keras.optimizers.Adam(4e-4, 0.0, 0.99) for _ in range(2)]
+        self._optimizers = [keras.optimizers.Adam(4e-4, 0.0, 0.99) for _ in range(2)]
         networks = (self.generator, self.discriminator)
-        for optimizer, network in zip(optimizers, networks, strict=True):
+        for optimizer, network in zip(self._optimizers, networks, strict=True):
             optimizer.build(network.trainable_variables)
         self._held = [
-            *(network.trainable_variables for network in networks),
-            *(optimizer.variables for optimizer in optimizers),
-            self.averaged.trainable_variables,
+            *(variable for network in networks for variable in network.trainable_variables),
+            *(variable for optimizer in self._optimizers for variable in optimizer.variables),
+            *self.averaged.trainable_variables,
         ]
-        # A row of places for each class, as long as the longest: a face is drawn evenly from the classes that have any.
-        places = [np.flatnonzero(classes == one) for one in range(count)]
-        longest = max(map(len, places))
-        self._places = jax.numpy.asarray(np.stack([np.resize(one, longest) for one in places]))
-        self._lengths = jax.numpy.asarray([len(one) for one in places])
-        self._there = jax.numpy.asarray([one for one, rows in enumerate(places) if len(rows)])
-        self._pixels = jax.numpy.asarray(images)
         self.steps_per_epoch = -(-len(images) // batch)
-        self._key, self.done, self.seconds = jax.random.key(seed), 0, 0.0
+        self.done, self.seconds = 0, 0.0
         self.losses: tuple[float, ...] = ()
-        self._program = self._compiled(optimizers, count)
+        self._step = self._compiled(images, classes, count)
 
-    def _compiled(self, optimizers: list[Any], count: int) -> Callable[..., Any]:
-        import jax
-        from jax import numpy as jnp
+    def _compiled(self, images: NDArray[np.uint8], classes: NDArray[np.int64], count: int) -> Callable[..., Any]:
+        import tensorflow as tf
 
-        generator, discriminator, batch, there = self.generator, self.discriminator, self.batch, self._there
+        generator, discriminator, batch, seed = self.generator, self.discriminator, self.batch, self.seed
+        # A row of places for each class, as long as the longest: a face is drawn evenly from the classes that have any.
+        lists = [np.flatnonzero(classes == one) for one in range(count)]
+        longest = max(map(len, lists))
+        places = tf.constant(np.stack([np.resize(one, longest) for one in lists]))
+        lengths = tf.constant([len(one) for one in lists], tf.float32)
+        there = tf.constant([one for one, rows in enumerate(lists) if len(rows)])
+        pixels = tf.constant(images)
 
-        def realness(weights: Any, faces: Any, labels: Any) -> Any:
-            return discriminator.stateless_call(weights, [], [faces, labels])[0][:, 0]
+        @tf.function(reduce_retracing=True)
+        def step(number: Any) -> Any:
+            drawn = iter(range(20))
 
-        def generated(weights: Any, noise: Any, labels: Any) -> Any:
-            return generator.stateless_call(weights, [], [noise, labels])[0]
+            def uniform(*shape: int) -> Any:
+                return tf.random.stateless_uniform(shape, (seed, 20 * number + next(drawn)))
 
-        def step(state: Any, key: Any) -> Any:
-            ours, theirs, our_slots, their_slots, mean, pixels, places, lengths = state
-            keys = jax.random.split(key, 9)
-            label = there[jax.random.randint(keys[0], (batch,), 0, len(there))]
-            row = (jax.random.uniform(keys[1], (batch,)) * lengths[label]).astype("int32")
-            real = pixels[places[label, row]].astype("float32") / 127.5 - 1
-            real = jnp.where(jax.random.bernoulli(keys[2], shape=(batch, 1, 1, 1)), real, real[:, :, ::-1])
-            labels = jax.nn.one_hot(label, count)
-            noise = jax.random.normal(keys[3], (batch, NOISE))
+            def alter(faces: Any) -> Any:
+                shift = tf.cast(tf.floor(13 * uniform(2)), tf.int32) - 6
+                return altered(faces, shift, tf.floor(48 * uniform(batch, 2)), 0.4 * uniform(batch) - 0.2)
 
-            def alter(faces: Any, key: Any) -> Any:
-                one, two, three = jax.random.split(key, 3)
-                shift = jax.random.randint(one, (2,), -6, 7)
-                hidden = jax.random.uniform(two, (batch, 2), maxval=48)
-                return altered(faces, shift, hidden, 0.4 * jax.random.uniform(three, (batch,)) - 0.2)
-
-            def loss_of_theirs(weights: Any) -> Any:
-                fake = alter(generated(ours, noise, labels), keys[4])
-                seen = alter(real, keys[5])
-                score, back = jax.vjp(lambda faces: realness(weights, faces, labels), seen)
-                (slope,) = back(jnp.ones(batch))
-                penalty = R1 / 2 * (slope**2).sum((1, 2, 3)).mean()
-                return (
-                    jax.nn.softplus(-score).mean() + jax.nn.softplus(realness(weights, fake, labels)).mean() + penalty
+            label = tf.gather(there, tf.cast(len(there) * uniform(batch), tf.int32))
+            row = tf.cast(uniform(batch) * tf.gather(lengths, label), tf.int64)
+            real = tf.gather(pixels, tf.gather_nd(places, tf.stack([tf.cast(label, tf.int64), row], 1)))
+            real = tf.cast(real, tf.float32) / 127.5 - 1
+            real = tf.where(uniform(batch, 1, 1, 1) < 0.5, real, real[:, :, ::-1])
+            labels = tf.one_hot(label, count)
+            noise = tf.random.stateless_normal((batch, NOISE), (seed, 20 * number + next(drawn)))
+            ours, theirs = generator.trainable_variables, discriminator.trainable_variables
+            with tf.GradientTape() as tape:
+                fake, seen = alter(generator([noise, labels])), alter(real)
+                with tf.GradientTape() as inner:
+                    inner.watch(seen)
+                    score = discriminator([seen, labels])
+                slope = inner.gradient(score, seen)
+                penalty = R1 / 2 * tf.reduce_mean(tf.reduce_sum(slope**2, (1, 2, 3)))
+                their_loss = penalty + tf.reduce_mean(
+                    tf.nn.softplus(-score) + tf.nn.softplus(discriminator([fake, labels]))
                 )
+            self._optimizers[1].apply(tape.gradient(their_loss, theirs), theirs)
+            with tf.GradientTape() as tape:
+                our_loss = tf.reduce_mean(tf.nn.softplus(-discriminator([alter(generator([noise, labels])), labels])))
+            self._optimizers[0].apply(tape.gradient(our_loss, ours), ours)
+            for mean, new in zip(self.averaged.trainable_variables, ours, strict=True):
+                mean.assign(KEEP * mean + (1 - KEEP) * new)
+            return our_loss, their_loss
 
-            def loss_of_ours(weights: Any) -> Any:
-                fake = alter(generated(weights, noise, labels), keys[6])
-                return jax.nn.softplus(-realness(theirs, fake, labels)).mean()
-
-            their_loss, gradients = jax.value_and_grad(loss_of_theirs)(theirs)
-            theirs, their_slots = optimizers[1].stateless_apply(their_slots, gradients, theirs)
-            our_loss, gradients = jax.value_and_grad(loss_of_ours)(ours)
-            ours, our_slots = optimizers[0].stateless_apply(our_slots, gradients, ours)
-            mean = [KEEP * old + (1 - KEEP) * new for old, new in zip(mean, ours, strict=True)]
-            state = (ours, theirs, our_slots, their_slots, mean, pixels, places, lengths)
-            return state, jnp.stack([our_loss, their_loss])
-
-        @jax.jit
-        def many(state: Any, key: Any) -> Any:
-            state, losses = jax.lax.scan(step, state, jax.random.split(key, self.steps))
-            return state[:5], losses.mean(0)
-
-        program: Callable[..., Any] = many
-        return program
+        compiled: Callable[..., Any] = step
+        return compiled
 
     def train(
         self, seconds: float = 0.0, path: Path | None = None, say: Say = print, steps: int = 1
@@ -229,7 +212,7 @@ class Gan:
             seconds: of the clock.
             path: .npz that all variables are kept in; what is there is gone on from. None: nothing is kept.
             say: takes a line now and then.
-            steps: at least; done by ``self.steps``.
+            steps: at least.
 
         Returns:
             The last losses, of the generator and of the discriminator; none where nothing was ever done.
@@ -237,50 +220,36 @@ class Gan:
         Raises:
             DataError: the file is of other networks.
         """
-        import jax
-
         if path is not None and path.is_file():
             self._restore(path)
-        values: Any = [[variable.value for variable in part] for part in self._held]
-
-        def assign() -> None:
-            for part, of_part in zip(self._held, values, strict=True):
-                for variable, value in zip(part, of_part, strict=True):
-                    variable.assign(value)
-
-        began, before, kept = time.monotonic(), self.seconds, 0.0
+        began, before, kept = time.monotonic(), self.seconds, self.seconds
         while self.done < steps or self.seconds < seconds:
-            key = jax.random.fold_in(self._key, self.done)
-            values, losses = self._program((*values, self._pixels, self._places, self._lengths), key)
-            ours, theirs = self.losses = tuple(float(one) for one in losses)
-            self.done += self.steps
+            ours, theirs = self.losses = tuple(float(one) for one in self._step(np.int32(self.done)))
+            self.done += 1
             self.seconds = before + time.monotonic() - began
             last = self.done >= steps and self.seconds >= seconds
             if path is not None and (last or self.seconds - kept > KEPT_EVERY_S):
                 kept = self.seconds
-                assign()
                 self._keep(path)
                 say(f"GAN, step {self.done}, {self.seconds:.0f} s: losses {ours:.3f} and {theirs:.3f}")
-        assign()
         return self.losses
 
     def _keep(self, path: Path) -> None:
-        arrays = [np.asarray(variable.value) for part in self._held for variable in part]
+        arrays = [np.asarray(variable.value) for variable in self._held]
         content = io.BytesIO()
         np.savez(content, *arrays, done=self.done, seconds=self.seconds)
         write_atomically(path, content.getvalue())
 
     def _restore(self, path: Path) -> None:
-        variables = [variable for part in self._held for variable in part]
         try:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = [file[f"arr_{place}"] for place in range(len(variables))]
+                arrays = [file[f"arr_{place}"] for place in range(len(self._held))]
                 self.done, self.seconds = int(file["done"]), float(file["seconds"])
-                if [one.shape for one in arrays] != [tuple(one.shape) for one in variables]:
+                if [one.shape for one in arrays] != [tuple(one.shape) for one in self._held]:
                     raise ValueError("other shapes")
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
             raise DataError(f"{path} is of other networks than these: give their --width, or another -o.") from None
-        for variable, value in zip(variables, arrays, strict=True):
+        for variable, value in zip(self._held, arrays, strict=True):
             variable.assign(value)
 
 
