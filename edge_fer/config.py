@@ -17,7 +17,7 @@ MOST_CAMERAS = 16
 MOST_PX = 16_384
 """Of a side of an image: drivers take more without a word, and crash."""
 
-DetectorKind: typing.TypeAlias = typing.Literal["haar", "lbp", "ssd", "yunet", "blazeface"]
+DetectorKind: typing.TypeAlias = typing.Literal["auto", "ssd", "haar", "lbp", "yunet", "blazeface"]
 DecisionKind: typing.TypeAlias = typing.Literal["balanced", "as-trained"]
 """What a model's answer supposes: that all expressions are alike frequent, by the bundle's own rule
 (``model.decision.Rule``); or the class mix of its training data, by its first head alone."""
@@ -129,12 +129,12 @@ class DetectorSettings:
     kind: Annotated[
         DetectorKind,
         Setting(
-            '"haar" comes with OpenCV, "ssd" with edge-fer. "lbp" needs `sudo apt install opencv-data`. "yunet" and '
-            '"blazeface" need a model file.',
+            '"ssd" comes with edge-fer, "haar" with OpenCV; "auto" is ssd, and haar where that cannot be opened. "lbp" '
+            'needs `sudo apt install opencv-data`. "yunet" and "blazeface" need a model file.',
             flag="--detector",
             live=True,
         ),
-    ] = "haar"
+    ] = "auto"
     model: Annotated[
         str,
         Setting(

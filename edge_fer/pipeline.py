@@ -18,6 +18,7 @@ from edge_fer.config import CameraSettings, Settings
 from edge_fer.control import Control, State
 from edge_fer.core import Frame, FrameSource, Sink
 from edge_fer.detection import open_detector
+from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.events import Run
 from edge_fer.model.bundle import DEFAULT_MODEL
@@ -87,9 +88,10 @@ def build_recognizer(settings: Settings) -> Recognizer:
     Raises:
         EdgeFerError: the model, the runtime or OpenCV is not as it should be.
     """
+    detector = open_detector(settings.detector)
     recognizer = Recognizer.load(
         settings.model.path or DEFAULT_MODEL,
-        detector=open_detector(settings.detector),
+        detector=detector,
         min_face_px=settings.detector.min_face_px,
         new_face_s=settings.detector.new_face_s,
         device=settings.model.device,
@@ -97,12 +99,11 @@ def build_recognizer(settings: Settings) -> Recognizer:
         decision=settings.model.decision,
         tta=settings.model.tta,
     )
-    if settings.detector.kind in ("haar", "lbp") and recognizer.bundle.metadata.preprocess.alignment in BY_POINTS:
+    if isinstance(detector, CascadeDetector) and recognizer.bundle.metadata.preprocess.alignment in BY_POINTS:
         log.warning(
-            "%s aligns faces by landmarks, and %s marks none: they are cut out as they are found. "
+            "%s aligns faces by landmarks, and a cascade marks none: they are cut out as they are found. "
             "Choose --detector ssd.",
             recognizer.bundle.metadata.name,
-            settings.detector.kind,
         )
     return recognizer
 

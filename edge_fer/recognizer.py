@@ -78,7 +78,7 @@ class Recognizer:
         cls,
         model: Path | str = DEFAULT_MODEL,
         *,
-        detector: DetectorKind | FaceDetector = "haar",
+        detector: DetectorKind | FaceDetector = "auto",
         min_face_px: int = 40,
         new_face_s: float = 0.3,
         device: Literal["cpu", "edgetpu"] = "cpu",
@@ -90,8 +90,8 @@ class Recognizer:
 
         Args:
             model: path of a bundle, or the name of a model in the package: "nano".
-            detector: "haar", "lbp" or "ssd", or a detector that is open already: the others need a file of yours, as in
-                ``YuNetDetector(Path("face_detection_yunet_2023mar.onnx"))``.
+            detector: "auto", "ssd", "haar" or "lbp", or a detector that is open already: the others need a file of
+                yours, as in ``YuNetDetector(Path("face_detection_yunet_2023mar.onnx"))``.
             min_face_px: smallest face to look for, in pixels of the frame.
             new_face_s: within how many seconds of stream time a new face is to be found; more time costs less.
             device: where the model runs; "edgetpu" is a Coral.

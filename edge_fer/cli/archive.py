@@ -12,9 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from edge_fer.cli.verbs import Verbs, add_verb
+from edge_fer.config import DetectorKind
 from edge_fer.errors import DataError, EdgeFerError, UsageError, printable
 from edge_fer.layers import load_settings
 
@@ -70,7 +71,7 @@ def add_archive(verbs: Verbs) -> None:
     archive.add_argument("--model", metavar="NAME", help="as for run")
     archive.add_argument("--decision", choices=["balanced", "as-trained"], help="as for run")
     archive.add_argument("--tta", action="store_const", const=True, help="as for run")
-    archive.add_argument("--detector", choices=["haar", "lbp", "yunet", "blazeface"], help="as for run")
+    archive.add_argument("--detector", choices=get_args(DetectorKind), help="as for run")
     archive.add_argument("--detector-model", metavar="FILE", help="as for run")
     archive.add_argument("--min-face", type=int, metavar="PX", help="smallest face to look for, as for run")
     archive.add_argument("--config", type=Path, metavar="TOML", help="as for run; only [detector] and [model] count")

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from types import FrameType
+from typing import get_args
 
 from edge_fer.address import NETWORK, printable
 from edge_fer.cli.verbs import Verbs, add_verb
-from edge_fer.config import CameraSettings, Settings, default_file
+from edge_fer.config import CameraSettings, DetectorKind, Settings, default_file
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
 from edge_fer.layers import load_settings
@@ -96,7 +97,9 @@ def add_run(verbs: Verbs) -> None:
     )
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the model (default: 1)")
     run.add_argument(
-        "--detector", choices=["haar", "lbp", "ssd", "yunet", "blazeface"], help="what finds the faces (default: haar)"
+        "--detector",
+        choices=get_args(DetectorKind),
+        help="what finds the faces (default: auto, which is ssd, or haar where that cannot be opened)",
     )
     run.add_argument(
         "--detector-model",

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from pathlib import Path
 
-from edge_fer.config import DetectorSettings
+from edge_fer.config import DetectorKind, DetectorSettings
 from edge_fer.core import FaceDetector
-from edge_fer.errors import ConfigError, UnavailableError
+from edge_fer.errors import BundleError, ConfigError, InputMissingError, UnavailableError
 
 LBP_CASCADE = Path("/usr/share/opencv4/lbpcascades/lbpcascade_frontalface.xml")
 """Where Debian and Raspberry Pi OS put it. OpenCV's wheels carry Haar cascades alone. It frames faces as the Haar
 cascade does; ``lbpcascade_frontalface_improved`` frames only the middle of the face, and is dearer."""
 
 
+_BY_ENDING: dict[str, DetectorKind] = {".xml": "haar", ".onnx": "yunet"}
+
+log = logging.getLogger("edge_fer")
+
+
 def open_detector(settings: DetectorSettings) -> FaceDetector:
-    """The detector that the settings name.
+    """The detector that the settings name; "auto" goes by the model's ending, and without a model is the package's own.
 
     Raises:
         ConfigError: it needs a model, and none is named.
@@ -25,6 +32,14 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
     """
     model = Path(settings.model).expanduser() if settings.model else None
     match settings.kind:
+        case "auto" if model:
+            return open_detector(dataclasses.replace(settings, kind=_BY_ENDING.get(model.suffix.lower(), "ssd")))
+        case "auto":
+            try:
+                return open_detector(dataclasses.replace(settings, kind="ssd"))
+            except (BundleError, InputMissingError) as error:
+                log.warning("%s Until then faces are looked for with OpenCV's Haar cascade, which finds fewer.", error)
+                return open_detector(dataclasses.replace(settings, kind="haar"))
         case "haar":
             from edge_fer.detection.cascade import CascadeDetector
 

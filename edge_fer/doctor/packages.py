@@ -147,17 +147,19 @@ def check_detector(machine: Machine) -> Iterator[Finding]:
     settings = machine.settings.detector
     if settings.kind == "haar" and not settings.model:
         return
-    child = machine.run_python(DETECTOR_SCRIPT, settings.kind, settings.model)
+    # What auto falls back from is what is to be told.
+    kind = "ssd" if settings.kind == "auto" and not settings.model else settings.kind
+    child = machine.run_python(DETECTOR_SCRIPT, kind, settings.model)
     facts = _facts(child)
     haar = "edge-fer config edit detector.kind haar"
     if "loaded" not in child.stdout:
         yield Finding("yellow", "It could not be tried; mend the lines above first.")
     elif facts is None:
-        yield Finding("red", f"{settings.kind} dies when it is opened ({child.reason}). To take OpenCV's:", haar)
+        yield Finding("red", f"{kind} dies when it is opened ({child.reason}). To take OpenCV's:", haar)
     elif "error" in facts:
         yield Finding("red", f"{facts['error']} To take OpenCV's:", haar)
     else:
-        yield Finding("green", f"{settings.kind}: it opens" + (", self-test good" if settings.kind == "ssd" else ""))
+        yield Finding("green", f"{kind}: it opens" + (", self-test good" if kind == "ssd" else ""))
 
 
 def _facts(child: Child) -> dict[str, Any] | None:

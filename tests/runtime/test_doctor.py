@@ -36,7 +36,7 @@ def board(tmp_path: Path) -> Board:
 def test_a_good_board_is_green(board: Board) -> None:
     found = board.findings()
     assert {name: one for name, one in found.items() if one.level != "green"} == {}
-    assert found.keys() == CHECKS.keys() - {"detector", "Pi camera", "Coral", "outputs"}
+    assert found.keys() == CHECKS.keys() - {"Pi camera", "Coral", "outputs"}
     assert found["64-bit"].text == "aarch64, Raspberry Pi 4 Model B Rev 1.4"
     assert found["camera"].text == "/dev/video0 (HD Webcam)"
     assert found["model"].text == "accurate: self-test good, 4 golden vectors to the bit"

@@ -174,10 +174,10 @@ def test_a_model_that_wants_landmarks_is_warned_of_where_there_are_none(
     bundle_with: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = bundle_with(metadata=lambda table: table["preprocess"].update(alignment="five-points"))
-    for model, kind in ((str(path), "haar"), ("nano", "haar"), (str(path), "ssd")):
+    for model, kind in ((str(path), "haar"), ("nano", "haar"), (str(path), "auto")):
         build_recognizer(Settings(model=ModelSettings(path=model), detector=DetectorSettings(kind=kind)))
     (said,) = caplog.messages
-    assert said.endswith("haar marks none: they are cut out as they are found. Choose --detector ssd.")
+    assert said.endswith("a cascade marks none: they are cut out as they are found. Choose --detector ssd.")
 
 
 def test_latencies_are_counted_in_little_memory() -> None:

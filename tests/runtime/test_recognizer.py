@@ -206,18 +206,12 @@ def test_a_moving_face_is_not_classified_in_every_frame_but_another_expression_a
     assert len(asked) == 2
 
 
-def test_four_faces_ask_the_network_hardly_more_than_two(
-    demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def asked(copies: int) -> int:
-        recognizer, calls = counted(monkeypatch)
-        for seq in range(40):
-            gray = np.hstack([demo_frames[80 + seq // 2].gray] * copies)
-            faces = recognizer.recognize(Frame(gray, seq, seq / 30, "group")).faces
-            assert len(faces) == 2 * copies
-        return len(calls)
-
-    assert asked(2) < 1.75 * asked(1)  # 1.34 to 1.69, by the stretch of the demo
+def test_four_faces_ask_the_network_seldom(demo_frames: list[Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer, asked = counted(monkeypatch)
+    for seq in range(40):
+        gray = np.hstack([demo_frames[80 + seq // 2].gray] * 2)
+        assert len(recognizer.recognize(Frame(gray, seq, seq / 30, "group")).faces) == 4
+    assert len(asked) < 64  # of 160; 41 to 57, by detector and stretch of the demo
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (480, 640), (1, 3000), (3000, 2)])
