@@ -20,6 +20,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# So that `python benchmarks/bench_detectors.py` finds `datasets`, which is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import cv2
 import numpy as np
 from rich.console import Console

@@ -26,11 +26,15 @@ import argparse
 import dataclasses
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+# So that `python benchmarks/bench_temporal.py` finds `datasets`, which is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import numpy as np

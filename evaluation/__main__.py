@@ -83,13 +83,13 @@ def _command(arguments: list[str]) -> None:
     parser.add_argument(
         "--faces", type=int, default=400, help="faces that are pasted into scenes for the detector (default: 400)"
     )
-    parser.add_argument("--detector", choices=["haar", "ssd"], default="haar", help="that finds them (default: haar)")
+    parser.add_argument("--detector", choices=["ssd", "haar"], default="ssd", help="that finds them (default: ssd)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
     parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there, which is of Haar")
     args = parser.parse_args(arguments)
     if args.faces < 1:
         raise UsageError(f"--faces must be at least 1, not {args.faces}.")
-    if args.model_card and args.detector != "haar":
+    if args.model_card and args.detector != "ssd":
         raise UsageError("The model card is of the default detector: leave --detector out.")
     detector = open_detector(DetectorSettings(kind=args.detector))
     _evaluate(args.model, args.data, args.split, detector, args.faces, args.json, args.model_card)

@@ -209,8 +209,8 @@ def _corruptions(bundle: Bundle, results: dict[str, Any]) -> list[str]:
 def _through_detector(bundle: Bundle, results: dict[str, Any]) -> list[str]:
     names = [head.name for head in bundle.metadata.heads]
     lines = ["## Through the detector", ""]
-    lines += ["Faces of the data set, pasted into scenes of 320x240 and found again by the default Haar detector. Both"]
-    lines += ["accuracies are of the faces that were found: as the data set crops them, and as Haar frames them.", ""]
+    lines += ["Faces of the data set, pasted into scenes of 320x240 and found again by edge-fer's own detector. Both"]
+    lines += ["accuracies are of the faces that were found: as the data set crops them, and as it frames them.", ""]
     lines += [f"| face | found | {' | '.join(f'{name} crop | {name} found' for name in names)} |"]
     lines += ["|---|---|" + "---|---|" * len(names)]
     for kind, row in results["through_detector"].items():

@@ -111,6 +111,12 @@ def test_one_file_makes_interpreters() -> None:
     assert makers - {"export.microcontroller"} == {"edge_fer.model.litert"}  # TensorFlow Lite Micro is another runtime
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_finds_what_is_not_installed(path: Path) -> None:
+    beside = {name.partition(".")[0] for name in imported_by(path)} & {*PACKAGES, "firmware_configs"} - {"edge_fer"}
+    assert not beside or "sys.path.insert(0, " in path.read_text(encoding="utf-8")
+
+
 def test_the_wheel_holds_the_runtime_alone() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {path.parent for path in (ROOT / "edge_fer").rglob("__init__.py")}

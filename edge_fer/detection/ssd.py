@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
-from edge_fer.errors import BundleError
+from edge_fer.errors import BundleError, InputMissingError
 from edge_fer.model.bundle import DETECTORS, Bundle
 from edge_fer.model.litert import Network
 from edge_fer.model.opening import open_network
@@ -60,6 +60,8 @@ class SsdDetector:
 
     def __init__(self, models: Sequence[Path | str] = ()) -> None:
         bundles = [Bundle.load(model, "detector") for model in models or sorted(DETECTORS.glob("*.tflite"))]
+        if not bundles:
+            raise InputMissingError(f"There is no face detector in {DETECTORS}: install edge-fer again.")
         self._networks = sorted(map(_opened, bundles), key=lambda one: one.cells)
         spec = bundles[0].metadata.detector
         assert spec is not None, "a bundle of this kind has one"

@@ -151,13 +151,13 @@ def check_detector(machine: Machine) -> Iterator[Finding]:
     kind = "ssd" if settings.kind == "auto" and not settings.model else settings.kind
     child = machine.run_python(DETECTOR_SCRIPT, kind, settings.model)
     facts = _facts(child)
-    haar = "edge-fer config edit detector.kind haar"
+    haar, level = "edge-fer config edit detector.kind haar", "yellow" if settings.kind == "auto" else "red"
     if "loaded" not in child.stdout:
         yield Finding("yellow", "It could not be tried; mend the lines above first.")
     elif facts is None:
         yield Finding("red", f"{kind} dies when it is opened ({child.reason}). To take OpenCV's:", haar)
     elif "error" in facts:
-        yield Finding("red", f"{facts['error']} To take OpenCV's:", haar)
+        yield Finding(level, f"{facts['error']} To take OpenCV's:", haar)
     else:
         yield Finding("green", f"{kind}: it opens" + (", self-test good" if kind == "ssd" else ""))
 

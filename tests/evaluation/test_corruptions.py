@@ -158,7 +158,7 @@ def test_the_card_says_what_else_a_model_has_learned_from() -> None:
         (["--split", "PrivateTest"], 66, "has no PrivateTest rows"),
         (["--model", "{here}/none.tflite"], 66, "none.tflite"),
         (["--data", "{here}/none"], 66, "No folder"),
-        (["--detector", "ssd", "--model-card", "{here}/card.md"], 2, "The model card is of the default detector"),
+        (["--detector", "haar", "--model-card", "{here}/card.md"], 2, "The model card is of the default detector"),
     ],
 )
 def test_wrong_arguments(

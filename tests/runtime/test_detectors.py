@@ -21,7 +21,16 @@ from edge_fer.config import DetectorSettings
 from edge_fer.core import FaceBox, FaceDetector, Frame, Image
 from edge_fer.detection import LBP_CASCADE, open_detector
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.errors import ConfigError, DataError, EdgeFerError, InputMissingError, UnavailableError
+from edge_fer.detection.ssd import SsdDetector
+from edge_fer.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    EdgeFerError,
+    InputMissingError,
+    UnavailableError,
+)
+from edge_fer.model.bundle import DETECTORS
 
 
 def found(detector: FaceDetector, gray: Image, *limits_px: float, **how: bool) -> list[FaceBox]:
@@ -198,6 +207,34 @@ def test_lbp_without_its_cascade_names_the_package(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("edge_fer.detection.LBP_CASCADE", tmp_path / "none.xml")
     with pytest.raises(UnavailableError, match="sudo apt install opencv-data"):
         open_detector(DetectorSettings(kind="lbp"))
+
+
+# --- auto
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_auto_falls_back_to_haar(
+    damaged: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(open_detector(DetectorSettings()), SsdDetector)
+    assert not caplog.messages
+    if damaged:
+        (tmp_path / "face.tflite").write_bytes(b"TFL3 no more")
+    monkeypatch.setattr("edge_fer.detection.ssd.DETECTORS", tmp_path)
+    assert isinstance(open_detector(DetectorSettings()), CascadeDetector)
+    (said,) = caplog.messages
+    assert said.endswith("Until then faces are looked for with OpenCV's Haar cascade, which finds fewer.")
+    with pytest.raises(BundleError if damaged else InputMissingError):
+        open_detector(DetectorSettings(kind="ssd"))
+
+
+def test_auto_goes_by_the_ending_of_a_model(tmp_path: Path) -> None:
+    cascade = Path(cv2.data.haarcascades, "haarcascade_frontalface_alt2.xml")
+    assert isinstance(open_detector(DetectorSettings(model=str(cascade))), CascadeDetector)
+    assert isinstance(open_detector(DetectorSettings(model=str(next(DETECTORS.glob("*.tflite"))))), SsdDetector)
+    (tmp_path / "face.onnx").write_bytes(b"none")
+    with pytest.raises(DataError, match="YuNet"):
+        open_detector(DetectorSettings(model=str(tmp_path / "face.onnx")))
 
 
 # --- models that must be named

@@ -334,6 +334,7 @@ RED: list[tuple[str, Callable[[Board], None], str, str]] = [
 ]
 
 YELLOW: list[tuple[str, Callable[[Board], None], str]] = [
+    ("detector", said(packages.DETECTOR_SCRIPT, error="face.tflite is damaged."), "damaged. To take OpenCV's"),
     ("64-bit", fields(arch="riscv64"), "riscv64"),
     (
         "64-bit",

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from faces_csv import pattern
 
+import datasets
 from edge_fer.errors import ConfigError, DataError, UnavailableError
-from training import pipeline, stages
+from training import models, pipeline, stages
 from training.__main__ import main
+from training.recipe import ModelRecipe
 from training.survey import measure
 from training.survey.page import NOT_RUN, page
 from training.survey.results import PROJECT, Result, read_results, with_project, write_results
@@ -334,6 +336,15 @@ def test_rows_are_trained_measured_and_gone_on_with(call: Call, small: Path, dat
     again = run(call, small, data)
     assert again.code == 0 and "stage" not in again.err
     assert before == {path: path.stat().st_mtime_ns for path in (small / "runs" / "survey").rglob("*")}
+
+
+def test_a_graph_that_takes_the_runtime_down_leaves_a_word(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "why_it_kills", lambda model, inputs, kernels: "crashes (SIGABRT)")
+    splits = datasets.load(data)
+    training, test = splits["Training"], splits["PublicTest"]
+    model = models.build(ModelRecipe([[8, 2]]), sum(len(head.labels) for head in training.heads))
+    refused = {"refused": "in the runtime it crashes (SIGABRT)"}
+    assert measure.quantized(model, training, test, training.heads) == (refused, None)
 
 
 @pytest.mark.usefixtures("unquantized")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from datasets import Dataset
 from edge_fer.errors import EdgeFerError
-from edge_fer.model.litert import Network
+from edge_fer.model.litert import Network, why_it_kills
 from edge_fer.model.spec import Head, head_slices
 from evaluation.metrics import evaluate_logits
 from evaluation.paired import mcnemar
@@ -48,7 +48,7 @@ def quantized(
     """Accuracy of the network in int8 by head, and what the Edge TPU's list says of its operators.
 
     Without the exporter's remedies and gate: whether plain int8 keeps what the network can. It runs on the runtime's
-    plain kernels, which no network takes down.
+    plain kernels; in a process of its own first, for there are networks that take these down too.
 
     Args:
         model: raw pixels -> logits.
@@ -67,6 +67,8 @@ def quantized(
     try:
         flatbuffer = to_int8(model, faces, Console(quiet=True))
         operators = read_operators(flatbuffer)
+        if reason := why_it_kills(flatbuffer, faces[:1], "builtin"):
+            return {"refused": f"in the runtime it {reason}"}, None
         network = Network(flatbuffer, kernels="builtin")
     except EdgeFerError as error:
         return {"refused": str(error)}, None

@@ -32,7 +32,7 @@ class Result:
         minutes: that it and what it was made from took.
         heads: "n", "accuracy" and "mean_recall", 0-1, by the heads that were trained.
         cross: of another data set: "data", its folder's name, "n", and "mean_recall" by head; None where there is none.
-        int8: "accuracy" by head, or "refused", why it cannot be converted; None where it was not tried.
+        int8: "accuracy" by head, or "refused", why it cannot be converted or run; None where it was not tried.
         edge_tpu: "operators", how many the int8 graph has, "mapped", how many come before the first that the list of
             the Edge TPU's operators speaks against, and "obstacle", that one; None where there is no int8 graph.
         against: "row" that it was held against, and by head "difference" in accuracy and "p" of McNemar's exact test;
