@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from edge_fer.doctor.machine import Finding, Machine
+from edge_fer.doctor.machine import Finding, Level, Machine
 from edge_fer.libraries import Child, diagnose
 
 _OPENCV = "pip install --force-reinstall 'opencv-python-headless>=4.13,<5'"
@@ -151,7 +151,8 @@ def check_detector(machine: Machine) -> Iterator[Finding]:
     kind = "ssd" if settings.kind == "auto" and not settings.model else settings.kind
     child = machine.run_python(DETECTOR_SCRIPT, kind, settings.model)
     facts = _facts(child)
-    haar, level = "edge-fer config edit detector.kind haar", "yellow" if settings.kind == "auto" else "red"
+    haar = "edge-fer config edit detector.kind haar"
+    level: Level = "yellow" if settings.kind == "auto" else "red"  # auto works without
     if "loaded" not in child.stdout:
         yield Finding("yellow", "It could not be tried; mend the lines above first.")
     elif facts is None:

@@ -41,17 +41,17 @@ def build(height: int | None = None, width: int | None = None) -> keras.Model:
         x = layers.ZeroPadding2D(((0, below), (0, beside)))(x)
     x = layers.Conv2D(16, 3, 2, "same", use_bias=False, kernel_initializer="he_normal", name="stem")(x)
     x = layers.ReLU()(layers.BatchNormalization(momentum=0.97, name="stem_norm")(x))
-    x = layers.MaxPooling2D()(_block(x, 16, "quarter_0"))
+    x = layers.MaxPooling2D()(block(x, 16, "quarter_0"))
     for number, filters in enumerate((16, 32, 32, CHANNELS)):
-        x = _block(x, filters, f"eighth_{number}")
+        x = block(x, filters, f"eighth_{number}")
     grids = []
     for stride in STRIDES:
-        x = _block(layers.MaxPooling2D()(x), CHANNELS, f"grid{stride}_0")
-        x = _block(x, CHANNELS, f"grid{stride}_1")
+        x = block(layers.MaxPooling2D()(x), CHANNELS, f"grid{stride}_0")
+        x = block(x, CHANNELS, f"grid{stride}_1")
         grids.append(x)
-    coarse = _block(grids[2], CHANNELS, "merged32")
-    middle = _block(layers.Add()([grids[1], _doubled(coarse)]), CHANNELS, "merged16")
-    fine = _block(layers.Add()([grids[0], _doubled(middle)]), CHANNELS, "merged8")
+    coarse = block(grids[2], CHANNELS, "merged32")
+    middle = block(layers.Add()([grids[1], _doubled(coarse)]), CHANNELS, "merged16")
+    fine = block(layers.Add()([grids[0], _doubled(middle)]), CHANNELS, "merged8")
     merged = dict(zip(STRIDES, (fine, middle, coarse), strict=True))
     # The scores' bias begins where nearly no cell is a face (Lin et al., arXiv 1708.02002, 4.1).
     bias = keras.initializers.Constant(-4.0)
@@ -69,11 +69,11 @@ def build(height: int | None = None, width: int | None = None) -> keras.Model:
         for name, values in (("boxes", 4), ("points", 2 * POINTS))
     )
     return keras.Model(
-        inputs, [_joined(scores, "scores"), _joined(boxes, "boxes"), _joined(points, "points")], name="detector"
+        inputs, [joined(scores, "scores"), joined(boxes, "boxes"), joined(points, "points")], name="detector"
     )
 
 
-def _joined(grids: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+def joined(grids: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
     """The values of all grids, cell by cell: (batch, cells, values)."""
     return layers.Concatenate(axis=1, name=name)([layers.Reshape((-1, grid.shape[-1]))(grid) for grid in grids])
 
@@ -82,7 +82,8 @@ def _doubled(grid: keras.KerasTensor) -> keras.KerasTensor:
     return layers.UpSampling2D(interpolation="bilinear")(grid)
 
 
-def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+def block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+    """A pointwise and a depthwise 3x3 convolution, normalized and rectified."""
     x = layers.Conv2D(filters, 1, kernel_initializer="he_normal", name=name)(x)
     near = layers.DepthwiseConv2D(3, 1, "same", use_bias=False, depthwise_initializer="he_normal", name=f"{name}_near")
     return layers.ReLU()(layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(near(x)))
