@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError, UsageError
 from edge_fer.files import write_atomically
-from edge_fer.model.trial import why_it_dies
+from training import onednn
 from training.recipe import DataRecipe, load_recipe
 from training.sequences import OFFLINE_METHODS
 
@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     trains = args.verb in ("train", "pretrain", "qat") or (args.verb == "sequences" and args.method)
     if trains or (args.verb == "run" and not args.dry_run) or (args.verb == "survey" and args.data):
-        _without_what_dies()
+        onednn.guard()
     go_on = {"run": "the same command, without --from", "survey": "the same command"}.get(args.verb, "--resume")
     try:
         if args.verb == "run":
@@ -367,35 +367,6 @@ def _sequences(args: argparse.Namespace) -> None:
     from training.sequences.compare import print_comparison
 
     print_comparison(args.model, args.data, args.k)
-
-
-_TRIAL = """
-import keras, numpy as np
-from training import models
-model = models.build_separable([[8, 2], [16, 2], [16, 2], [32, 2]], dropout=0.1, classes=15)
-model.compile("adam", keras.losses.MeanSquaredError(), jit_compile=False)
-images = np.random.default_rng(0).integers(0, 256, (512, 48, 48, 1)).astype(np.float32)
-model.fit(images, np.zeros((512, 15), np.float32), batch_size=64, epochs=3, verbose=0)
-"""
-
-
-def _without_what_dies(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Turn oneDNN off where it dies: TensorFlow 2.21 with it frees memory twice in separable convolutions.
-
-    That was seen on an Intel processor with AMX. Where a processor has AVX-512, which oneDNN has code of its own for, a
-    short training in a child process tells; it takes some seconds.
-    """
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
-    on_tensorflow = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
-    if not on_tensorflow or "TF_ENABLE_ONEDNN_OPTS" in os.environ or not ("avx512" in text or "amx" in text):
-        return
-    if (reason := why_it_dies(_TRIAL, timeout_s=300)) is not None:
-        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
-        print(
-            f"training: TensorFlow with oneDNN {reason} on this processor, so oneDNN is off. That costs about 1.4 "
-            "times the processor time, as measured with a separable network on an AMD EPYC.",
-            file=sys.stderr,
-        )
 
 
 def _classifiers(args: argparse.Namespace) -> None:

@@ -44,7 +44,7 @@ from edge_fer.errors import ConfigError, DataError, EdgeFerError, UnavailableErr
 from edge_fer.files import make_folder, write_atomically
 from edge_fer.model.spec import Head, head_slices
 from evaluation.metrics import evaluate_logits
-from training import models
+from training import models, onednn
 from training.ablation import Trainer, teacher_of
 from training.recipe import load_recipe
 from training.runs import replace
@@ -428,4 +428,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    onednn.guard()
     sys.exit(main())

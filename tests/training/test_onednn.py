@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from training import __main__ as training
+from training import onednn
 
 
 @pytest.mark.parametrize(
@@ -32,14 +33,18 @@ def test_onednn_is_off_where_a_short_training_dies(
     off: bool,
 ) -> None:
     monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr(training, "why_it_dies", lambda *_, **__: reason)
+    monkeypatch.setattr(onednn, "why_it_dies", lambda *_, **__: reason)
+    begun_anew: list[str] = []
+    monkeypatch.setattr(os, "execv", lambda program, arguments: begun_anew.append(program))
+    monkeypatch.setitem(sys.modules, "tensorflow", onednn)
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    training._without_what_dies(tmp_path / "cpuinfo")
+    onednn.guard(tmp_path / "cpuinfo")
     assert (environment.get("TF_ENABLE_ONEDNN_OPTS") == "0") == off
     assert ("oneDNN is off" in capsys.readouterr().err) == off
+    assert begun_anew == ([sys.executable] if off else [])
 
 
 def test_the_trial_trains() -> None:
     done: dict[str, Any] = {}
-    exec(training._TRIAL, done)
+    exec(onednn._TRIAL, done)
     assert done["model"].optimizer.iterations == 3 * 8

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from datasets.boxes import is_held_out, read
 from edge_fer.errors import EdgeFerError
 from edge_fer.files import make_folder, write_atomically
+from training import onednn
 from training.detector import weights, yunet
 from training.detector.augmentation import DRAWS, Augmentation, compose
 from training.detector.loop import Plan, fit
@@ -139,4 +140,5 @@ def _fit(network: keras.Model, photos: Packed, output: Path, plan: Plan) -> None
 
 
 if __name__ == "__main__":
+    onednn.guard()
     sys.exit(main())

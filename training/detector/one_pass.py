@@ -48,7 +48,7 @@ from edge_fer.model.spec import Head, head_slices
 from edge_fer.preprocess import Preprocessor
 from evaluation.corruptions import SAME_FACE, Scene, scenes
 from evaluation.metrics import evaluate_logits
-from training import models
+from training import models, onednn
 from training.cached_logits import load_logits
 from training.detector import weights
 from training.detector.assignment import cells
@@ -355,4 +355,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    onednn.guard()
     sys.exit(main())
