@@ -3,7 +3,8 @@
 Recall and false boxes on photos with known faces: a face is found where a box overlaps it with IoU >= 0.4; every box
 that overlaps none is false. Faces marked "ignore" count neither way. Photos are doubled, as their faces are small.
 With ``--labels`` the held-out tenth of photos in any layout of ``datasets/boxes.py`` is taken, doubled too, and turned
-by ``--turn`` degrees. Labels that are other detectors' boxes make extras of faces that those missed: look at
+by ``--turn`` degrees: all of its labels, those that are as large as ``--min-face``, and these by yaw, which the labeled
+landmarks tell. Labels that are other detectors' boxes make extras of faces that those missed: look at
 them (``--extras DIR`` writes crops). The landmarks' error is the mean distance of the five points in distances of the
 eyes, its median over the faces found; faces with eyes nearer than 8 pixels do not count.
 The hit rate on a clip is the fraction of its frames with at least one box, each frame searched whole and on its own.
@@ -13,11 +14,14 @@ CPU time is that of one core, over the frames of all clips (or the photos, where
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # So that `python benchmarks/bench_detectors.py` finds `datasets`, which is not installed.
@@ -25,19 +29,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from datasets import boxes
 from edge_fer.config import CameraSettings, DetectorSettings
-from edge_fer.core import Detection, FaceBox, FaceDetector, Image
+from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks
 from edge_fer.detection import open_detector
 from edge_fer.errors import EdgeFerError
+from edge_fer.preprocess.pose import pose_of
 from edge_fer.sources import open_source
 
 MIN_IOU = 0.4
 SQUARE = 1.1
 """Side of the square that detectors report, in geometric means of the sides of YuNet's box (``yunet.py``)."""
+YAWS_DEG = (0, 15, 30, 45, 60, 91)
+"""Limits between which faces are counted by how far they are turned."""
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".avi"}
 
 
@@ -85,12 +93,45 @@ def on_photos(detect: Timed, folder: Path) -> tuple[int, int, int]:
     return hits, total, false
 
 
+@dataclass
+class OnLabels:
+    """What a detector makes of labels.
+
+    Attributes:
+        found: for each face, that it is.
+        large: for each, that it is as large as was asked for.
+        yaw_deg: of each, by its labeled landmarks, to either side; NaN where they tell none.
+        beside: boxes beside all labels.
+        errors: of the landmarks, of each face that has been found and has them, in distances of the eyes.
+    """
+
+    found: list[bool] = field(default_factory=list)
+    large: list[bool] = field(default_factory=list)
+    yaw_deg: list[float] = field(default_factory=list)
+    beside: int = 0
+    errors: list[float] = field(default_factory=list)
+
+    def row(self) -> list[str]:
+        """Of all labels, of those that are large, of these by yaw; beside; the landmarks' median error."""
+        found, large, yaw_deg = np.array(self.found), np.array(self.large), np.array(self.yaw_deg)
+        parts = [np.ones(len(found), np.bool_), large]
+        parts += [large & (yaw_deg >= low) & (yaw_deg < high) for low, high in itertools.pairwise(YAWS_DEG)]
+        shares = [f"{found[part].mean() if part.any() else np.nan:.3f} of {part.sum()}" for part in parts]
+        return [*shares, str(self.beside), f"{np.median(self.errors) if self.errors else np.nan:.3f}"]
+
+
+def yaw_of(points: NDArray[np.float64]) -> float:
+    """Degrees that a face is turned to either side, by five points (5, 2); NaN where they tell none."""
+    eye, other, nose, *mouth = ((float(x), float(y)) for x, y in points)
+    pose = pose_of(Landmarks(eye, other, nose, (mouth[0], mouth[1])))
+    return math.nan if pose is None else abs(pose.yaw_deg)
+
+
 def on_labels(
-    detect: Timed, photos: Sequence[boxes.Photo], turn_deg: float, extras: Path | None
-) -> tuple[int, int, int, float]:
-    """Faces found, faces there, boxes beside all labels, median error of the landmarks."""
-    hits = total = beside = 0
-    errors = []
+    detect: Timed, photos: Sequence[boxes.Photo], turn_deg: float, min_px: float, extras: Path | None
+) -> OnLabels:
+    """What a detector makes of the labels of photos that are doubled and turned."""
+    made = OnLabels()
     for number, photo in enumerate(photos):
         gray = cv2.resize(photo.read(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
         middle = (gray.shape[1] / 2, gray.shape[0] / 2)
@@ -106,24 +147,25 @@ def on_labels(
         ]
         there = ((centers >= 0) & (centers < gray.shape[::-1])).all(axis=1) & (photo.kinds == boxes.FACE)
         for face, marks in ((known[at], points[at]) for at in np.flatnonzero(there)):
-            total += 1
             best = max(found, key=lambda one: one.box.iou(face), default=None)
-            if best is None or best.box.iou(face) < MIN_IOU:
+            made.found.append(best is not None and best.box.iou(face) >= MIN_IOU)
+            made.large.append(face.w >= min_px)
+            made.yaw_deg.append(yaw_of(marks))
+            if best is None or not made.found[-1]:
                 continue
-            hits += 1
             apart = np.linalg.norm(marks[0] - marks[1])
             if best.landmarks is not None and len(best.landmarks.mouth) == 2 and apart >= 8:
                 mine = best.landmarks
                 ours = np.array([mine.right_eye, mine.left_eye, mine.nose, *mine.mouth])
-                errors.append(np.linalg.norm(ours - marks, axis=1).mean() / apart)
+                made.errors.append(np.linalg.norm(ours - marks, axis=1).mean() / apart)
         for one in found:
             if all(one.box.iou(face) < MIN_IOU / 2 for face in known):
-                beside += 1
+                made.beside += 1
                 crop = one.box.clipped(gray.shape)
                 if extras is not None and min(crop.w, crop.h) >= 1:
                     rows, columns = slice(int(crop.y), int(crop.y + crop.h)), slice(int(crop.x), int(crop.x + crop.w))
-                    cv2.imwrite(str(extras / f"{one.score or 0:.2f}_{number}_{beside}.png"), gray[rows, columns])
-    return hits, total, beside, float(np.median(errors)) if errors else float("nan")
+                    cv2.imwrite(str(extras / f"{one.score or 0:.2f}_{number}_{made.beside}.png"), gray[rows, columns])
+    return made
 
 
 def on_clip(detect: Timed, path: Path, every: int) -> float:
@@ -161,7 +203,9 @@ def main() -> None:
     clips = sorted(path for path in args.videos.iterdir() if path.suffix in VIDEO_SUFFIXES) if args.videos else []
     columns = ["recall", "false"] if args.photos else []
     labeled = [photo for photo in boxes.read(args.labels) if boxes.is_held_out(photo.name)] if args.labels else []
-    columns += ["of the labels", "beside", "landmarks"] if labeled else []
+    if labeled:
+        turned = [f"yaw {low} to {high}" for low, high in itertools.pairwise(YAWS_DEG)]
+        columns += ["of all labels", f"from {args.min_face} px", *turned, "beside", "landmarks"]
     table = Table("detector", *columns, *(clip.stem for clip in clips), "ms a frame")
     for one in settings:
         detect = Timed(open_detector(one), args.min_face)
@@ -173,8 +217,7 @@ def main() -> None:
             extras = args.extras / row[0] if args.extras else None
             if extras is not None:
                 extras.mkdir(parents=True, exist_ok=True)
-            hits, total, beside, error = on_labels(detect, labeled, args.turn, extras)
-            row += [f"{hits / total:.3f} of {total}", str(beside), f"{error:.3f}"]
+            row += on_labels(detect, labeled, args.turn, args.min_face, extras).row()
         if clips:
             detect.restart()
         row += [f"{on_clip(detect, clip, args.every):.2f}" for clip in clips]
