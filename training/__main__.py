@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -220,6 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of several networks in one process
     trains = args.verb in ("train", "pretrain", "qat") or (args.verb == "sequences" and args.method)
     if trains or (args.verb == "run" and not args.dry_run) or (args.verb == "survey" and args.data):
         onednn.guard()
