@@ -114,7 +114,8 @@ def test_both_ways_are_measured_on_the_faces_that_are_found(
     assert done.code == 0, done.err
     one, two = json.loads((tmp_path / "one-pass.json").read_text())
     assert (one["way"], two["way"]) == ("one pass", "two stages, nano")
-    assert one["found"] == two["found"] and one["found"]["of"] == 36 and one["found"]["n"] > 18
+    assert one["found"]["n"] == two["found"]["n"] == two["found"]["own"] and one["found"]["of"] == 36
+    assert one["found"]["n"] > 18 and abs(one["found"]["own"] - one["found"]["n"]) < 3  # its int8 is another
     assert one["parameters"] > two["parameters"] == detector().count_params()
     gray = Dataset(np.full_like(data.images, 90), data.labels, data.also_in_training)
     with pytest.raises(one_pass.DataError, match="finds none"):
