@@ -206,7 +206,7 @@ def run(
             with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dataclasses.asdict(result)) + "\n")
             done.append(result)
-            say(f"{row.name}, seed {seed}: {result.clean:.2%} in {seconds:.0f} s")
+            say(f"{row.name}, seed {seed}: clean {result.clean:.2%}, the mean of the heads, in {seconds:.0f} s")
 
     act(missing(seeds[0]))
     base = next((one.clean for one in done if (one.row, one.seed) == ("none", seeds[0])), None)
