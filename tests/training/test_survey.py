@@ -348,6 +348,25 @@ def test_a_graph_that_takes_the_runtime_down_leaves_a_word(data: Path, monkeypat
 
 
 @pytest.mark.usefixtures("unquantized")
+def test_a_row_of_another_pipeline_is_held_against_the_baseline(
+    call: Call, small: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small / "recipes" / "further.toml").write_text(
+        SHARED.replace('"survey"', '"further"') + '[[stage]]\nname = "again"\n'
+    )
+    (small / "systems.toml").write_text(LIST.replace('["survey/baseline"]', '["survey/baseline", "further/again"]'))
+    both = load_systems(small / "systems.toml")
+    monkeypatch.setattr("training.survey.command.load_systems", lambda: both)
+    done = run(call, small, data, "--only", "again")
+    assert done.code == 0, done.err
+    assert [one.against for one in read_results(small / "runs" / "survey.jsonl")] == [None]  # there is none yet
+    (small / "runs" / "survey.jsonl").unlink()
+    assert run(call, small, data, "--only", "cnn").code == 0
+    base, again = read_results(small / "runs" / "survey.jsonl")
+    assert base.against is None and again.against and again.against["row"] == BASELINE
+
+
+@pytest.mark.usefixtures("unquantized")
 def test_close_rows_get_further_seeds(call: Call, small: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.survey.rows.CLOSE", 1.0)
     done = run(call, small, data, "--only", "baseline", "--seeds", "2")

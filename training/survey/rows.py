@@ -123,7 +123,7 @@ class Survey:
         def then(plan: Pipeline, step: Step) -> None:
             if step.stage.key == row:
                 console.print(f"Measuring {row}: int8 too ...", highlight=False)
-                self.results.append(self._measured(plan, step, seed))
+                self.results.append(self._measured(plan, step, seed, place))
                 write_results(self.out, self.results)
 
         place = self.runs if seed == 1 else self.runs / f"seed{seed}"
@@ -136,14 +136,21 @@ class Survey:
             self._loaded[recipe] = load_data(self.data, recipe)
         return self._loaded[recipe]
 
-    def _measured(self, plan: Pipeline, step: Step, seed: int) -> Result:
+    def _other(self, row: str, place: Path) -> Step | None:
+        """The finished step that a row is held against, which may be of another pipeline; None where there is none."""
+        other = self.rows[row].other(row)
+        stage = collect(find(other.partition("/")[0])).get(other)
+        step = None if stage is None or other == row else Step(stage, place)
+        return step if step is not None and step.is_done else None
+
+    def _measured(self, plan: Pipeline, step: Step, seed: int, place: Path) -> Result:
         run, splits = read_finished(step.folder), self._splits(step.stage.recipe.data)
-        model, other = models.load(step.made), plan.known.get(self.rows[step.stage.key].other(step.stage.key))
+        model, other = models.load(step.made), self._other(step.stage.key, place)
         int8, edge_tpu = None, None
         if keras.backend.backend() == "tensorflow":  # which conversion wants
             int8, edge_tpu = measure.quantized(model, splits["Training"], splits["PublicTest"], run.heads)
         against = None
-        if other and other is not step and other.is_done:
+        if other is not None:
             against = {"row": other.stage.key, "heads": measure.paired(run, read_finished(other.folder))}
         cross = None
         if self.cross is not None:
