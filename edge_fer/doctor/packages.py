@@ -148,11 +148,12 @@ def check_detector(machine: Machine) -> Iterator[Finding]:
     if settings.kind == "haar" and not settings.model:
         return
     # What auto falls back from is what is to be told.
-    kind = "ssd" if settings.kind == "auto" and not settings.model else settings.kind
+    falls_back = settings.kind == "auto" and not settings.model
+    kind = "ssd" if falls_back else settings.kind
     child = machine.run_python(DETECTOR_SCRIPT, kind, settings.model)
     facts = _facts(child)
     haar = "edge-fer config edit detector.kind haar"
-    level: Level = "yellow" if settings.kind == "auto" else "red"  # auto works without
+    level: Level = "yellow" if falls_back else "red"
     if "loaded" not in child.stdout:
         yield Finding("yellow", "It could not be tried; mend the lines above first.")
     elif facts is None:
