@@ -1,6 +1,6 @@
 """What following faces through a stream costs and gives, against goals: on clips and on scenes of the demo's faces.
 
-    python benchmarks/bench_stream.py --videos DIR
+    python benchmarks/bench_stream.py --videos DIR [--detector haar]
 
 DIR holds clips with one face. One whose name begins with ``no_face`` shows nobody. All is measured on one core, as CPU
 time of ``Recognizer.recognize``; frames are decoded before. The reference is OpenCV's cascade over every whole frame.
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_fer.board import describe_machine
-from edge_fer.config import CameraSettings
+from edge_fer.config import CameraSettings, DetectorKind
 from edge_fer.core import Expression, FaceBox, Frame, FrameResult, Image
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
 from edge_fer.recognizer import Recognizer
@@ -47,6 +47,8 @@ WARM_UP_FRAMES = 10
 CHANGE_S = 0.25
 """Within which a change of expression is to be reported."""
 SURE = 0.5
+DETECTOR = "EDGE_FER_DETECTOR__KIND"
+"""The variable that says which detector is measured."""
 STARTS = 5
 """Processes that are started to measure one; the median counts."""
 
@@ -67,11 +69,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="clips with one face, and no_face*")
     parser.add_argument("--soak", type=int, default=20_000, metavar="N", help="frames of the memory test")
+    parser.add_argument("--detector", choices=["auto", "ssd", "haar"], default="auto", help="that finds faces (auto)")
     parser.add_argument("--core", type=int, metavar="N", help="core to run on (default: the last)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
     core = max(os.sched_getaffinity(0)) if args.core is None else args.core
     os.sched_setaffinity(0, {core})
+    os.environ[DETECTOR] = args.detector  # the children of process_rows read it too
     cv2.setNumThreads(1)
     try:
         folder = args.videos.resolve()  # the children of process_rows run elsewhere
@@ -156,10 +160,15 @@ def gray_frames(path: Path) -> list[Frame]:
     return frames
 
 
+def load() -> Recognizer:
+    """A recognizer with the detector that is measured."""
+    return Recognizer.load(detector=cast(DetectorKind, os.environ[DETECTOR]))
+
+
 def run(frames: Iterable[Frame], recognizer: Recognizer | None = None) -> tuple[list[float], list[FrameResult]]:
     """CPU milliseconds and result of every frame, on a recognizer that is warm but has not seen the stream."""
     frames = iter(frames)
-    recognizer = recognizer or Recognizer.load()
+    recognizer = recognizer or load()
     first = next(frames)
     for count in range(WARM_UP_FRAMES):
         recognizer.recognize(dataclasses.replace(first, stream="warm-up", time_s=count / FPS))
@@ -333,7 +342,7 @@ def new_face_row() -> Row:
     wall, noise = backdrop(rng), Noise(rng, 4, CANVAS_WH[::-1])
     portrait = portraits()[Expression.NEUTRAL]
     waits_s = []
-    recognizer = Recognizer.load()
+    recognizer = load()
     boxes = [
         FaceBox(40, 50, 60, 60),
         FaceBox(520, 300, 60, 60),
@@ -363,7 +372,7 @@ def change_row() -> Row:
     """
     rng = np.random.default_rng(4)
     wall, noise = backdrop(rng), Noise(rng, 2, CANVAS_WH[::-1])
-    recognizer = Recognizer.load()
+    recognizer = load()
     held: list[tuple[Image, Expression, Expression]] = []
     for expression, portrait in portraits().items():
         canvas = wall.copy()
@@ -509,7 +518,7 @@ def soak(count: int) -> None:
 
     cv2.setNumThreads(1)
     frames = [dataclasses.replace(frame, color=None) for frame in DemoSource()]
-    recognizer = Recognizer.load()
+    recognizer = load()
     sink = open_sink(f"jsonl:{os.devnull}", Run("bench", fps=FPS, live=False))
     begun_mb = 0.0
     for seq in range(count):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -27,8 +26,7 @@ pytestmark = pytest.mark.trains
 
 def faces() -> Dataset:
     """The demo's faces, which a detector finds."""
-    found = [cv2.resize(face, (48, 48), interpolation=cv2.INTER_AREA) for face in average_faces()]
-    images = np.stack(found * 12)[:80, ..., np.newaxis].astype(np.uint8)
+    images = np.stack(average_faces() * 12)[:80, ..., np.newaxis].astype(np.uint8)
     truth = np.arange(len(images))
     labels = {head.name: Labels.single(head.labels, truth % len(head.labels)) for head in HEADS}
     return Dataset(images, labels, np.zeros(len(images), np.bool_))
