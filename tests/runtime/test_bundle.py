@@ -655,8 +655,8 @@ def test_forged_graphs_with_right_hashes_are_refused_or_run(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        # It reads what happens to lie there: mostly it dies, at times it asks for all memory or goes on. This process must
-        # not try it then.
+        # It reads what happens to lie there: mostly it dies, at times it asks for all memory or goes on. This process
+        # must not try it then.
         (lambda conv: conv.inputs.__setitem__(1, -1), r"its own it (crashes|wants too much memory)|it got through"),
         (lambda conv: setattr(conv.builtinOptions, "strideW", 0), "cannot load the model"),
         (lambda conv: conv.inputs.__setitem__(0, 9999), "cannot load the model"),
