@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,6 +24,7 @@ from training.recipe import ModelRecipe
 from training.survey import measure
 from training.survey.page import NOT_RUN, page
 from training.survey.results import PROJECT, Result, read_results, with_project, write_results
+from training.survey.rows import close_rows
 from training.survey.systems import BASELINE, Section, System, load_systems, rows_of
 
 pytestmark = pytest.mark.trains
@@ -364,6 +366,32 @@ def test_a_row_of_another_pipeline_is_held_against_the_baseline(
     assert run(call, small, data, "--only", "cnn").code == 0
     base, again = read_results(small / "runs" / "survey.jsonl")
     assert base.against is None and again.against and again.against["row"] == BASELINE
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "kept"),
+    [
+        ({"base": {"a": 0.80, "b": 0.60}, "near": {"a": 0.808, "b": 0.61}}, ["base", "near"]),
+        ({"base": {"a": 0.80, "b": 0.60}, "near": {"a": 0.811, "b": 0.611}}, ["base"]),
+        # By the heads that both have: the other one is easier, or harder, for everybody.
+        ({"base": {"a": 0.80, "b": 0.60}, "near": {"a": 0.805}}, ["base", "near"]),
+        ({"base": {"a": 0.80, "b": 0.60}, "near": {"a": 0.805}, "to-near": {"a": 0.806}}, ["base", "near", "to-near"]),
+        # "near" is not close to anything, yet "to-near" is held against it.
+        ({"base": {"a": 0.80, "b": 0.60}, "near": {"a": 0.9}, "to-near": {"a": 0.906}}, ["base", "near", "to-near"]),
+        ({"base": {"a": 0.80}, "near": {"b": 0.80}, "to-near": {"b": 0.9}}, ["base"]),
+        ({"near": {"a": 0.9}}, []),
+        ({}, []),
+    ],
+)
+def test_close_rows_and_what_they_are_held_against_go_on(
+    accuracy: dict[str, dict[str, float]], kept: list[str]
+) -> None:
+    heads = {row: {head: {"accuracy": value} for head, value in own.items()} for row, own in accuracy.items()}
+    results = [SimpleNamespace(row=row, seed=1, heads=own) for row, own in heads.items()]
+    later = [SimpleNamespace(row="near", seed=2, heads={"a": {"accuracy": 0.8}})]
+    others = {"base": "base", "near": "base", "to-near": "near"}
+    systems = {row: SimpleNamespace(other=others.__getitem__) for row in others}
+    assert close_rows(list(others), systems, [*results, *later]) == kept  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("unquantized")

@@ -52,11 +52,6 @@ class Result:
     edge_tpu: Mapping[str, Any] | None
     against: Mapping[str, Any] | None
 
-    @property
-    def accuracy(self) -> float:
-        """The mean over the trained heads, 0-1."""
-        return sum(head["accuracy"] for head in self.heads.values()) / len(self.heads)
-
 
 def read_results(path: Path) -> list[Result]:
     """The lines of a file; see ``runs.read_lines``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,26 @@ from training.survey.results import Result, read_results, write_results
 from training.survey.systems import System
 
 CLOSE = 0.01
-"""Accuracy, the mean over the heads, within which of the baseline a row gets further seeds."""
+"""Accuracy, the mean over the heads, within which of the row it is held against a row gets further seeds."""
+
+
+def close_rows(names: Sequence[str], systems: Mapping[str, System], results: Iterable[Result]) -> list[str]:
+    """The rows that get further seeds, and those that they are held against, in the order given.
+
+    Args:
+        names: of the rows, "pipeline/stage".
+        systems: the system of each row.
+        results: what was measured; the first seed tells which rows are close, by the mean over the heads of both.
+    """
+    first = {one.row: one.heads for one in results if one.seed == 1}
+    kept = set()
+    for row in names:
+        own, other = first.get(row, {}), systems[row].other(row)
+        base = first.get(other, {})
+        gaps = [own[head]["accuracy"] - base[head]["accuracy"] for head in own if head in base]
+        if gaps and abs(sum(gaps) / len(gaps)) <= CLOSE:
+            kept |= {row, other}
+    return [row for row in names if row in kept]
 
 
 class BudgetSpent(BaseException):
@@ -112,12 +131,7 @@ class Survey:
                     if named:
                         raise
                     console.print(f"Left out: {row}. {error}")
-            wanted = [row for row in wanted if self._is_close(row)]
-
-    def _is_close(self, row: str) -> bool:
-        first = {one.row: one.accuracy for one in self.results if one.seed == 1}
-        base = first.get(self.rows[row].other(row))
-        return base is not None and row in first and abs(first[row] - base) <= CLOSE
+            wanted = close_rows(wanted, self.rows, self.results)
 
     def _walk(self, row: str, seed: int, console: Console) -> None:
         def then(plan: Pipeline, step: Step) -> None:
