@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
@@ -25,6 +25,10 @@ EDGETPU_LIBRARY = "libedgetpu.so.1"
 Kernels: TypeAlias = Literal["optimized", "builtin", "reference"]
 """``optimized``: what the device runs, XNNPACK where it can. ``builtin``: without XNNPACK. ``reference``: slow, and in
 LiteRT the same to the bit on every processor."""
+
+_OPTIONAL = {"CONV_2D": (2,), "DEPTHWISE_CONV_2D": (2,), "FULLY_CONNECTED": (2,), "TRANSPOSE_CONV": (3,)}
+"""Inputs that an operator can do without, by their place: biases. Recurrent ones can do without many."""
+_RECURRENT = ("LSTM", "RNN", "SVDF")
 
 _RESOLVERS = {"builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 
@@ -96,6 +100,11 @@ class Network:
         try:
             with quiet():
                 self._interpreter = runtime.Interpreter(model_content=model, num_threads=threads, **options)
+                # The runtime does not look: it would read whatever lies before the first tensor.
+                if incomplete := next(filter(_lacks_a_tensor, self.operators()), None):
+                    raise BundleError(
+                        f"The runtime cannot run the model: a tensor of its {incomplete['op_name']} is missing."
+                    )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"The runtime cannot load the model: {_first_line(error)}.") from None
@@ -134,6 +143,14 @@ class Network:
         # Private, but the same in all three runtimes; the public interface does not tell the operators.
         operators: list[dict[str, Any]] = self._interpreter._get_ops_details()
         return operators
+
+
+def _lacks_a_tensor(operator: Mapping[str, Any]) -> bool:
+    """Whether an operator of ``Network.operators`` has no tensor where it needs one."""
+    name = operator["op_name"]
+    missing = [place for place, index in enumerate(operator["inputs"]) if index < 0]
+    optional = missing if name.endswith(_RECURRENT) else _OPTIONAL.get(name, ())
+    return any(place not in optional for place in missing) or any(index < 0 for index in operator["outputs"])
 
 
 def _first_line(error: Exception) -> str:
