@@ -39,6 +39,23 @@ _SHORT.maxstring = _SHORT.maxother = _LONGEST = 100
 """What is shown of a value that is wrong, in letters."""
 
 
+def check_range(name: str, value: float, least: float, most: float, origin: str) -> None:
+    """See whether a number is in its range.
+
+    Args:
+        name: of the key, in words for people: "decision.tau".
+        value: of it.
+        least: that is allowed.
+        most: likewise.
+        origin: file name for messages.
+
+    Raises:
+        ConfigError: it is not, or is no number.
+    """
+    if not least <= value <= most:
+        raise ConfigError(f"{origin}: {name} must be {least:g} to {most:g}, not {value}.")
+
+
 def read_text(path: Path) -> str:
     """The text of a file that somebody else wrote: UTF-8, or what Windows' editors and shells make of it (a byte-order
     mark, UTF-16, CRLF).

@@ -15,7 +15,7 @@ from edge_fer.core import Expression
 from edge_fer.errors import ConfigError
 from edge_fer.preprocess import PreprocessSpec
 from edge_fer.preprocess.illumination import MOST_STEPS
-from edge_fer.strict import from_table
+from edge_fer.strict import check_range, from_table
 from edge_fer.temporal.affect import IntensitySpec
 from edge_fer.temporal.doubt import Doubt
 from edge_fer.temporal.recurrent import RecurrentSpec
@@ -88,10 +88,8 @@ class Decision:
                     f"{origin}: the head {head.name!r} has a weight in the decision; it must have its labels, and "
                     "priors."
                 )
-        if not 0 <= self.tau <= 10:
-            raise ConfigError(f"{origin}: decision.tau must be 0 to 10, not {self.tau}.")
-        if not 0.01 <= self.temperature <= 100:
-            raise ConfigError(f"{origin}: decision.temperature must be 0.01 to 100, not {self.temperature}.")
+        check_range("decision.tau", self.tau, 0, 10, origin)
+        check_range("decision.temperature", self.temperature, 0.01, 100, origin)
 
 
 Kind: TypeAlias = Literal["classifier", "detector"]
@@ -132,9 +130,7 @@ class DetectorSpec:
             ("min_iou", 0.01, 0.99),
             ("side", 0.1, 10),
         ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ConfigError(f"{origin}: detector.{name} must be {least} to {most}, not {value}.")
+            check_range(f"detector.{name}", getattr(self, name), least, most, origin)
 
 
 @dataclass(frozen=True)
@@ -206,10 +202,7 @@ class Metadata:
         for head in metadata.heads:
             if not head.labels or len(set(head.labels)) < len(head.labels):
                 raise ConfigError(f"{origin}: the labels of head {head.name!r} must be there, each once.")
-            if not 0.01 <= head.temperature <= 100:
-                raise ConfigError(
-                    f"{origin}: the temperature of head {head.name!r} must be 0.01 to 100, not {head.temperature}."
-                )
+            check_range(f"the temperature of head {head.name!r}", head.temperature, 0.01, 100, origin)
             if head.priors and not (
                 len(head.priors) == len(head.labels)
                 and all(0 < prior < 1 for prior in head.priors)
@@ -228,8 +221,7 @@ class Metadata:
                 raise ConfigError(f"{origin}: a recurrent head answers for a decision rule, and there is none.")
         if metadata.intensity:
             metadata.intensity.check(origin)
-        if not 0 <= metadata.preprocess.margin <= 2:
-            raise ConfigError(f"{origin}: preprocess.margin must be 0 to 2, not {metadata.preprocess.margin}.")
+        check_range("preprocess.margin", metadata.preprocess.margin, 0, 2, origin)
         if len(metadata.preprocess.illumination) > MOST_STEPS:
             raise ConfigError(f"{origin}: preprocess.illumination must be at most {MOST_STEPS} steps.")
         for key, value in asdict(metadata.smoothing).items():

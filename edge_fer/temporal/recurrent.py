@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fer.errors import ConfigError
+from edge_fer.strict import check_range
 
 Kind: TypeAlias = Literal["gru", "lstm"]
 Floats: TypeAlias = NDArray[np.float32]
@@ -76,9 +77,7 @@ class RecurrentSpec:
             ("step_s", 0.001, 1),
             ("memory_s", self.step_s, MOST_STEPS * self.step_s),
         ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ConfigError(f"{origin}: recurrent.{name} must be {least:g} to {most:g}, not {value}.")
+            check_range(f"recurrent.{name}", getattr(self, name), least, most, origin)
 
 
 @dataclass(frozen=True, eq=False)
