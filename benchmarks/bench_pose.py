@@ -87,7 +87,7 @@ class Marks:
         if found is None:
             return None
         best = max(found.tolist(), key=lambda face: face[-1])
-        points = (np.array(best[4:14], np.float32) + 0.5) * (2 * crop.shape[0] / 240) - rim - 0.5
+        points = np.array(best[4:14], np.float32) * (2 * crop.shape[0] / 240) - rim
         return marks_of(points)
 
 

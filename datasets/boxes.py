@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ CONFIDENT = 0.6
 """Score of a pseudo-label from which it is a face to find."""
 HELD_OUT = 10
 """One photo in so many is held out."""
+MOST_PX = 1e6
+"""That a number of a box can be."""
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -82,13 +85,21 @@ def read(folder: Path) -> list[Photo]:
         raise DataError(
             f"{folder} has neither faces.csv, nor images and labels (YOLO), nor JPEGImages and Annotations (VOC)."
         )
+    for photo in photos:
+        photo.kinds[(photo.boxes[:, 2:] == 0).any(axis=1)] = IGNORED
+        photo.points[~np.isfinite(photo.points)] = np.nan
     if not any((photo.kinds == FACE).any() for photo in photos):
         raise DataError(f"{folder} has no box of a face.")
     return photos
 
 
 def _from_csv(folder: Path) -> list[Photo]:
-    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob("*.zip"))]
+    archives = []
+    for path in sorted(folder.glob("*.zip")):
+        try:
+            archives.append(zipfile.ZipFile(path))
+        except zipfile.BadZipFile:
+            raise DataError(f"{path} is no ZIP archive that can be read: copy it again, or move it away.") from None
     members = {name: archive for archive in archives for name in archive.namelist()}
 
     def reader(name: str) -> Callable[[], NDArray[np.uint8]]:
@@ -100,12 +111,15 @@ def _from_csv(folder: Path) -> list[Photo]:
     points_of = [
         f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"
     ]
-    with (folder / "faces.csv").open(newline="", encoding="utf-8") as file:
+    text = _text_of(folder / "faces.csv")
+    with io.StringIO(text, newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             try:
                 found = rows.setdefault(row["photo"], [])
                 if row["x"]:
                     values = [float(row[key]) for key in ("score", "x", "y", "w", "h")]
+                    if not math.isfinite(values[0]) or not _is_box(values[1:]):
+                        raise ValueError("no box")
                     found.append((*values, *(float(row[key] or "nan") for key in points_of)))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"{folder / 'faces.csv'}, line {number} cannot be read ({error!r}).") from None
@@ -123,11 +137,11 @@ def _from_yolo(folder: Path, path: Path) -> Photo:
     size_wh = np.array(gray.shape[::-1], np.float32)
     boxes: list[NDArray[Any]] = []
     points: list[NDArray[Any]] = []
-    lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []  # without a file: no faces
+    lines = _text_of(labels).splitlines() if labels.is_file() else []  # without a file: no faces
     for number, line in enumerate(lines, start=1):
         try:
             _, x, y, width, height, *rest = (float(value) for value in line.split())
-            if len(rest) not in (0, 2 * POINTS, 3 * POINTS) or not all(map(math.isfinite, (x, y, width, height))):
+            if len(rest) not in (0, 2 * POINTS, 3 * POINTS) or not _is_box((x, y, width, height)):
                 raise ValueError(f"{5 + len(rest)} numbers")
         except ValueError:
             raise DataError(
@@ -163,10 +177,24 @@ def _from_voc(folder: Path) -> list[Photo]:
                 )
             except ValueError:
                 raise DataError(f"{folder / 'Annotations' / name}.xml has an object without a bndbox.") from None
+            if not _is_box((left, top, right - left, bottom - top)):
+                raise DataError(f"{folder / 'Annotations' / name}.xml has a bndbox that is none.")
             boxes.append(np.array([left, top, right - left, bottom - top]))
             kinds.append(IGNORED if one.findtext("difficult") == "1" else FACE)
         photos.append(_photo(images[name], folder, boxes, [np.full((POINTS, 2), np.nan)] * len(boxes), kinds))
     return photos
+
+
+def _is_box(numbers: Sequence[float]) -> bool:
+    """Whether x, y, width and height can be a box. One without area is: WIDER FACE has such, and they are ignored."""
+    return all(abs(one) <= MOST_PX for one in numbers) and min(numbers[2:]) >= 0
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text in UTF-8.") from None
 
 
 def _photo(

@@ -121,13 +121,14 @@ def landmarks_of_turned(side: int, pose: Pose) -> Landmarks:
     """Where ``turned`` has the landmarks of the generic head, in pixels."""
     seen = (FACE_MM @ rotation(pose).T)[:, :2]
     seen += FACE_MM[:, :2].mean(axis=0) - seen.mean(axis=0)
-    points = (seen / SIDE_MM + (0.5, EYES[0][1])) * side - 0.5
+    points = (seen / SIDE_MM + (0.5, EYES[0][1])) * side
     right, left, nose, *mouth = ((float(x), float(y)) for x, y in points)
     return Landmarks(right, left, nose, (mouth[0], mouth[1]))
 
 
 def _sampled(gray: Image, places: NDArray[np.float64]) -> NDArray[np.float64]:
-    columns, rows = (np.ascontiguousarray(places[..., axis], np.float32) for axis in (0, 1))
+    # For OpenCV the middle of a pixel is a whole number.
+    columns, rows = (np.ascontiguousarray(places[..., axis] - 0.5, np.float32) for axis in (0, 1))
     image = gray.astype(np.float32)
     view = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(view, np.float64)

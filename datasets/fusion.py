@@ -6,6 +6,7 @@ reports of cascaded and combined detectors.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -26,13 +27,17 @@ def fused(found: Sequence[Detection | None], how: Fusion) -> Detection | None:
         found: by each of them; None where it found none.
         how: "best" takes the highest score (one without a score counts as 0.5; of equals, the first); "vote" the
             median of the largest group that agrees, if that is at least half of the detectors; "mean" the mean of that
-            group, however small.
+            group, however small. Landmarks are those of detections that mark both corners of the mouth, where any does:
+            "best" takes those of the highest score among them.
     """
     faces = [one for one in found if one is not None]
     if not faces:
         return None
     if how == "best":
-        return max(faces, key=lambda one: 0.5 if one.score is None else one.score)
+        ranked = sorted(faces, key=lambda one: 0.5 if one.score is None else one.score, reverse=True)
+        of_it = (one for one in ranked if one.box.iou(ranked[0].box) >= SAME_FACE)
+        marked = [one.landmarks for one in of_it if _is_marked(one)]
+        return dataclasses.replace(ranked[0], landmarks=marked[0] if marked else ranked[0].landmarks)
     groups = [[one for one in faces if one.box.iou(center.box) >= SAME_FACE] for center in faces]
     group = max(groups, key=len)
     if how == "vote" and 2 * len(group) < len(found):
@@ -40,14 +45,18 @@ def fused(found: Sequence[Detection | None], how: Fusion) -> Detection | None:
     middle: Callable[[Sequence[float]], float] = median if how == "vote" else lambda values: sum(values) / len(values)
     box = FaceBox(*(middle([getattr(one.box, name) for one in group]) for name in ("x", "y", "w", "h")))
     scores = [one.score for one in group if one.score is not None]
-    marked = [one.landmarks for one in group if one.landmarks is not None and len(one.landmarks.mouth) == 2]
+    marked = [one.landmarks for one in group if _is_marked(one)]
     return Detection(box, middle(scores) if scores else None, _middle_of(marked, middle))
 
 
-def _middle_of(marked: Sequence[Landmarks], middle: Callable[[Sequence[float]], float]) -> Landmarks | None:
+def _is_marked(face: Detection) -> bool:
+    return face.landmarks is not None and len(face.landmarks.mouth) == 2
+
+
+def _middle_of(marked: Sequence[Landmarks | None], middle: Callable[[Sequence[float]], float]) -> Landmarks | None:
     if not marked:
         return None
-    tables = [points_of(one) for one in marked]
+    tables = [points_of(one) for one in marked if one]
     first, second, nose, right, left = (
         (middle([table[place][0] for table in tables]), middle([table[place][1] for table in tables]))
         for place in range(5)

@@ -47,7 +47,7 @@ from edge_fer.files import read_file
 from edge_fer.model.litert import Network
 
 Aligner: TypeAlias = Callable[[Image, FaceBox], NDArray[np.float64] | None]
-"""Image and face -> points (n, 2) in pixels, or None."""
+"""Image and face -> points (n, 2) as ``core.Landmarks`` has them, or None."""
 
 SCENE_PX = 240
 """A crop is enlarged to half of it, with a rim that goes on from its edges: detectors want faces of 80 pixels and more,
@@ -87,6 +87,8 @@ def five_of(points: NDArray[np.float64]) -> Landmarks:
 def read_points(path: Path) -> NDArray[np.float64]:
     """Points (n, 2) of a text file: a line of x and y each, by spaces or commas; or iBUG's .pts, which counts from 1.
 
+    Programs that write such files number pixels, so that a whole number is the middle of one: see ``core.Landmarks``.
+
     Raises:
         InputMissingError: no such file.
         DataError: it has other lines.
@@ -102,7 +104,7 @@ def read_points(path: Path) -> NDArray[np.float64]:
     except ValueError:
         raise DataError(f"{path} has lines that are not an x and a y.") from None
     five_of(points)
-    return points - 1 if "{" in text else points
+    return points - 0.5 if "{" in text else points + 0.5
 
 
 class Mtcnn:
@@ -212,7 +214,8 @@ class DlibShape:
         """See ``Aligner``."""
         corners = (round(box.x), round(box.y), round(box.x + box.w), round(box.y + box.h))
         shape = self._predict(gray, self._dlib.rectangle(*corners))
-        return np.array([(shape.part(k).x, shape.part(k).y) for k in range(shape.num_parts)], np.float64)
+        # It numbers pixels, see `core.Landmarks`.
+        return np.array([(shape.part(k).x, shape.part(k).y) for k in range(shape.num_parts)], np.float64) + 0.5
 
 
 def open_finder(text: str) -> FaceDetector | Mesh | DlibShape:
@@ -288,7 +291,7 @@ def find(
                 pairs = zip(points_of(marks), points_of(one.landmarks), strict=True)
                 accounts[name].off.append(sum(math.dist(*pair) for pair in pairs) / 5 / eyes)
         points = np.array(points_of(marks))
-        result[place] = ((points + 0.5) * (2 * side / SCENE_PX) - side / 2 - 0.5).ravel()
+        result[place] = (points * (2 * side / SCENE_PX) - side / 2).ravel()
     return result, accounts
 
 

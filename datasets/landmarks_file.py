@@ -2,7 +2,8 @@
 
     DIR/landmarks.npz   sha1: uint8 (n, 20), of the pixels of each crop
                         points: float32 (n, 10), x and y of the person's right eye, left eye, nose, right and left
-                        corner of the mouth in pixels of the crop; NaN where nobody found them
+                        corner of the mouth in pixels of the crop, as `core.Landmarks`; NaN where
+                        nobody found them
 
 A crop is known by its pixels, not by its row: so the file serves whichever rows a recipe or an export leaves out.
 ``python -m datasets.landmarks`` writes it.

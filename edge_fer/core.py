@@ -83,6 +83,8 @@ class FaceBox:
 class Landmarks:
     """Points of a face in pixels of its frame; right and left are the person's own.
 
+    As of ``FaceBox``, (0, 0) is the corner of the first pixel, and (0.5, 0.5) its middle.
+
     Attributes:
         right_eye: its middle.
         left_eye: its middle.

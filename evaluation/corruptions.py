@@ -103,7 +103,8 @@ def landmarks_after(corruption: Corruption, points: NDArray[np.float32] | None) 
     if points is None or not isinstance(corruption, Warp):
         return points
     turn, shift = corruption.matrix[:, :2], corruption.matrix[:, 2]
-    return (points.reshape(-1, 5, 2) @ turn.T + shift).reshape(-1, 10).astype(np.float32)
+    # A matrix of OpenCV moves the middles of pixels, which are whole numbers there.
+    return ((points.reshape(-1, 5, 2) - 0.5) @ turn.T + shift + 0.5).reshape(-1, 10).astype(np.float32)
 
 
 def _rotation(middle: float, degrees: float, scale: float) -> NDArray[np.float64]:

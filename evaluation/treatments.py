@@ -12,11 +12,11 @@ from datasets.landmarks_file import marks_of_all
 from edge_fer.errors import DataError, UsageError
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import BY_POINTS, Alignment
-from edge_fer.preprocess.illumination import Illumination
+from edge_fer.preprocess.illumination import MOST_STEPS, Illumination
 from evaluation.corruptions import LIGHTS, side_light
 
 METHODS: tuple[Illumination, ...] = get_args(Illumination)
-CURVES = ("equalization", "equalization-mix", "gamma", "log")
+CURVES = ("equalization", "equalization-mix", "gamma", "gamma-intensity", "log", "contrast-normalization")
 """Equalization after them is equalization again, or nearly."""
 TREATMENTS = (
     "none",
@@ -60,6 +60,8 @@ class Treatment:
         if unknown or len(alignments) > 1:
             known = ", ".join((*get_args(Alignment), "lit", *METHODS))
             raise UsageError(f"--rows {name!r}: join one alignment at most, and others, by '+'. Known are {known}.")
+        if len(steps) > MOST_STEPS:
+            raise UsageError(f"--rows {name!r}: join at most {MOST_STEPS} methods of light.")
         spec: Any = {"alignment": (alignments or ["none"])[0], "illumination": tuple(steps)}
         return cls(name, PreprocessSpec(**spec), "lit" in parts)
 

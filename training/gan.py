@@ -40,7 +40,7 @@ from rich.console import Console
 import datasets
 from datasets import Dataset, truth_for
 from edge_fer.core import Expression
-from edge_fer.errors import ConfigError, DataError, EdgeFerError, UnavailableError
+from edge_fer.errors import ConfigError, DataError, EdgeFerError, UnavailableError, UsageError
 from edge_fer.files import make_folder, write_atomically
 from edge_fer.model.spec import Head, head_slices
 from evaluation.metrics import evaluate_logits
@@ -99,8 +99,8 @@ def altered(faces: Any, shift: Any, hidden: Any, brightness: Any) -> Any:
     padded = ops.pad(faces, ((0, 0), (6, 6), (6, 6), (0, 0)))
     start = (0, 6 + shift[0], 6 + shift[1], 0)
     moved = ops.slice(padded, start, (faces.shape[0], 48, 48, 1))
-    rows = ops.reshape(ops.arange(48, dtype="float32"), (1, -1, 1, 1))
-    columns = ops.reshape(ops.arange(48, dtype="float32"), (1, 1, -1, 1))
+    rows = ops.reshape(ops.arange(48, dtype="float32") + 0.5, (1, -1, 1, 1))
+    columns = ops.reshape(ops.arange(48, dtype="float32") + 0.5, (1, 1, -1, 1))
     middle = ops.reshape(ops.cast(hidden, "float32"), (-1, 2, 1, 1, 1))
     inside = ops.logical_and(ops.abs(rows - middle[:, 0]) < 10, ops.abs(columns - middle[:, 1]) < 10)
     return ops.where(inside, 0.0, moved + ops.reshape(brightness, (-1, 1, 1, 1)))
@@ -263,9 +263,34 @@ def generate(generator: keras.Model, label: int, count: int, seed: int) -> NDArr
     return pixels
 
 
+def _check(training: Dataset, count: int, width: int, batch: int, minutes: float) -> None:
+    """See, before an hour of training, whether all can be made and compared.
+
+    Raises:
+        UsageError: a number is out of its range.
+        DataError: a rare expression has no face.
+    """
+    if not 0 < count < len(training):
+        raise UsageError(f"--count must be 1 to {len(training) - 1:,}, not {count}: as many Training faces make room.")
+    if width < 8 or width % 8:
+        raise UsageError(f"--width must be a multiple of 8, not {width}.")
+    if not 1 <= batch <= len(training):
+        raise UsageError(f"--batch must be 1 to {len(training):,}, not {batch}.")
+    if not minutes >= 0:
+        raise UsageError(f"--minutes must be 0 or more, not {minutes:g}.")
+    labels = training.labels["ferplus"]
+    counts = np.bincount(labels.targets.argmax(axis=1), minlength=len(labels.expressions))
+    for one in RARE:
+        if not counts[labels.expressions.index(one)]:
+            raise DataError(f"No Training face shows {one}: there is nothing to learn it from.")
+
+
 def contact_sheet(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of faces (n, 48, 48, 1) as one image."""
-    return np.vstack([np.hstack(list(row[..., 0])) for row in rows])
+    """Rows of faces (n, 48, 48, 1) as one image; shorter ones end in black."""
+    sheet = np.zeros((48 * len(rows), 48 * max(map(len, rows))), np.uint8)
+    for place, row in enumerate(rows):
+        sheet[48 * place : 48 * (place + 1), : 48 * len(row)] = np.hstack(list(row[..., 0]))
+    return sheet
 
 
 def exchanged(
@@ -405,6 +430,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(f"{args.out} is not empty, and no run of the GAN: choose another -o.")
         if "ferplus" not in training.labels:
             raise DataError(f"{args.data} has no fer2013new.csv: the rare expressions are those of FER+.")
+        _check(training, args.count, args.width, args.batch, args.minutes)
         if not made.is_file():
             head = Head("ferplus", training.labels["ferplus"].expressions)
             truth = truth_for(training, head)

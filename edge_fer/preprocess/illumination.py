@@ -117,7 +117,8 @@ def clahe(image: Gray, clip: float = 2.0, tiles: int = 4) -> Floats:
 
     Args:
         image: uint8, or floats that are rounded.
-        clip: largest slope of a tile's curve.
+        clip: OpenCV's limit: a gray level of a tile counts for at most this times the mean, in whole pixels. A tile of
+            144 pixels has 0.56 to a level, so that 1 to 3.5 are the same, one pixel, and its curve rises by 4 at most.
         tiles: along each side.
     """
     levels = np.rint(image).astype(np.uint8)
@@ -187,6 +188,8 @@ def tan_triggs(image: Gray, alpha: float = 0.1, tau: float = 10.0) -> Floats:
     min(tau, |I|), and tau tanh(I / tau).
     """
     values = difference_of_gaussians(image)
+    # Where the light is flat the difference is 0 but for rounding, whose tenth power is not small.
+    values[np.abs(values) < FLAT * FLAT] = 0
     for limit in (np.inf, tau):
         scale = np.mean(np.minimum(limit, np.abs(values)) ** alpha) ** (1 / alpha)
         if scale <= FLAT * FLAT:
@@ -212,7 +215,7 @@ def anisotropic(image: Gray, smoothness: float = 1.0, least: float = 0.05) -> Fl
     """x / L, where L minimizes sum (L - x)^2 + smoothness * sum over neighbors of (L_i - L_j)^2 / contrast_ij.
 
     Gross & Brajovic, AVBPA 2003, equations 4 to 6, with Weber's contrast |x_i - x_j| / min(x_i, x_j): L may jump where
-    the image does. The system is solved by conjugate gradients to a millionth.
+    the image does. The system is solved by conjugate gradients, until the residual is a millionth.
 
     Args:
         image: gray levels.

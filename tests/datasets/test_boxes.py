@@ -70,8 +70,11 @@ def test_yolo(tmp_path: Path) -> None:
     assert len(other.kinds) == len(without.kinds) == 0
 
 
+VOC_BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+
 def annotation(name: str, *, difficult: int = 0, box: str = "") -> str:
-    box = box or "<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>40</xmax><ymax>60</ymax></bndbox>"
+    box = box or VOC_BOX.format(10, 20, 40, 60)
     return f"<object><name>{name}</name><difficult>{difficult}</difficult>{box}</object>"
 
 
@@ -86,6 +89,33 @@ def test_voc(tmp_path: Path) -> None:
     assert np.isnan(one.points).all()
     write(path, f"<annotation>{annotation('head')}</annotation>")
     assert read(tmp_path)[0].kinds.tolist() == [FACE]
+
+
+def test_boxes_without_area_are_ignored_and_landmarks_that_are_no_numbers_unknown(tmp_path: Path) -> None:
+    write(tmp_path / "faces.csv", "\n".join([HEADER, ROW.format(score=0.9), "a.png,1,2,0,4,0.9,inf" + ",1" * 9]))
+    (one,) = read(tmp_path)
+    assert one.kinds.tolist() == [FACE, IGNORED]
+    assert np.isnan(one.points[1, 0, 0])
+    path = write(tmp_path / "yolo" / "labels" / "a.txt", "0 0.5 0.5 0 0.1\n0 0.5 0.5 0.1 0.1\n")
+    image(path.parents[1] / "images" / "a.png")
+    assert read(path.parents[1])[0].kinds.tolist() == [IGNORED, FACE]
+
+
+def test_labels_and_archives_that_are_none_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "faces.csv", "\n".join([HEADER, ROW.format(score=0.9)]))
+    write(tmp_path / "more.zip", "no archive")
+    with pytest.raises(DataError, match=r"more\.zip is no ZIP archive that can be read"):
+        read(tmp_path)
+    (tmp_path / "faces.csv").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "more.zip").unlink()
+    with pytest.raises(DataError, match=r"faces\.csv is no text in UTF-8\.$"):
+        read(tmp_path)
+    (tmp_path / "faces.csv").unlink()
+    image(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_bytes(b"\xff 1 1 1 1")
+    with pytest.raises(DataError, match=r"a\.txt is no text in UTF-8\.$"):
+        read(tmp_path)
 
 
 def test_a_tenth_is_held_out_by_its_name_alone() -> None:
@@ -105,6 +135,20 @@ def test_a_tenth_is_held_out_by_its_name_alone() -> None:
         ({"labels/a.txt": "0 0.5 0.5 0.1"}, r"^\S+a\.txt, line 1 is not `class x y width height`, or with five"),
         ({"labels/a.txt": "0 0.5 0.5 0.1 0.1 0.3"}, r"^\S+a\.txt, line 1 is not `class x y width height`"),
         ({"labels/a.txt": "0 0.5 0.5 nan 0.1"}, r"^\S+a\.txt, line 1 is not `class x y width height`"),
+        ({"faces.csv": HEADER + "\na.png,nan,2,3,4,0.9" + "," * 10}, r"^\S+faces\.csv, line 2 cannot be read \("),
+        ({"faces.csv": HEADER + "\na.png,1,2,3,inf,0.9" + "," * 10}, r"^\S+faces\.csv, line 2 cannot be read \("),
+        ({"faces.csv": HEADER + "\na.png,1,2,1e30,4,0.9" + "," * 10}, r"^\S+faces\.csv, line 2 cannot be read \("),
+        ({"faces.csv": HEADER + "\na.png,1,2,-3,4,0.9" + "," * 10}, r"^\S+faces\.csv, line 2 cannot be read \("),
+        ({"faces.csv": HEADER + "\na.png,1,2,3,4,nan" + "," * 10}, r"^\S+faces\.csv, line 2 cannot be read \("),
+        ({"labels/a.txt": "0 0.5 0.5 -0.1 0.1"}, r"^\S+a\.txt, line 1 is not `class x y width height`"),
+        (
+            {"Annotations/a.xml": f"<annotation>{annotation('face', box=VOC_BOX.format(30, 1, 9, 9))}</annotation>"},
+            r"^\S+a\.xml has a bndbox that is none\.$",
+        ),
+        (
+            {"Annotations/a.xml": f"<annotation>{annotation('face', box=VOC_BOX.format('nan', 1, 9, 9))}</annotation>"},
+            r"^\S+a\.xml has a bndbox that is none\.$",
+        ),
         ({"Annotations/a.xml": "<annotation>"}, r"^\S+a\.xml is no XML \("),
         ({"Annotations/b.xml": "<annotation/>"}, r"^\S+b\.xml has no photo b in \S+JPEGImages\.$"),
         (

@@ -70,10 +70,10 @@ def test_symmetry_fills_the_far_side() -> None:
 
 def test_it_is_cut_out_of_a_larger_image_at_any_size_and_tilt() -> None:
     scene = cv2.copyMakeBorder(cv2.resize(FACE, (150, 150)), 60, 60, 80, 80, cv2.BORDER_REPLICATE).astype(np.uint8)
-    points = (np.array([*EYES, NOSE, *MOUTH]) * 150 - 0.5) + (80, 60)
+    points = np.array([*EYES, NOSE, *MOUTH]) * 150 - 0.5 + (80, 60)
     tilt = cv2.getRotationMatrix2D((155, 135), -20, 1.0)
     scene = cv2.warpAffine(scene, tilt, scene.shape[::-1], borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
-    right, left, nose, *mouth = (tuple(one) for one in (points @ tilt[:, :2].T + tilt[:, 2]).tolist())
+    right, left, nose, *mouth = (tuple(one) for one in (points @ tilt[:, :2].T + tilt[:, 2] + 0.5).tolist())
     front = frontalized(scene, Landmarks(right, left, nose, tuple(mouth)), side=64)
     assert front is not None
     assert front.shape == (64, 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_who_has_no_landmarks_counts_for_the_box_alone() -> None:
     assert found.box.x == 52
     assert found.landmarks == at(54).landmarks
     assert fused([at(50, 0.6, None)], "mean") == at(50, 0.6, None)
+
+
+def test_the_best_box_takes_the_best_landmarks_that_there_are_of_it() -> None:
+    """Haar has neither score nor landmarks, an aligner no score; BlazeFace marks the mouth by one point."""
+    one_mouth = dataclasses.replace(MARKS, mouth=((90.0, 130.0),))
+    for best in (None, one_mouth):
+        found = fused([at(50, None, best), at(54, None), at(52, 0.4)], "best")
+        assert found == dataclasses.replace(at(50), landmarks=at(54).landmarks)
+    assert fused([at(50, 0.6, one_mouth)], "best") == at(50, 0.6, one_mouth)
+    # Another face's are not of it.
+    assert fused([at(50, 0.6, None), at(300, 0.5)], "best") == at(50, 0.6, None)
 
 
 class Finds:

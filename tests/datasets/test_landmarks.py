@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import types
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from datasets import landmarks
-from datasets.landmarks import DlibShape, Mesh, Mtcnn, find, five_of, main, open_finder, read_points
+from datasets.landmarks import DlibShape, Mesh, Mtcnn, enlarged, find, five_of, main, open_finder, read_points
+from datasets.landmarks_file import marks_of
 from edge_fer.core import Detection, FaceBox, Image, Landmarks
 from edge_fer.errors import DataError, InputMissingError, UnavailableError, UsageError
+from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.sources.demo import average_faces
 
 MARKS = Landmarks((70.0, 80.0), (110.0, 80.0), (90.0, 105.0), ((75.0, 130.0), (105.0, 130.0)))
@@ -63,7 +66,7 @@ def test_files_of_other_programs_are_read(tmp_path: Path) -> None:
     body = "\n".join(f"{x + 1} {y + 1}" for x, y in points)
     pts.write_text(f"version: 1\nn_points: 49\n{{\n{body}\n}}\n")
     for path in (plain, commas, pts):
-        assert np.allclose(read_points(path), points)
+        assert np.allclose(read_points(path), points + 0.5)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +102,25 @@ def test_faces_of_a_set_are_found_and_misses_counted() -> None:
     points, accounts = find(images, finders, "mean")
     assert {name: one.missed for name, one in accounts.items()} == {"one": 2, "other": 0, "fused": 0}
     # 240 pixels of the scene are twice the 48 of the crop, which lies in its middle.
-    assert points[0, :2] == pytest.approx(((72 + 0.5) * 0.4 - 24.5, (80 + 0.5) * 0.4 - 24.5), abs=1e-5)
-    assert points[2, 0] == pytest.approx((74 + 0.5) * 0.4 - 24.5, abs=1e-5)
+    assert points[0, :2] == pytest.approx((72 * 0.4 - 24, 80 * 0.4 - 24), abs=1e-5)
+    assert points[2, 0] == pytest.approx(74 * 0.4 - 24, abs=1e-5)
     assert accounts["one"].off == pytest.approx([2 / 40] * 4)
     points, accounts = find(images, {"none": Fake(0.0, 1)}, "best")
     assert np.isnan(points).all()
     assert accounts["fused"].missed == 6
+
+
+@pytest.mark.parametrize("alignment", ["two-points", "five-points"])
+def test_a_crop_is_placed_as_its_face_is_on_a_device(alignment: Any) -> None:
+    """One detector, one face: its landmarks in the crop of a set, and where a camera sees the same pixels."""
+    image = average_faces()[2].astype(np.uint8)
+    fake: Any = Fake(3.0, 0)
+    points, _ = find(image[np.newaxis, ..., np.newaxis], {"fake": fake}, "best")
+    preprocessor = Preprocessor(PreprocessSpec(alignment=alignment), (48, 48))
+    (seen,) = fake.detect(enlarged(image), 40)
+    on_device = preprocessor.placement(enlarged(image), seen)
+    in_training = preprocessor.placement(image, Detection(FaceBox(0, 0, 48, 48), None, marks_of(points[0])))
+    assert dataclasses.astuple(in_training) == pytest.approx(dataclasses.astuple(on_device), abs=1e-5)
 
 
 def test_mtcnn_speaks_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +148,7 @@ def test_dlib_gives_its_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(landmarks.importlib, "import_module", lambda name: fake)
     for name in ("good.dat", "bad.dat"):
         (tmp_path / name).touch()
-    assert five_of(DlibShape(tmp_path / "good.dat")(np.zeros((9, 9), np.uint8), BOX)).nose == MARKS.nose
+    assert five_of(DlibShape(tmp_path / "good.dat")(np.zeros((9, 9), np.uint8), BOX)).nose == (90.5, 105.5)
     with pytest.raises(DataError, match="no shape predictor"):
         DlibShape(tmp_path / "bad.dat")
     with pytest.raises(InputMissingError):

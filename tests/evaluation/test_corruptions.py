@@ -54,6 +54,22 @@ def test_known_corruptions() -> None:
     assert corruptions.CORRUPTIONS["gamma 0.5"](steps)[0, 0, 47, 0] == round(255 * (235 / 255) ** 0.5)
 
 
+@pytest.mark.parametrize("name", [*corruptions.FRAMINGS, "tilted by 15 degrees"])
+def test_landmarks_go_where_the_face_goes(name: str) -> None:
+    """The middle of a blob around each landmark comes to lie where it is said to be."""
+    points = np.array([[16.5, 18, 31, 18.5, 24, 28, 18, 35, 30.5, 35]], np.float32)
+    framed = {key: one[0] for key, one in corruptions.FRAMINGS.items()}
+    corrupt = {**corruptions.CORRUPTIONS, **framed}[name]
+    after = corruptions.landmarks_after(corrupt, points)
+    assert after is not None
+    rows, columns = np.mgrid[:48, :48] + 0.5
+    for before, there in zip(points.reshape(-1, 2), after.reshape(-1, 2), strict=True):
+        blob = 255 * np.exp(-((columns - before[0]) ** 2 + (rows - before[1]) ** 2) / 8)
+        seen = corrupt(np.rint(blob).astype(np.uint8)[np.newaxis, ..., np.newaxis])[0, ..., 0].astype(float)
+        middle = [(seen * axis).sum() / seen.sum() for axis in (columns, rows)]
+        assert there == pytest.approx(middle, abs=0.1)
+
+
 def test_scenes_hold_the_face_where_they_say() -> None:
     for scene, face in zip(corruptions.scenes(FACES, 96, 0.0, seed=4), FACES[..., 0], strict=True):
         assert scene.gray.shape == corruptions.SCENE_HW

@@ -38,6 +38,11 @@ def test_wrong_names_are_refused(name: str) -> None:
         Treatment.parse(name)
 
 
+def test_more_methods_than_a_bundle_can_have_are_refused() -> None:
+    with pytest.raises(UsageError, match="at most 3 methods of light"):
+        Treatment.parse("log+gamma+dct+dog")
+
+
 def test_training_and_test_get_the_same_after_the_light() -> None:
     training, tests = prepare(Treatment.parse("retinex"), Faces(IMAGES, IMAGES[:3]))
     assert list(tests) == ["clean", *LIGHTS]

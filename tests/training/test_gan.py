@@ -46,7 +46,8 @@ def test_faces_are_altered_alike_and_by_as_much_as_is_said() -> None:
     assert np.allclose(seen[:, -2:], 0)
     places, brighter = np.array([[24.0, 24.0], [1000, 1000]]), np.array([0.0, 0.5], np.float32)
     hidden = np.asarray(altered(image, np.array([0, 0]), places, brighter))
-    assert (hidden[0, 15:34, 15:34] == 0).all()
+    assert (hidden[0, 14:34, 14:34] == 0).all()
+    assert (hidden[0] == 0).sum() == 20 * 20
     assert np.allclose(hidden[1], image[1] + 0.5)
     assert np.allclose(hidden[0, :14], image[0, :14])
 
@@ -78,6 +79,7 @@ def test_a_few_steps_change_both_networks_and_losses_are_finite(tmp_path: Path) 
     assert made.dtype == np.uint8
     assert np.array_equal(made, generate(gan.averaged, 3, 5, seed=1))
     assert contact_sheet([made, made]).shape == (96, 240)
+    assert not contact_sheet([made, made[:2]])[48:, 96:].any()
     # It goes on from what it kept, and its time is over.
     again = Gan(data.images, data.labels["ferplus"].truth, 8, seed=2, width=8, batch=8)
     again.train(0.0, kept, said.append)
@@ -164,3 +166,24 @@ def test_the_command_leaves_a_generator_a_sheet_and_recalls(
     (tmp_path / "other" / "notes.txt").write_text("mine")
     refused = call(gans.main, *arguments, "-o", tmp_path / "other")
     assert (refused.code, len(refused.err.splitlines())) == (78, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--count", 1000], "--count must be 1 to"),
+        (["--count", 0], "--count must be 1 to"),
+        (["--width", 4], "--width must be a multiple of 8, not 4"),
+        (["--batch", 0], "--batch must be 1 to"),
+        (["--minutes", -1], "--minutes must be 0 or more, not -1"),
+        (["--minutes", "nan"], "--minutes must be 0 or more, not nan"),
+        ([], "No Training face shows contempt"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_the_gan_is_trained(
+    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path, change: list[Any], message: str
+) -> None:
+    asked = ["--data", data, "--recipe", recipe({"epochs": 2}), "--width", 8, "--batch", 4, "--count", 20]
+    refused = call(gans.main, *asked, *change, "-o", tmp_path / "run")
+    assert refused.code in (2, 65) and message in refused.err and len(refused.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

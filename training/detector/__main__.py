@@ -28,7 +28,7 @@ from training import onednn
 from training.detector import weights, yunet
 from training.detector.augmentation import DRAWS, Augmentation, compose
 from training.detector.loop import Plan, fit
-from training.detector.network import build
+from training.detector.network import STRIDES, build
 from training.detector.photos import Packed, pack
 
 SIZES_WH = ((320, 240), (160, 120))
@@ -65,6 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if not 0 <= args.share <= 1:
         parser.error(f"--share is 0 to 1, not {args.share:g}.")
+    for name, least, step in (("epochs", 0, 1), ("batch", 1, 1), ("side", STRIDES[-1], STRIDES[-1])):
+        number = getattr(args, name)
+        if number < least or number % step:
+            parser.error(f"--{name} is a whole number from {least} on{f', a multiple of {step}' if step > 1 else ''}.")
+    for name in ("minutes", "learning_rate"):
+        if not getattr(args, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} is more than 0.")
     plan = Plan(args.epochs, args.minutes, args.batch, args.side, args.learning_rate, seed=args.seed)
     try:
         train(args.data, args.output, plan, args.start, args.share)

@@ -40,7 +40,7 @@ class Augmentation:
         min_scale: below, faces lie in little but gray.
         min_visible: fraction of a face that lies in its tile; with less it is an ignored region.
         gamma: sigma of the log of the exponent.
-        contrast: the range is multiplied by up to this factor, or divided.
+        contrast: the range is divided by up to this factor, or multiplied by up to its root.
         gradient: of light across the image, at most.
         noise: sigma at most, where 1 is black to white.
         blur: fraction of the images that are blurred.
