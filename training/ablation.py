@@ -33,7 +33,7 @@ from rich.table import Table
 import datasets
 from datasets import Dataset
 from datasets.landmarks_file import CropLandmarks
-from edge_fer.errors import EdgeFerError
+from edge_fer.errors import ConfigError, EdgeFerError
 from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
 from evaluation.treatments import (
@@ -52,7 +52,7 @@ from training.callbacks.ema import WeightEMA
 from training.recipe import Recipe, load_recipe
 from training.runs import read_lines
 from training.samples import Samples
-from training.tasks import targets_of
+from training.tasks import class_balance, targets_of
 
 SEEDS = (1, 2, 3)
 CLOSE = 0.01
@@ -68,6 +68,10 @@ class Trainer:
         training: labels of the Training faces; its images are not used.
         test: labels of the test faces, likewise.
         teacher: cached logits, float32 (n, classes); None where the recipe does not distill.
+
+    Raises:
+        ConfigError: the recipe has a loss for data with subjects.
+        DataError: it balances classes of which one has no sample.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class Trainer:
         test: Dataset,
         teacher: NDArray[np.float32] | None = None,
     ) -> None:
+        if recipe.tuplets or recipe.identity:
+            raise ConfigError(f"{recipe.name} has a loss that asks who a face is, and nobody tells it here.")
         self.recipe, self.test = recipe, test
+        self.balance = class_balance(recipe.class_balance, training)
         self.targets = targets_of(training, recipe.label_smoothing)
         if teacher is not None:
             self.targets["teacher"] = teacher
@@ -92,7 +99,7 @@ class Trainer:
 
     def _built(self, seed: int) -> Any:
         keras.utils.set_random_seed(seed)
-        return loop.build(self.recipe, self.test.heads, self.steps)
+        return loop.build(self.recipe, self.test.heads, self.steps, self.balance)
 
     def begin(self, seed: int) -> None:
         """Put all variables where a new training with this seed has them."""

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from datasets import truth_for
-from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.files import write_atomically
 from edge_fer.model.spec import head_slices
-from evaluation.decision import folds
+from evaluation.decision import FOLDS, folds
 from training import ensemble
 from training.ensemble import Floats
 from training.runs import load_data, load_for
@@ -120,7 +120,7 @@ def cross_fitted(members: Floats, labels: NDArray[np.int64], groups: Sequence[Se
 
     Args:
         members: probabilities, (members, n, classes).
-        labels: (n,), no -1 in it.
+        labels: (n,), no -1 in it; some class has as many samples as there are folds.
         groups: see ``fit``.
         upper: see ``fit``.
     """
@@ -155,6 +155,12 @@ def compare(groups: Sequence[Sequence[Path]], data_folder: Path, out: Path | Non
         if not (run / "run.json").is_file():
             raise InputMissingError(f"{run} is no finished run: it has no run.json.")
     test = load_data(data_folder, ensemble.data_recipe(runs).data)["PublicTest"]
+    for head in test.heads:
+        truth = truth_for(test, head)
+        if np.bincount(truth[truth >= 0], minlength=1).max() < FOLDS:
+            raise DataError(
+                f"No class of {head.name} has {FOLDS} PublicTest samples: a committee is measured in {FOLDS} folds."
+            )
     logits = [load_for(run / "model.keras", test).predict(test.images, batch_size=512, verbose=0) for run in runs]
     ends = np.cumsum([len(group) for group in groups])
     places = [range(end - len(group), end) for end, group in zip(ends.tolist(), groups, strict=True)]

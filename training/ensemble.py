@@ -18,7 +18,7 @@ from rich.table import Table
 
 from datasets import Dataset
 from datasets.core import truth_for
-from edge_fer.errors import ConfigError
+from edge_fer.errors import ConfigError, DataError
 from edge_fer.model.spec import Head, head_slices
 from training import models
 from training.recipe import Recipe, load_recipe
@@ -68,7 +68,7 @@ def best_exponent(members: Floats, labels: NDArray[np.int64]) -> float:
 
     Args:
         members: probabilities, (members, n, classes).
-        labels: (n,), -1 where a sample has none.
+        labels: (n,), -1 where a sample has none; one has one.
     """
     members, labels = members[:, labels >= 0], labels[labels >= 0]
     accuracies = (members.argmax(axis=2) == labels).mean(axis=1)
@@ -168,13 +168,19 @@ def probabilities(logits: list[NDArray[np.float32]], part: slice) -> Floats:
 def measure(
     teachers: list[Path], logits: list[NDArray[np.float32]], validation: Dataset
 ) -> tuple[Table, dict[str, Floats]]:
-    """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head."""
+    """Accuracy of each teacher and of each rule on PublicTest, and the weights of VA-Expo-WA by head.
+
+    Raises:
+        DataError: no PublicTest sample has a label of a head.
+    """
     table = Table("PublicTest", *(head.name for head in validation.heads), title="Teachers, and how they are fused")
     members = {h: probabilities(logits, part) for h, part in head_slices(validation.heads).items()}
     labels = {head.name: truth_for(validation, head) for head in validation.heads}
     accuracies, weights, exponents = {}, {}, {}
     for head in members:
         known = labels[head] >= 0
+        if not known.any():
+            raise DataError(f"No PublicTest sample has a label of {head}: the teachers cannot be weighed.")
         accuracies[head] = (members[head][:, known].argmax(axis=2) == labels[head][known]).mean(axis=1)
         exponents[head] = best_exponent(members[head], labels[head])
         weights[head] = va_expo_weights(accuracies[head], exponents[head])

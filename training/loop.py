@@ -217,7 +217,7 @@ def build(
         core = with_statistics(core, fixed=True)
     centers = len(heads[-1].labels) if recipe.center else 0
     pairs = max(recipe.locality, recipe.contrastive, recipe.tuplets) > 0
-    core = models.with_extras(core, auxiliary_heads=recipe.auxiliary_heads > 0, center_classes=centers, embedded=pairs)
+    core = models.with_extras(core, recipe.auxiliary_heads > 0, centers, embedded=pairs, identity=recipe.identity > 0)
     pixels = keras.Input(core.input_shape[1:], name="pixels")
     augment, camera = augmentation.make(recipe.augment, recipe.seed)
     seen, more = augment(pixels), {}

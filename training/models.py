@@ -279,6 +279,10 @@ def reparameterize(model: keras.Model) -> keras.Model:
     return copy
 
 
+IDENTITY_UNITS = 64
+"""Features of who somebody is, in training alone."""
+
+
 @keras.saving.register_keras_serializable("edge_fer")
 class ClassCenters(layers.Layer):
     """A center for each class among embeddings (n, d): squared distances to them, and how near they are to each other.
@@ -311,7 +315,9 @@ class ClassCenters(layers.Layer):
         return ops.concatenate([distances, ops.zeros_like(distances[:, :1]) + pairs], axis=1)
 
 
-def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int, embedded: bool = False) -> keras.Model:
+def with_extras(
+    core: keras.Model, auxiliary_heads: bool, center_classes: int, embedded: bool = False, identity: bool = False
+) -> keras.Model:
     """A network with further outputs for its training beside its logits; ``core_of`` is the way back.
 
     Args:
@@ -323,12 +329,13 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int, e
         center_classes: add the columns of ``ClassCenters`` for so many classes, on the embedding that the logits come
             from; 0 for none.
         embedded: add that embedding itself, for losses on pairs.
+        identity: add features of their own of who somebody is, a dense layer on that embedding.
 
     Returns:
         A model of the same name and layers, with its outputs by their names in ``tasks.OUTPUTS``.
 
     Raises:
-        ConfigError: there is one stage only.
+        ConfigError: there is one stage only, or several trunks.
     """
     outputs = {"logits": core.output}
     blocks = [layer.output for layer in core.layers if layer.name.startswith(SCORE)]
@@ -346,13 +353,15 @@ def with_extras(core: keras.Model, auxiliary_heads: bool, center_classes: int, e
     if embedded:
         # In float32 whatever the network calculates in: distances are differences of what is nearly alike.
         outputs["embedding"] = layers.Activation("linear", dtype="float32")(embedding(core))
+    if identity:
+        outputs["identity"] = layers.Dense(IDENTITY_UNITS, dtype="float32")(embedding(core))
     return keras.Model(core.input, outputs, name=core.name)
 
 
 def embedding(core: keras.Model) -> keras.KerasTensor:
-    """What the last layer reads, before dropout: (batch, channels)."""
+    """What the last layer reads, before dropout where there is one: (batch, channels)."""
     dropouts = [layer for layer in core.layers if isinstance(layer, layers.Dropout)]
-    embedded: keras.KerasTensor = dropouts[-1].input
+    embedded: keras.KerasTensor = (dropouts or core.layers)[-1].input
     return embedded
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from training.recipe import OptimizerRecipe
 
-UNDECAYED = ["bias", "gamma", "beta", "centers"]
+UNDECAYED = ["bias", "gamma", "beta", "centers", "thresholds", "leaves"]
 """Names of the variables that weight decay leaves alone."""
 
 

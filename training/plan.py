@@ -29,9 +29,11 @@ from edge_fer.version import __version__
 from training.callbacks.epoch_log import in_words
 from training.curves import read_history
 from training.loop import accelerated
-from training.recipe import DataRecipe, Recipe, load_recipe
+from training.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from training.runs import load_data, sha256_of
 from training.stages import LOGITS, TRAINS, Stage, collect
+
+_DEFAULTS = dataclasses.asdict(Recipe("", ModelRecipe([])))
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class Pipeline:
             return
         now = self.begun(step)
         reasons = []
-        if changed := _differing(record["recipe"], now["recipe"]):
+        recorded = _completed(record["recipe"], now["recipe"], _DEFAULTS)
+        if changed := _differing(recorded, now["recipe"]):
             reasons.append(f"by another recipe ({', '.join(changed)})")
         if record["data_sha256"] != now["data_sha256"]:
             reasons.append("with other data")
@@ -296,6 +299,15 @@ def total_seconds(history: list[dict[str, float]]) -> float:
     """Seconds of all epochs: a line may stand for several, and says their mean."""
     ends = [0.0, *(line["epoch"] for line in history)]
     return sum(line["seconds"] * (line["epoch"] - before) for line, before in zip(history, ends, strict=False))
+
+
+def _completed(old: dict[str, Any], new: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded, with the defaults of settings that a later version brought: it was trained as they say."""
+    whole = {key: defaults[key] for key in new if key not in old and key in defaults}
+    for key, value in old.items():
+        inner = isinstance(value, dict) and isinstance(new.get(key), dict) and isinstance(defaults.get(key), dict)
+        whole[key] = _completed(value, new[key], defaults[key]) if inner else value
+    return whole
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> list[str]:

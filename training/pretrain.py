@@ -46,6 +46,7 @@ from training.networks.autoencoder import (
     convolutional_decoder,
     linear_decoder,
 )
+from training.networks.scoring import last_map
 from training.recipe import Recipe
 from training.runs import read_data, refuse_used, replace, sha256_of, write_recipe
 
@@ -63,9 +64,12 @@ PARTS = {
 
 
 def backbone_of(core: keras.Model) -> keras.Model:
-    """The convolutions of a network: images (n, h, w, 1) -> (n, rows, columns, channels)."""
-    pooling = next(layer for layer in core.layers if isinstance(layer, layers.GlobalAveragePooling2D))
-    return keras.Model(core.input, pooling.input, name="backbone")
+    """The convolutions of a network: images (n, h, w, 1) -> (n, rows, columns, channels).
+
+    Raises:
+        ConfigError: they are several networks side by side.
+    """
+    return keras.Model(core.input, last_map(core), name="backbone")
 
 
 def build_autoencoder(recipe: Recipe, core: keras.Model) -> keras.Model:

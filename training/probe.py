@@ -30,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets import truth_for
-from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
 from training import models
 from training.curves import write_lines
 from training.networks import face_net
@@ -47,13 +47,23 @@ Features = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Images uint8 (n, h, w, 1) -> (n, d)."""
 
 
-def pooled_maps(model: keras.Model) -> keras.Model:
-    """A network from images to its features: the last map of each size, of at most ``GRID`` places a side, (n, d)."""
+def pooled_maps(model: keras.Model, name: object = "The network") -> keras.Model:
+    """A network from images to its features: the last map of each size, of at most ``GRID`` places a side, (n, d).
+
+    Args:
+        model: the network.
+        name: of it in the error.
+
+    Raises:
+        DataError: it has no maps.
+    """
     ends = {}
     for layer in model.layers[1:]:
         shape = layer.output.shape
         if len(shape) == 4 and shape[1] > 1 and shape[3] > 1:
             ends[shape[1]] = layer.output
+    if not ends:
+        raise DataError(f"{name} has no convolutions, whose maps a probe reads: leave it out.")
     parts = [
         layers.Flatten()(layers.MaxPooling2D(math.ceil(side / GRID), padding="same")(one)) for side, one in ends.items()
     ]
@@ -121,6 +131,9 @@ def probe(
         raise ConfigError("Two of the runs have folders of one name, by which they are told apart.")
     splits = load_data(data_folder, recipes[0].data)
     training, test = splits["Training"], splits["PublicTest"]
+    for head in test.heads:
+        if not (truth_for(test, head) >= 0).any():
+            raise DataError(f"No PublicTest sample has a label of {head.name}: no probe can be measured.")
     drawn = {
         (head.name, seed): labeled_rows(truth_for(training, head), fraction, seed)
         for head in test.heads
@@ -131,7 +144,7 @@ def probe(
     keras.utils.set_random_seed(recipes[0].seed)
     untrained = models.build(recipes[0].model, sum(len(head.labels) for head in test.heads))
     networks: dict[str, Features] = {UNTRAINED: _features_of(pooled_maps(untrained))}
-    networks |= {run.name: _features_of(pooled_maps(models.load(run / "model.keras"))) for run in runs}
+    networks |= {run.name: _features_of(pooled_maps(models.load(run / "model.keras"), run)) for run in runs}
     if weights:
         whole = face_net.load(weights, training.images.shape[1])
         networks[FACE_NETWORK] = _features_of(keras.Model(whole.input, layers.Flatten()(whole.output["map"])))

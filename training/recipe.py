@@ -185,6 +185,7 @@ class Recipe:
         locality: weight of ``locality.LocalityPreserving``; 0 for none. Its authors': 0.003.
         contrastive: weight of ``contrastive.Contrastive``; 0 for none.
         tuplets: weight of ``tuplets.TupletClusters``, for data with subjects; 0 for none.
+        identity: weight of ``contrastive.IdentityContrastive``, likewise.
         classification: "softmax" for cross entropy, or "l2_svm" for ``hinge.SquaredHinge``.
         precision: what the network calculates in while it trains. "bfloat16" is faster on processors and GPUs that have
             it, and much slower on others (Micikevicius et al., arXiv 1710.03740). The trained model is float32.
@@ -213,6 +214,7 @@ class Recipe:
     locality: float = 0.0
     contrastive: float = 0.0
     tuplets: float = 0.0
+    identity: float = 0.0
     classification: Literal["softmax", "l2_svm"] = "softmax"
     precision: Precision = "float32"
     task_weights: Mapping[str, float] = field(default_factory=dict)
@@ -236,12 +238,18 @@ class Recipe:
         for name, weight in self.task_weights.items():
             if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
-        weights = ("mixup", "center", "island", "auxiliary_heads", "consistency", "locality", "contrastive", "tuplets")
-        for key in weights:
+        weights = ("mixup", "center", "island", "auxiliary_heads", "consistency", "locality", "contrastive")
+        for key in (*weights, "tuplets", "identity"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
         if self.island and not self.center:
             raise ConfigError("island is a part of the center loss: give center a weight too.")
+        if self.classification == "l2_svm" and self.model.forest:
+            raise ConfigError(
+                "l2_svm wants margins, and model.forest gives logarithms of probabilities: leave one out."
+            )
+        if self.classification == "l2_svm" and self.class_balance.kind == "logit_adjustment":
+            raise ConfigError("logit_adjustment is for softmax: give l2_svm class_balance.kind = 'effective_number'.")
         if self.model.scoring and not self.auxiliary_heads:
             raise ConfigError("model.scoring has blocks that are supervised: give auxiliary_heads, their weight, too.")
         if self.model.repvgg and self.model.kind == "separable":

@@ -93,10 +93,11 @@ def gather_samples(recipe: Recipe, splits: Mapping[str, Dataset], cached: Cached
         images.append(further.images)
         rows.append(behind + np.tile(np.arange(len(further)), data.further_times))
     targets = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if recipe.tuplets:
+    if recipe.tuplets or recipe.identity:
         known = [splits[name].subjects for name in ("Training", *filter(None, [data.further]))]
         if all(one is None for one in known):
-            raise ConfigError(f"{recipe.name} has tuplets, which ask who a face is: no sample of this data set tells.")
+            own = "tuplets" if recipe.tuplets else "identity"
+            raise ConfigError(f"{recipe.name} has {own}, which asks who a face is: no sample of this data set tells.")
         people = [known[0], np.full(count, ""), *known[1:]]
         lengths = [len(training), count, len(targets[training.heads[0].name]) - behind]
         targets["subject"] = _numbered(people, lengths)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from datasets import Dataset
 from edge_fer.errors import ConfigError, DataError
 from edge_fer.model.spec import Head, head_slices
-from training.losses.contrastive import Contrastive
+from training.losses.contrastive import Contrastive, IdentityContrastive
 from training.losses.hinge import SquaredHinge
 from training.losses.locality import LocalityPreserving
 from training.losses.tuplets import TupletClusters
@@ -31,6 +31,7 @@ OUTPUTS = {
     "teacher": "(n, classes of all heads), the teacher ensemble's logits in online distillation",
     "mixup": "(n, 1), the weight of each image itself in what the network saw",
     "embedding": "(n, d), what the last layer reads, for losses on pairs",
+    "identity": "(n, d), of models.with_extras: who somebody is",
     "corrupted": "as logits, of the same images corrupted (corruption.Corrupt)",
 }
 
@@ -164,10 +165,9 @@ def compose(
     """The tasks of a recipe.
 
     Args:
-        recipe: its ``task_weights``, ``distill``, ``auxiliary_heads``, ``center``, ``island`` and ``consistency``
-            count.
+        recipe: its weights count.
         heads: of the network.
-        outputs: names of what it gives.
+        outputs: names of what it gives. Losses that read others are left out.
         balance: see ``class_balance``, by head.
 
     Raises:
@@ -187,7 +187,7 @@ def compose(
             weight = share * recipe.task_weights.get(name, 1.0)
             own = (balance or {}).get(name, ClassBalance())
             if recipe.classification == "l2_svm" and output == "logits":
-                tasks.append(SquaredHinge(name, part, weight * of_labels))
+                tasks.append(SquaredHinge(name, part, weight * of_labels, own.class_weights))
             else:
                 tasks.append(
                     Classification(name, part, weight * of_labels, own.class_weights, own.logit_offsets, output)
@@ -200,8 +200,11 @@ def compose(
             tasks.append(Consistency(part, recipe.consistency * recipe.task_weights.get(name, 1.0)))
     if "centers" in outputs:
         tasks.append(CenterLoss(heads[-1].name, recipe.center, recipe.island))
-    metric = {"locality": LocalityPreserving, "contrastive": Contrastive, "tuplets": TupletClusters}
-    tasks += [loss(heads[-1].name, getattr(recipe, key)) for key, loss in metric.items() if getattr(recipe, key)]
+    if "embedding" in outputs:
+        metric = {"locality": LocalityPreserving, "contrastive": Contrastive, "tuplets": TupletClusters}
+        tasks += [loss(heads[-1].name, getattr(recipe, key)) for key, loss in metric.items() if getattr(recipe, key)]
+    if "identity" in outputs:
+        tasks.append(IdentityContrastive(recipe.identity))
     return tasks
 
 

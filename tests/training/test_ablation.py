@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import datasets
-from edge_fer.errors import DataError
+from edge_fer.errors import ConfigError, DataError
 from evaluation.corruptions import LIGHTS
 from evaluation.treatments import Faces
 from training.ablation import Result, Trainer, main, read, run, table
@@ -101,6 +102,20 @@ def test_each_training_begins_anew(data: Path, recipe: Callable[..., Path]) -> N
     assert not all(np.allclose(a, b, atol=1e-3) for a, b in zip(first, other, strict=True))
     metrics = trainer.measure(test.images)
     assert metrics.keys() >= {head.name for head in test.heads}
+
+
+def test_rare_classes_are_balanced_and_people_asked_for_refused(data: Path, recipe: Callable[..., Path]) -> None:
+    splits = datasets.load(data)
+    training, test = splits["Training"], splits["PublicTest"]
+    balanced = load_recipe(recipe({"epochs": 3}), ["class_balance.kind=logit_adjustment"])
+    with pytest.raises(DataError, match="class_balance wants some of each class"):  # there is no face of contempt
+        Trainer(balanced, training, test)
+    one = [dataclasses.replace(part, labels={"fer2013": part.labels["fer2013"]}) for part in (training, test)]
+    tasks = Trainer(balanced, *one).network.tasks
+    assert [task.logit_offsets is not None for task in tasks] == [True]
+    for changes in ({"tuplets": 0.5}, {"identity": 0.5}):
+        with pytest.raises(ConfigError, match="asks who a face is"):
+            Trainer(load_recipe(recipe({"epochs": 3, **changes})), training, test)
 
 
 def test_the_command_writes_rows_and_a_table(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from training import models
 from training.__main__ import main
 from training.classical.classifiers import CLASSIFIERS, fused
 from training.classical.dbn import network_of
@@ -33,6 +34,8 @@ def test_a_stack_as_a_network_gives_what_its_machines_give() -> None:
     hidden = stack[1].hidden(stack[0].hidden(((images - mean) / 50).reshape(6, 9)))
     kernel, bias = network.get_layer("logits").get_weights()
     np.testing.assert_allclose(network.predict(images, verbose=0), hidden @ kernel + bias, atol=1e-5)
+    read = keras.Model(network.input, models.embedding(network))
+    np.testing.assert_allclose(read.predict(images, verbose=0), hidden, atol=1e-5)
 
 
 def test_sigmoid_does_not_overflow() -> None:
@@ -52,6 +55,32 @@ def test_a_deep_belief_network(
     assert (run / "filters.png").stat().st_size > 1000 < (run / "reconstruction.png").stat().st_size
     model = keras.models.load_model(run / "model.keras")
     assert [layer.name for layer in model.layers][-3:] == ["machine_0", "machine_1", "logits"]
+    # Its last machine is what classifiers read; maps for a probe it has none.
+    rows = tmp_path / "rows.json"
+    assert call(main, "classifiers", "--run", run, "--data", data, "-o", rows).code == 0
+    assert {row["classifier"] for row in json.loads(rows.read_text())} == set(CLASSIFIERS)
+    probed = call(main, "probe", "--run", run, "--data", data, "-o", tmp_path / "probe.csv")
+    assert (probed.code, probed.err.count("\n")) == (65, 1)
+    assert f"{run} has no convolutions" in probed.err
+
+
+@pytest.mark.parametrize("wrong", [("--hidden", "0"), ("--hidden", "24", "-1"), ("--epochs", "0")])
+def test_a_network_without_units_or_epochs(
+    call: Callable[..., Any], data: Path, recipe: Callable[..., Path], tmp_path: Path, wrong: tuple[str, ...]
+) -> None:
+    run = tmp_path / "run"
+    refused = call(main, "dbn", "--recipe", recipe(), "--data", data, "--run", run, *wrong)
+    assert (refused.code, refused.err.count("\n")) == (78, 1)
+    assert "must be at least 1" in refused.err
+    assert not run.exists()
+
+
+def test_a_deep_belief_network_learns_from_labels_alone_whatever_else_a_recipe_weighs(
+    call: Callable[..., Any], data: Path, recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = recipe({"contrastive": 0.3, "locality": 0.1, "distill.weight": 0.5})
+    done = call(main, "dbn", "--recipe", path, "--data", data, "--run", tmp_path / "run", "--hidden", 8, "--epochs", 1)
+    assert done.code == 0, done.err
 
 
 def test_classifiers_on_one_run_and_on_two_fused(
@@ -65,6 +94,13 @@ def test_classifiers_on_one_run_and_on_two_fused(
         assert {row["classifier"] for row in rows} == set(CLASSIFIERS)
         assert {row["head"] for row in rows} <= set(heads)
         assert all(0 <= row["accuracy"] <= 1 for row in rows)
+
+
+def test_labels_that_nothing_is_measured_by(call: Callable[..., Any], unrated: Path, runs: list[Path]) -> None:
+    for command in (("--run", runs[0]), ("--bundle", "nano")):
+        refused = call(main, "classifiers", *command, "--data", unrated)
+        assert (refused.code, "Traceback" in refused.err) == (65, False)
+        assert "No PublicTest sample has a label of ferplus" in refused.err.replace("\n", " ")
 
 
 def test_a_folder_that_is_no_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

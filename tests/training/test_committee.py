@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faces_csv import write_csvs
 
 from training import committee
 from training.__main__ import main
@@ -80,3 +81,17 @@ def test_a_committee_of_runs(call: Callable[..., Any], data: Path, runs: list[Pa
     assert (twice.code, "twice" in twice.err) == (78, True)
     none = call(main, "committee", "--group", runs[0], "--group", tmp_path, "--data", data)
     assert (none.code, "no finished run" in none.err) == (66, True)
+
+
+@pytest.mark.trains
+def test_what_cannot_be_measured_in_folds_is_refused(
+    call: Callable[..., Any], unrated: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    write_csvs(tmp_path, public=35)  # five of each class
+    groups = ("--group", runs[0], "--group", runs[1])
+    assert call(main, "committee", *groups, "--data", tmp_path).code == 0
+    write_csvs(tmp_path, public=28)
+    for folder in (tmp_path, unrated):
+        refused = call(main, "committee", *groups, "--data", folder)
+        assert (refused.code, refused.err.count("\n")) == (65, 1)
+        assert "No class of ferplus has 5 PublicTest samples" in refused.err

@@ -88,6 +88,19 @@ def test_weights_are_interpolated_by_alpha(
     assert "--alpha must be 0 to 1" in wrong.err
 
 
+@pytest.mark.trains
+def test_teachers_are_not_weighed_by_labels_that_are_not_there(
+    unrated: Path, runs: list[Path], recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
+) -> None:
+    teacher, out, run = ("--teacher", runs[0], "--data", unrated), tmp_path / "teachers.npz", tmp_path / "run"
+    cached = call(main, "cache-logits", *teacher, "--views", "1", "-o", out)
+    online = call(main, "train", *teacher, "--recipe", recipe({"distill.weight": 0.5}), "--run", run)
+    for refused in (cached, online):
+        assert (refused.code, "Traceback" in refused.err) == (65, False)
+        assert "No PublicTest sample has a label of ferplus" in refused.err.replace("\n", " ")
+    assert not out.exists() and not run.exists()
+
+
 def chances(logits: np.ndarray) -> np.ndarray:
     """Probabilities of both heads, side by side."""
     heads = [np.exp(part) / np.exp(part).sum(axis=1, keepdims=True) for part in (logits[:, :8], logits[:, 8:])]

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from labeled import HEADS
 from numpy.typing import NDArray
 
@@ -36,6 +38,46 @@ def faces(count: int = 80) -> Dataset:
 def test_the_networks_have_their_shapes() -> None:
     assert build_generator(8, 8).output_shape == (None, 48, 48, 1)
     assert build_discriminator(8, 8).output_shape == (None, 1)
+
+
+def test_the_discriminator_asks_whether_a_face_is_real_and_of_its_class() -> None:
+    """Miyato & Koyama, eq. 4: a number for the features, and their product with what stands for the class."""
+    network = build_discriminator(3, 8)
+    rng = np.random.default_rng(1)
+    for weight in network.weights:
+        weight.assign(rng.normal(0, 0.1, weight.shape))
+    images = rng.uniform(-1, 1, (2, 48, 48, 1)).astype(np.float32)
+    scores = np.stack([network.predict([images, np.tile(one, (2, 1))], verbose=0)[:, 0] for one in np.eye(3)], 1)
+    last = [one for one in network.layers if isinstance(one, layers.LeakyReLU)][-1]
+    features = keras.Model(network.inputs[0], last.output).predict(images, verbose=0)
+    dense = [one for one in network.layers if isinstance(one, layers.Dense)]
+    kernel, bias = next(one for one in dense if one.units == 1).get_weights()
+    by_class = next(one for one in dense if one.input.shape == (None, 3)).get_weights()[0]
+    expected = features @ kernel + bias + features @ by_class.T
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
+    assert np.ptp(scores - scores[:, :1], axis=0)[1:].min() > 0.01  # what a class adds hangs on the face
+
+
+def test_the_discriminator_is_held_back_by_its_slope_at_real_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R1 (Mescheder et al., eq. 9): half its weight times the squared slope, in a linear one the same everywhere."""
+    slope = np.where(np.arange(48 * 48) % 2, 2.0, -2.0).reshape(-1, 1)
+
+    def linear(classes: int, width: int = 64) -> keras.Model:
+        face, label = keras.Input((48, 48, 1)), keras.Input((classes,))
+        network = keras.Model([face, label], layers.Dense(1)(layers.Flatten()(face)))
+        network.set_weights([slope, np.zeros(1)])
+        return network
+
+    monkeypatch.setattr(gans, "build_discriminator", linear)
+    losses, slopes = [], []
+    for weight in (gans.R1, 0.0):
+        monkeypatch.setattr(gans, "R1", weight)
+        gan = Gan(faces(16).images, np.zeros(16, np.int64), 1, seed=1, width=8, batch=8)
+        losses.append(gan.train(say=lambda line: None)[1])
+        slopes.append(np.abs(gan.discriminator.get_weights()[0]))
+    assert losses[0] - losses[1] == pytest.approx(5.0 / 2 * (slope**2).sum(), rel=1e-3)
+    assert slopes[0].max() < 2  # and the step makes it less, everywhere
+    assert slopes[1].max() > 2
 
 
 def test_faces_are_altered_alike_and_by_as_much_as_is_said() -> None:

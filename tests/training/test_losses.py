@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from edge_fer.core import Expression as E
 from edge_fer.model.spec import Head
-from training.losses.contrastive import Contrastive
+from training.losses.contrastive import Contrastive, IdentityContrastive
 from training.losses.hinge import SquaredHinge
 from training.losses.locality import LocalityPreserving
 from training.losses.tuplets import TupletClusters
 from training.recipe import ModelRecipe, Recipe
-from training.tasks import Task, compose
+from training.tasks import Classification, Task, compose
 
 Floats = NDArray[np.float32]
 HEADS = (Head("one", tuple(E)[:3]),)
@@ -69,6 +69,21 @@ def test_locality_is_half_the_squared_distance_to_the_mean_of_the_nearest_of_the
     np.testing.assert_allclose(loss[1], ((1 - 3) ** 2 + (11 / 3) ** 2) / 2, rtol=1e-5)
 
 
+def test_neighbors_stand_still_in_the_gradient_of_locality() -> None:
+    """Li et al., eq. 6: x less the mean of its neighbors, whoever has x for a neighbor."""
+    embedding = np.random.default_rng(2).normal(size=(9, 3)).astype(np.float32)
+    numbers = np.array([0, 0, 0, 0, 1, 1, 1, 2, -1])
+    expected = np.zeros_like(embedding)
+    for row, number in enumerate(numbers):
+        others = np.flatnonzero((numbers == number) & (np.arange(9) != row))
+        nearest = others[np.linalg.norm(embedding[others] - embedding[row], axis=1).argsort()][:2]
+        if number >= 0 and len(nearest):
+            expected[row] = embedding[row] - embedding[nearest].mean(axis=0)
+    values = keras.Variable(embedding)
+    gradient = _gradient(LocalityPreserving("one", 3.0, neighbors=2), classes(*numbers), values)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(gradient), 3 * expected, atol=1e-4)
+
+
 def test_locality_leaves_two_clusters_of_a_class_where_they_are() -> None:
     rng = np.random.default_rng(0)
     embedding = np.concatenate([rng.normal(0, 1, (8, 2)), rng.normal(20, 1, (8, 2))]).astype(np.float32)
@@ -93,6 +108,27 @@ def test_contrastive_pulls_together_and_pushes_apart() -> None:
     distances = np.linalg.norm(unit[:, None] - unit[None], axis=2)
     same = np.equal.outer(np.arange(12) % 3, np.arange(12) % 3)
     assert distances[same].max() < 0.3 < 0.8 < distances[~same].min()
+
+
+def test_pairs_of_people_whatever_they_express() -> None:
+    features = [[2.0, 0.0], [0.0, 3.0], [1.0, 0.0], [5.0, 5.0]]
+    people = {**classes(0, 1, 2, 0), "subject": np.array([[7], [7], [4], [-1]], np.float32)}
+    loss = said_by(IdentityContrastive(1.0, margin=2.0), people, identity=features)
+    push = (2 - np.sqrt(2)) ** 2
+    np.testing.assert_allclose(loss, [(2 + 4) / 2, (2 + push) / 2, (4 + push) / 2 / 2, 0.0], atol=6e-3)
+    # Others together are another loss, if as many.
+    other = said_by(
+        IdentityContrastive(1.0, margin=2.0),
+        {"subject": np.array([[7], [4], [7], [-1]], np.float32)},
+        identity=features,
+    )
+    assert abs(other - loss).max() > 0.5
+
+
+def test_squared_hinge_of_rare_classes_weighs_more() -> None:
+    logits = [[2.0, -3.0, 0.5], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    weighed = said_by(SquaredHinge("one", slice(0, 3), 0.5, (0.5, 1.0, 1.5)), classes(0, 2, -1), logits=logits)
+    np.testing.assert_allclose(weighed, [0.5 * 0.5 * 1.5**2, 1.5 * 0.5 * 3, 0.0])
 
 
 def test_squared_hinge() -> None:
@@ -153,9 +189,14 @@ def test_tuplets_make_expressions_of_one_person_differ_more_than_people() -> Non
         ({"locality": 0.003}, LocalityPreserving),
         ({"contrastive": 0.3}, Contrastive),
         ({"tuplets": 0.5}, TupletClusters),
+        ({"identity": 0.5}, IdentityContrastive),
         ({"classification": "l2_svm"}, SquaredHinge),
     ],
 )
 def test_a_recipe_composes_them(changes: dict[str, Any], kind: type) -> None:
-    tasks = compose(Recipe("x", ModelRecipe([[8, 2]]), **changes), HEADS, ["logits", "embedding"])
+    recipe = Recipe("x", ModelRecipe([[8, 2]]), **changes)
+    tasks = compose(recipe, HEADS, ["logits", "identity" if "identity" in changes else "embedding"])
     assert [type(task) for task in tasks].count(kind) == 1
+    # A fine-tuning that gives logits alone has the losses on these alone.
+    on_logits = compose(recipe, HEADS, ["logits"])
+    assert {type(task) for task in on_logits} <= {Classification, SquaredHinge}

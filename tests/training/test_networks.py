@@ -22,6 +22,8 @@ from training.__main__ import main
 from training.networks.attention import cbam
 from training.networks.forest import NeuralForest
 from training.networks.inputs import Channel
+from training.networks.scoring import stage_ends, with_scoring
+from training.pretrain import backbone_of
 from training.recipe import ModelRecipe, Recipe
 
 STAGES = [[8, 1], [8, 2], [16, 2]]
@@ -59,6 +61,18 @@ def test_equalized_as_opencv_does_where_all_gray_levels_differ() -> None:
     assert np.abs((seen("equalized", darker)[0] + 1) * 127.5 - ours).max() < 1
 
 
+def test_equal_pixels_are_equalized_alike() -> None:
+    """Ranks of equal pixels are the mean of theirs: nothing hangs on where they lie."""
+    image = np.random.default_rng(3).integers(0, 6, (2, 48, 48, 1)).astype(np.float32)
+    flat = image[0].ravel()
+    ordered = np.sort(flat)
+    middle = (np.searchsorted(ordered, flat) + np.searchsorted(ordered, flat, "right") - 1) / 2
+    np.testing.assert_allclose(seen("equalized", image)[0].ravel(), 2 * middle / (48 * 48 - 1) - 1, atol=1e-6)
+    mirrored = seen("equalized", image[:, :, ::-1])
+    np.testing.assert_allclose(mirrored, seen("equalized", image)[:, :, ::-1], atol=1e-6)
+    np.testing.assert_allclose(seen("equalized", np.full((1, 48, 48, 1), 7, np.float32)), 0, atol=1e-6)
+
+
 def test_patches_show_a_part_enlarged() -> None:
     face = np.zeros((1, 48, 48, 1), np.float32)
     face[0, 10:24] = 255  # brows and eyes
@@ -86,6 +100,30 @@ def test_attention_scales_between_nothing_and_all() -> None:
     logs = np.log(scales[0]).reshape(-1, 16)
     parts = logs - logs.mean(axis=0) - logs.mean(axis=1, keepdims=True) + logs.mean()
     np.testing.assert_allclose(parts, 0, atol=1e-4)
+
+
+def test_attention_by_hand() -> None:
+    """Average and maximum of each channel, then of each place, and 7x7 places around each (Woo et al., eq. 2 and 3)."""
+    pixels = keras.Input((9, 8, 6))
+    network = keras.Model(pixels, cbam(pixels, reduction=2))
+    rng = np.random.default_rng(3)
+    network.set_weights([rng.normal(size=one.shape) for one in network.get_weights()])
+    hidden, hidden_bias, out, out_bias, kernel, bias = network.get_weights()
+    assert kernel.shape == (7, 7, 2, 1)
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+    def perceptron(pooled: np.ndarray) -> np.ndarray:
+        return np.maximum(pooled @ hidden[0, 0] + hidden_bias, 0) @ out[0, 0] + out_bias
+
+    values = rng.normal(size=(2, 9, 8, 6)).astype(np.float32)
+    channel = sigmoid(perceptron(values.mean(axis=(1, 2))) + perceptron(values.max(axis=(1, 2))))
+    scaled = values * channel[:, None, None]
+    places = np.pad(np.stack([scaled.mean(axis=3), scaled.max(axis=3)], axis=3), ((0, 0), (3, 3), (3, 3), (0, 0)))
+    around = np.lib.stride_tricks.sliding_window_view(places, (7, 7), axis=(1, 2))  # (n, rows, columns, 2, 7, 7)
+    spatial = sigmoid(np.einsum("nrcpij,ijp->nrc", around, kernel[..., 0]) + bias)
+    np.testing.assert_allclose(network.predict(values, verbose=0), scaled * spatial[..., None], atol=1e-5)
 
 
 def test_a_tree_by_hand() -> None:
@@ -171,10 +209,25 @@ def test_a_scoring_ensemble_reads_the_scores_of_its_blocks() -> None:
     assert models.embedding(core).shape == (None, 8)
 
 
+@pytest.mark.parametrize("inputs", [("gray",), ("gray", "lbp")])
+def test_stages_begin_with_the_first_convolution(inputs: tuple[str, ...]) -> None:
+    """What is made of the pixels before has a height and width of its own where the stem has a stride."""
+    core = models.build(ModelRecipe([[4, 2], [8, 2], [8, 2]], kind="residual", inputs=inputs), 15)
+    assert [end.shape[1:] for end in stage_ends(core)] == [(24, 24, 4), (12, 12, 8), (6, 6, 8)]
+
+
+def test_networks_side_by_side_have_no_stages_to_score() -> None:
+    late = ModelRecipe([[4, 2], [8, 2]], kind="residual", inputs=("gray", "lbp"), fusion="late")
+    for build in (lambda core: with_scoring(core, ("shallow", "deep")), backbone_of, stage_ends):
+        with pytest.raises(ConfigError, match="2 trunks of convolutions, and this wants one"):
+            build(models.build(late, 15))
+
+
 @pytest.mark.parametrize(
     ("stages", "positions", "message"),
     [
-        ([[4, 2], [4, 2]], ("shallow", "intermediate"), "too few heights and widths"),
+        ([[4, 2], [4, 2]], ("shallow", "intermediate"), "wants a deep block"),
+        ([[4, 2], [4, 2]], ("shallow", "intermediate", "deep"), "too few heights and widths"),
         ([[4, 2]], ("shallow", "deep"), "too few heights and widths"),
     ],
 )

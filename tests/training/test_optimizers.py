@@ -66,3 +66,18 @@ def test_a_restored_optimizer_goes_on_as_the_one_that_was_cut_off(
     for a, b in zip(network.get_weights(), again.get_weights(), strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
     assert any(not np.array_equal(a, b) for a, b in zip(before, again.get_weights(), strict=True))
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_weight_decay_leaves_alone_what_is_no_weight(kind: str) -> None:
+    """Biases, those of a forest's splits too, and the distributions in its leaves: its paper has no penalty on them."""
+    core = models.build(ModelRecipe([[4, 2]], kind="residual", forest=2), 15)
+    optimizer = optimizers.make(OptimizerRecipe(kind=kind, warmup_epochs=0), epochs=10, steps_per_epoch=10)  # type: ignore[arg-type]
+    for one in core.trainable_variables:
+        one.assign(np.ones(one.shape))
+    optimizer.build(core.trainable_variables)
+    for _ in range(20):
+        optimizer.apply([keras.ops.zeros_like(one) for one in core.trainable_variables])
+    kept = {one.name for one in core.trainable_variables if (keras.ops.convert_to_numpy(one) == 1).all()}
+    assert kept == {"gamma", "beta", "thresholds", "leaves"}

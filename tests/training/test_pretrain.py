@@ -133,6 +133,14 @@ def test_a_backbone_learns_to_reconstruct_and_its_head_is_left_alone(kind: str, 
     assert changed[-2:] == [False, False]  # kernel and bias of the logits
 
 
+@pytest.mark.parametrize("attention", [{"squeeze_excitation": 4}, {"attention": "cbam", "kind": "residual"}])
+def test_a_backbone_is_all_convolutions_those_with_attention_too(attention: Any) -> None:
+    core = models.build(ModelRecipe([[8, 2], [8, 2], [16, 2]], **attention), 15)
+    backbone = pretrain.backbone_of(core)
+    assert backbone.output_shape == (None, 6, 6, 16)
+    assert core.count_params() - backbone.count_params() == 16 * 15 + 15
+
+
 @pytest.mark.trains
 def test_a_penalty_makes_features_change_less(seed: int, chance: np.random.Generator) -> None:
     images = chance.uniform(0, 255, (16, 48, 48, 1)).astype(np.float32)

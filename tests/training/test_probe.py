@@ -89,6 +89,15 @@ def test_what_is_refused(
     assert done.code == ConfigError.exit_code
 
 
+def test_labels_that_nothing_is_measured_by(
+    unrated: Path, runs: list[Path], tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    refused = call(main, "probe", "--run", runs[0], "--data", unrated, "-o", tmp_path / "x.csv")
+    assert (refused.code, refused.err.count("\n")) == (65, 1)
+    assert "No PublicTest sample has a label of ferplus" in refused.err
+    assert not (tmp_path / "x.csv").exists()
+
+
 RECIPE = """
 name = "small"
 epochs = 2

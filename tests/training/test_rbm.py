@@ -54,6 +54,27 @@ def test_gradient_is_of_the_data_less_of_the_reconstruction() -> None:
     assert error == pytest.approx(((data - one.visible_bias) ** 2).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_gradient_is_expected_over_the_hidden_bits(gaussian: bool) -> None:
+    """Of many copies of a few samples, against the sum over all states of the hidden units."""
+    one = machine(gaussian)
+    one.weights *= 2  # so far from linear that bits and their probabilities give other reconstructions
+    samples = np.random.default_rng(1).integers(0, 2, (3, 4)).astype(np.float32)
+    states = np.array(list(itertools.product((0, 1), repeat=3)), np.float32)
+    reconstructions = one.visible(states)
+    again = one.hidden(reconstructions)
+    driven = one.hidden(samples)
+    chances = np.prod(np.where(states, driven[:, None], 1 - driven[:, None]), axis=2).mean(axis=0)
+    expected = (
+        samples.T @ driven / 3 - (chances[:, None] * reconstructions).T @ again,
+        samples.mean(axis=0) - chances @ reconstructions,
+        driven.mean(axis=0) - chances @ again,
+    )
+    gradient, _ = one.gradient(np.tile(samples, (50_000, 1)), np.random.default_rng(2))
+    for ours, theirs in zip(gradient, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
 def bars(n: int, rng: np.random.Generator) -> np.ndarray:
     """Images of 4x4 bits with a bar or two: what an RBM is known to take apart."""
     images = np.zeros((n, 4, 4), np.float32)
@@ -85,3 +106,11 @@ def test_a_stack_learns_from_below_and_the_same_each_time() -> None:
     assert all(one.errors[-1] < one.errors[0] for one in stack)
     again = fit_stack(data, (16, 8), 8, seed=1)
     np.testing.assert_array_equal(again[1].weights, stack[1].weights)
+
+
+def test_it_learns_from_fewer_samples_than_a_batch() -> None:
+    rng = np.random.default_rng(6)
+    one = RBM.begun(16, 12, rng)
+    one.fit(bars(60, rng), 30, rng, learning_rate=0.1)
+    assert np.isfinite(one.errors).all()
+    assert one.errors[-1] < 0.9 * one.errors[0]

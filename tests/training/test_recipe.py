@@ -100,6 +100,9 @@ def test_no_recipe(tmp_path: Path) -> None:
         (["pretrain.mask=1.0"], "mask must be between 0 and 1"),
         (["pretrain.epochs=0"], "must be at least 1"),
         (["optimizer.kind=sgd"], "must be one of adamw, muon"),
+        (["classification=l2_svm", "model.kind=residual", "model.forest=3"], "l2_svm wants margins"),
+        (["classification=l2_svm", "class_balance.kind=logit_adjustment"], "logit_adjustment is for softmax"),
+        (["identity=-1"], "identity must be 0 or more"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: list[str], message: str, recipe: Callable[..., Path]) -> None:

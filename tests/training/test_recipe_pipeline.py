@@ -310,6 +310,19 @@ def test_another_recipe_is_refused(
     assert "Traceback" not in refused.err
 
 
+def test_a_setting_that_a_later_version_brought_is_at_its_default(
+    copied: tuple[Path, Path], data: Path, call: Call
+) -> None:
+    for record in (copied[1] / "every").glob("*.json"):
+        table = json.loads(record.read_text())
+        table["recipe"].pop("identity", None)
+        table["recipe"].get("optimizer", {}).pop("kind", None)
+        record.write_text(json.dumps(table))
+    assert walk(call, copied[0], data, copied[1]).code == 0
+    refused = walk(call, copied[0], data, copied[1], "--set", "optimizer.kind=muon")
+    assert (refused.code, "(optimizer.kind)" in refused.err) == (78, True)
+
+
 def test_a_stage_that_differs_names_itself(copied: tuple[Path, Path], data: Path, call: Call) -> None:
     copied[0].write_text(copied[0].read_text().replace("alpha = 0.25", "alpha = 0.5"))
     refused = walk(call, copied[0], data, copied[1])

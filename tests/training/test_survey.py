@@ -47,8 +47,8 @@ pre-training multi-stage facenet2expnet inputs-lbp mapped-lbp inputs-gradient in
 optical-flow
 supervised-blocks scoring-ensemble center island locality tuplets exponential-triplet contrastive
 covariance-pooling holonet
-feature-ensemble majority score-averaging weighted-averaging va-expo-wa hierarchical-committee multitask mscnn audn
-cascades identity-free
+feature-ensemble majority score-averaging weighted-averaging va-expo-wa hierarchical-committee multitask mscnn iacnn
+audn cascades identity-free
 decision-aggregation feature-aggregation ppdn dcpn recurrent phrnn sequence-ensemble
 cross-database audio 3-d infrared robustness compound action-units valence-arousal fairness occlusion
 """

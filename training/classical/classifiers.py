@@ -4,7 +4,8 @@
     python -m training classifiers --run runs/a --run runs/b --data ~/fer2013      # a feature-level ensemble
 
 The survey's section 3.3. With several runs their features are concatenated, after a signed square root and l2
-normalization of each, as in Yao et al., "HoloNet", ICMI 2016 (the survey's Fig. 7, "SSR").
+normalization of each, as in Bargal et al., "Emotion Recognition in the Wild from Videos using Images", ICMI 2016 (the
+survey's Fig. 7, "SSR").
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from datasets import truth_for
-from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.files import write_atomically
 from training import models
 from training.recipe import load_recipe
@@ -86,6 +87,9 @@ def compare(runs: Sequence[Path], data_folder: Path, seed: int = 1, out: Path | 
         raise ConfigError("The runs were trained on other data: their features do not go together.")
     splits = load_data(data_folder, recipes[0])
     training, test = splits["Training"], splits["PublicTest"]
+    for head in test.heads:
+        if not (truth_for(test, head) >= 0).any():
+            raise DataError(f"No PublicTest sample has a label of {head.name}: no classifier can be measured.")
     networks = [load_for(run / "model.keras", test) for run in runs]
     features = [[embeddings_of(network, split.images) for network in networks] for split in (training, test)]
     known, asked = (one[0] if len(one) == 1 else fused(one) for one in features)

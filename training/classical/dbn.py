@@ -8,6 +8,7 @@ network that learns the labels by gradient (Hinton and Salakhutdinov, Science 20
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -21,11 +22,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
+from edge_fer.errors import ConfigError
 from edge_fer.files import write_atomically
 from training.classical.rbm import RBM, fit_stack
-from training.recipe import Recipe
+from training.recipe import DistillRecipe, Recipe
 from training.runs import read_data, refuse_used, write_run
-from training.tasks import TrainingNetwork, compose, targets_of
+from training.tasks import TrainingNetwork, class_balance, compose, targets_of
 
 
 def network_of(stack: Sequence[RBM], mean: NDArray[np.float32], sigma: float, classes: int) -> keras.Model:
@@ -89,10 +91,12 @@ def train(recipe: Recipe, data_folder: Path, run: Path, hidden: Sequence[int] = 
     """
     started, console = time.monotonic(), Console(stderr=True)
     refuse_used(run)
+    if not hidden or min(hidden) < 1 or epochs < 1:
+        raise ConfigError("--hidden and --epochs must be at least 1.")
     splits = read_data(data_folder, recipe)
     training = splits["Training"]
     images = training.images.astype(np.float32)
-    # Each face with a mean of 0, as the light on it is not what a machine of 500 units should spend them on.
+    # What all faces share is not what a machine of 500 units should spend them on.
     mean = images.mean(axis=0)
     sigma = float((images - mean).std())
     data = ((images - mean) / sigma).reshape(len(images), -1)
@@ -108,7 +112,8 @@ def train(recipe: Recipe, data_folder: Path, run: Path, hidden: Sequence[int] = 
     keras.utils.set_random_seed(recipe.seed)
     core = network_of(stack, mean, sigma, sum(len(head.labels) for head in training.heads))
     network = TrainingNetwork(core.input, {"logits": core.output})
-    network.tasks = compose(recipe, training.heads, ["logits"])
+    on_labels = dataclasses.replace(recipe, distill=DistillRecipe())
+    network.tasks = compose(on_labels, training.heads, ["logits"], class_balance(recipe.class_balance, training))
     network.compile(keras.optimizers.Adam(recipe.optimizer.learning_rate), jit_compile=False)
     targets = targets_of(training, recipe.label_smoothing)
     told: Any = keras.callbacks.LambdaCallback(

@@ -28,7 +28,7 @@ from sklearn.svm import LinearSVC
 
 import datasets
 from datasets import Dataset, truth_for
-from edge_fer.errors import ConfigError, InputMissingError
+from edge_fer.errors import ConfigError, DataError, InputMissingError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.decision import softmax
 from edge_fer.model.heads import open_head
@@ -97,6 +97,9 @@ def known_of(name: str, data_folder: Path) -> Known:
         if not len(splits.get(split, ())):
             raise InputMissingError(f"{data_folder} has no {split} rows.")
     training, test = splits["Training"], splits[fit.SPLIT]
+    theirs = next(head for head in bundle.metadata.heads if head.classifier == "network")
+    if not (truth_for(test, theirs) >= 0).any():
+        raise DataError(f"No {fit.SPLIT} sample has a label of {theirs.name}: no classifier can be measured.")
     preprocessor, network = Preprocessor(bundle.metadata.preprocess, size_hw), Network(model)
     _, known = _run(network, preprocessor.crops(training.images), console, "Training")
     logits, asked = _run(network, preprocessor.crops(test.images), console, fit.SPLIT)

@@ -148,6 +148,6 @@ def fit_stack(
 
 
 def _batches(n: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    order = rng.permutation(n)
+    order, size = rng.permutation(n), min(size, n)
     for start in range(0, n - size + 1, size):
         yield order[start : start + size]

@@ -1,8 +1,9 @@
 """Contrastive loss: two faces of one class are pulled together, two of different classes pushed apart.
 
-The verification signal of the multi-signal CNN (MSCNN: Zhang et al., "Facial Expression Recognition Based on Deep
-Evolutional Spatial-Temporal Networks", IEEE TIP 2017), and, with people for classes, the identity-sensitive loss of
-identity-aware CNNs (Meng et al., FG 2017). Hadsell, Chopra and LeCun, CVPR 2006, eq. 4.
+The two losses of identity-aware CNNs (IACNN: Meng et al., FG 2017): by expression on the features that the last layer
+reads, by person on features of their own. Its joint layer over both is left out: what an exported network answers must
+not hang on who somebody is. The pairs' loss is that of Hadsell, Chopra and LeCun, CVPR 2006, eq. 4. What MSCNN does
+with pairs is in ``verification``.
 """
 
 from __future__ import annotations
@@ -35,16 +36,41 @@ class Contrastive:
 
     def __call__(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         classes = classes_of(targets[self.head])
-        known = ops.sum(classes, axis=1)
-        others = known[:, None] * known[None, :] * (1 - ops.eye(ops.shape(classes)[0]))
-        same = classes @ ops.transpose(classes) * others
-        different = others - same
-        squared = squared_distances(unit(outputs["embedding"]))
-        # The gradient of a square root has no bound at 0.
-        distance = ops.sqrt(squared + 1e-6)
-        pull = _mean(squared, same)
-        push = _mean(ops.maximum(0.0, self.margin - distance) ** 2, different)
-        return self.weight * (pull + push) / 2
+        same, known = classes @ ops.transpose(classes), ops.sum(classes, axis=1)
+        return self.weight * _of_pairs(same, known, outputs["embedding"], self.margin)
+
+
+@dataclass(frozen=True)
+class IdentityContrastive:
+    """``Contrastive`` of people: two faces of one person are pulled together, those of two pushed apart.
+
+    Pairs are all of a batch of which it is known who both are: ``targets["subject"]`` (n, 1), a number for each person,
+    -1 for nobody.
+
+    Attributes:
+        weight: of this task.
+        margin: beyond which two people do not push each other.
+    """
+
+    weight: float
+    margin: float = 1.0
+
+    def __call__(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+        people = targets["subject"][:, 0]
+        same = ops.cast(people[:, None] == people[None, :], "float32")
+        return self.weight * _of_pairs(same, ops.cast(people >= 0, "float32"), outputs["identity"], self.margin)
+
+
+def _of_pairs(same: Any, known: Any, embedding: Any, margin: float) -> Any:
+    """The loss of each sample: (n, n) which are the same, (n,) of which it is known, features (n, d) -> (n,)."""
+    others = known[:, None] * known[None, :] * (1 - ops.eye(ops.shape(known)[0]))
+    same = same * others
+    squared = squared_distances(unit(embedding))
+    # The gradient of a square root has no bound at 0.
+    distance = ops.sqrt(squared + 1e-6)
+    pull = _mean(squared, same)
+    push = _mean(ops.maximum(0.0, margin - distance) ** 2, others - same)
+    return (pull + push) / 2
 
 
 def _mean(values: Any, chosen: Any) -> Any:

@@ -25,13 +25,16 @@ class SquaredHinge:
         head: name of the head, and of its targets.
         part: where its logits stand in the output.
         weight: of this task.
+        class_weights: of the samples of each class; None for 1.
     """
 
     head: str
     part: slice
     weight: float
+    class_weights: tuple[float, ...] | None = None
 
     def __call__(self, targets: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
         own = classes_of(targets[self.head])
         margins = ops.maximum(0.0, 1 - (2 * own - 1) * outputs["logits"][:, self.part])
-        return self.weight * ops.sum(own, axis=1) * ops.sum(margins**2, axis=1)
+        weights = 1.0 if self.class_weights is None else ops.convert_to_tensor(self.class_weights, "float32")
+        return self.weight * ops.sum(own * weights, axis=1) * ops.sum(margins**2, axis=1)

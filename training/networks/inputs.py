@@ -27,7 +27,7 @@ class Channel(layers.Layer):
     * lbp: local binary patterns: a bit for each neighbor that is no darker than the pixel (Ojala et al., TPAMI 2002).
     * gradient: length of the gradient by central differences.
     * edges: magnitude of the Laplacian.
-    * equalized: histogram equalization by the rank of a pixel among all of its image.
+    * equalized: histogram equalization by the rank of a pixel in its image; equal ones share the mean of theirs.
     * eyes, mouth: salient patches, each enlarged to the whole size: the band of the brows and eyes, the mouth's part.
 
     Args:
@@ -52,8 +52,10 @@ class Channel(layers.Layer):
             return pixels / 127.5 - 1
         if self.kind == "equalized":
             _, height, width, _ = images.shape
-            ranks = ops.argsort(ops.argsort(ops.reshape(pixels, (-1, height * width)), axis=1), axis=1)
-            return ops.reshape(ops.cast(ranks, "float32"), (-1, height, width, 1)) * (2 / (height * width - 1)) - 1
+            flat = ops.reshape(pixels, (-1, height * width))
+            # Equal pixels are ranked in their order: counted from either end, the mean is the same for all of them.
+            first, last = _ranks(flat), ops.flip(_ranks(ops.flip(flat, axis=1)), axis=1)
+            return ops.reshape(first + last, (-1, height, width, 1)) / (height * width - 1) - 1
         if self.kind in PATCHES:
             top, bottom, left, right = PATCHES[self.kind]
             _, height, width, _ = images.shape
@@ -75,3 +77,8 @@ class Channel(layers.Layer):
         rows = ops.clip(ops.arange(height) + row - 1, 0, height - 1)
         columns = ops.clip(ops.arange(width) + column - 1, 0, width - 1)
         return ops.take(ops.take(pixels, rows, axis=1), columns, axis=2)
+
+
+def _ranks(values: Any) -> Any:
+    """Of each value in its row, from 0 on, float32: (n, m) -> (n, m)."""
+    return ops.cast(ops.argsort(ops.argsort(values, axis=1), axis=1), "float32")

@@ -8,6 +8,7 @@ L = L_second + sum over the blocks of a_k L_k, with ``auxiliary_heads`` for all 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import keras
@@ -19,9 +20,29 @@ SCORE = "score_"
 """Before the names of the blocks' score layers."""
 
 
+def last_map(core: keras.Model) -> keras.KerasTensor:
+    """What a network's one trunk ends in, before its global average: (batch, rows, columns, channels).
+
+    Raises:
+        ConfigError: there are several trunks, or none.
+    """
+    # Attention has averages of its own, which keep their axes.
+    averages = [one for one in core.layers if isinstance(one, layers.GlobalAveragePooling2D) and not one.keepdims]
+    if len(averages) != 1:
+        raise ConfigError(f"The network has {len(averages)} trunks of convolutions, and this wants one.")
+    end: keras.KerasTensor = averages[0].input
+    return end
+
+
 def stage_ends(core: keras.Model) -> list[keras.KerasTensor]:
-    """What stands at the end of each stage, of all that has one height and width, from the first on."""
-    ends = {layer.output.shape[1]: layer.output for layer in core.layers[2:] if layer.output.shape[2:3] > (1,)}
+    """What stands at the end of each stage, of all that has one height and width, from the first convolution on.
+
+    Raises:
+        ConfigError: see ``last_map``.
+    """
+    last_map(core)
+    learned = itertools.dropwhile(lambda layer: not layer.weights, core.layers)
+    ends = {layer.output.shape[1]: layer.output for layer in learned if layer.output.shape[2:3] > (1,)}
     return list(ends.values())
 
 
@@ -40,8 +61,10 @@ def with_scoring(core: keras.Model, positions: Sequence[str]) -> keras.Model:
         A model of the same name; the last layer is called "logits" as before, the blocks' layers "score_POSITION".
 
     Raises:
-        ConfigError: there are too few stages, or a forest in place of the last layer.
+        ConfigError: there are too few stages, no deep block, several trunks, or a forest in place of the last layer.
     """
+    if "deep" not in positions:
+        raise ConfigError("model.scoring wants a deep block: without it, all behind the last one learns nothing.")
     last, ends = core.get_layer("logits"), stage_ends(core)
     if not isinstance(last, layers.Dense):
         raise ConfigError("model.scoring reads the scores of dense layers: leave model.forest out.")

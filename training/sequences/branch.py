@@ -14,8 +14,9 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from edge_fer.errors import DataError
+from edge_fer.errors import ConfigError, DataError
 from training import models
+from training.networks.scoring import last_map, stage_ends
 from training.sequences.clips import views
 
 DROPOUT = 0.2
@@ -51,14 +52,12 @@ def cut(path: Path) -> Trunk:
         DataError: it is no such network, or several trunks that are fused late.
     """
     model = models.load(path)
-    poolings = [
-        layer for layer in model.layers if isinstance(layer, layers.GlobalAveragePooling2D) and not layer.keepdims
-    ]
-    if len(poolings) != 1:
-        raise DataError(f"{path} has {len(poolings)} trunks: sequences want a network with one.")
-    ends = {layer.output.shape[1]: layer.output for layer in model.layers[2:] if layer.output.shape[2:3] > (1,)}
-    where = list(ends.values())[max(0, len(ends) // 2 - 1)]
-    return Trunk(keras.Model(model.input, where), keras.Model(where, poolings[0].input))
+    try:
+        ends = stage_ends(model)
+    except ConfigError as error:
+        raise DataError(f"{path} is no network for sequences. {error}") from None
+    where = ends[max(0, len(ends) // 2 - 1)]
+    return Trunk(keras.Model(model.input, where), keras.Model(where, last_map(model)))
 
 
 def branch(trunk: Trunk, classes: int, deeper: int = 0) -> keras.Model:
