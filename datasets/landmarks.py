@@ -135,7 +135,8 @@ class Mtcnn:
         for one in self._net.detect_faces(cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)):
             x, y, w, h = one["box"]
             side = math.sqrt(w * h)
-            marks = {name: (float(place[0]), float(place[1])) for name, place in one["keypoints"].items()}
+            # It numbers pixels, see `core.Landmarks`.
+            marks = {name: (place[0] + 0.5, place[1] + 0.5) for name, place in one["keypoints"].items()}
             if min_px <= side <= max_px:
                 # Its "left" eye is the one at the left of the image.
                 eyes, mouth = (
@@ -183,7 +184,8 @@ class Mesh:
         if self._presence is not None and outputs[self._presence].item() < 0:  # a logit: there is no face
             return None
         points = outputs[self._place].reshape(468, 3)[:, :2].astype(np.float64)
-        return np.asarray(points / scale + (left, top))
+        # It numbers pixels, as the warp does; see `core.Landmarks`.
+        return np.asarray(points / scale + (left, top) + 0.5)
 
 
 class DlibShape:

@@ -130,7 +130,8 @@ def test_mtcnn_speaks_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = types.SimpleNamespace(MTCNN=lambda: types.SimpleNamespace(detect_faces=lambda image: [face]))
     monkeypatch.setattr(landmarks.importlib, "import_module", lambda name: fake)
     (found,) = Mtcnn().detect(np.zeros((240, 240), np.uint8), 40)
-    assert found == Detection(FaceBox(40, 57.5, 100, 100), 0.97, MARKS)
+    moved = MARKS.scaled(1.0, 0.5, 0.5)
+    assert found == Detection(FaceBox(40, 57.5, 100, 100), 0.97, moved)
     assert Mtcnn().detect(np.zeros((240, 240), np.uint8), 120) == []
 
 
