@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{len(photos)} photos\n\n| detector | of the labels | beside | landmarks | ms |\n|---|---|---|---|---|")
         for name, detector in rows.items():
             detect = Timed(detector, args.min_face)
-            hits, total, beside, error = on_labels(detect, photos, 0.0, None)
+            found, *_, beside, error = on_labels(detect, photos, 0.0, args.min_face, None).row()
             cost = 1000 * detect.cpu_s / max(detect.calls, 1)
-            print(f"| {name} | {hits / total:.3f} of {total} | {beside} | {error:.3f} | {cost:.1f} |", flush=True)
+            print(f"| {name} | {found} | {beside} | {error} | {cost:.1f} |", flush=True)
     except EdgeFerError as error:
         print(f"bench_fusion: {error}", file=sys.stderr)
         return error.exit_code
