@@ -25,6 +25,7 @@ import cv2
 
 from edge_fer.archive import folder, task
 from edge_fer.archive.inputs import find_videos
+from edge_fer.config import DetectorSettings, ModelSettings
 from edge_fer.model.bundle import Bundle
 from edge_fer.sources.demo import DemoSource
 
@@ -80,7 +81,7 @@ def measure_cores(home: Path) -> None:
 def measure_memory(home: Path, count: int) -> None:
     """Resident memory of a worker over many videos, each from its file to its tables."""
     videos, _ = find_videos([str(home / "tiny")])
-    job = task.Job(home / "memory", task.DetectorSettings(), task.ModelSettings(), Bundle.load().metadata.model_sha256)
+    job = task.Job(home / "memory", DetectorSettings(), ModelSettings(), Bundle.load().metadata.model_sha256)
     folder.ArchiveFolder(job.folder).open(job.made_with())
     since = time.perf_counter()
     seen = []

@@ -133,10 +133,10 @@ def on_labels(
     """What a detector makes of the labels of photos that are doubled and turned."""
     made = OnLabels()
     for number, photo in enumerate(photos):
-        gray = cv2.resize(photo.read(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-        middle = (gray.shape[1] / 2, gray.shape[0] / 2)
+        large = cv2.resize(photo.read(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+        middle = (large.shape[1] / 2, large.shape[0] / 2)
         turn = cv2.getRotationMatrix2D(middle, turn_deg, 1.0)
-        gray = cv2.warpAffine(gray, turn, gray.shape[::-1], borderValue=128.0).astype(np.uint8, copy=False)
+        gray = cv2.warpAffine(large, turn, large.shape[::-1], borderValue=128.0).astype(np.uint8, copy=False)
         found = detect(gray)
         centers = (2 * (photo.boxes[:, :2] + photo.boxes[:, 2:] / 2)) @ turn[:, :2].T + turn[:, 2]
         sides = 2 * SQUARE * np.sqrt(photo.boxes[:, 2:].prod(axis=1))
@@ -194,7 +194,8 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
 
-    alt2 = str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml")
+    folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # the stubs do not know it
+    alt2 = str(folder / "haarcascade_frontalface_alt2.xml")
     settings = [DetectorSettings(kind="haar"), DetectorSettings(kind="haar", model=alt2)]
     settings += [DetectorSettings(kind="haar", model=path) for path in args.cascade]
     settings += [DetectorSettings(kind="ssd")]

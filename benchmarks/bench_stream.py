@@ -185,7 +185,8 @@ def run(frames: Iterable[Frame], recognizer: Recognizer | None = None) -> tuple[
 def follow(frames: Sequence[Frame]) -> ClipMetrics:
     """A clip with a face, ours beside the reference."""
     ms, results = run(frames)
-    cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+    folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]  # the stubs do not know it
+    cascade = cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
     reference_ms, ious = [], []
     for frame, result in zip(frames, results, strict=True):
         started = time.process_time_ns()
@@ -266,7 +267,8 @@ def backdrop(rng: np.random.Generator) -> Image:
     width, height = CANVAS_WH
     blots = cv2.GaussianBlur(rng.normal(0, 1, (height, width)), (0, 0), 12)
     wall = 110 + 12 * blots / blots.std() + np.linspace(-20, 20, width)
-    return np.clip(wall, 0, 255).astype(np.uint8)
+    drawn: Image = np.clip(wall, 0, 255).astype(np.uint8)
+    return drawn
 
 
 def put(canvas: Image, portrait: Portrait, box: FaceBox) -> None:
@@ -286,11 +288,12 @@ class Noise:
         self._rng = rng
         self._fields = np.rint(rng.normal(0, sigma, (8, *shape))).astype(np.int16)
 
-    def __call__(self, gray: Image | NDArray[np.float64]) -> Image:
+    def __call__(self, gray: Image | NDArray[np.floating[Any]]) -> Image:
         field = self._fields[self._rng.integers(len(self._fields))]
         rows, columns = (int(self._rng.integers(side)) for side in gray.shape)
         shifted = np.roll(field, (rows, columns), (0, 1))
-        return np.clip(np.rint(gray) + shifted, 0, 255).astype(np.uint8)
+        noisy: Image = np.clip(np.rint(gray) + shifted, 0, 255).astype(np.uint8)
+        return noisy
 
 
 def stream(images: Iterable[Image], name: str) -> Iterator[Frame]:

@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -295,7 +296,7 @@ class Recurrent:
         for length_s in LENGTHS_S:
             yield (
                 f"dense, exp. {length_s:g} s",
-                Method(plain, lambda subject, length_s=length_s: dense(subject, length_s)),  # type: ignore[misc]
+                Method(plain, partial(dense, length_s=length_s)),
             )
 
     def milliseconds(self, frames: int = 1000) -> float:

@@ -106,7 +106,7 @@ def bundles(path: Path, chance: random.Random, number: int) -> str:
     else:
         path.write_bytes(damaged(whole, chance))
     try:
-        predictions = TfliteClassifier(Bundle.load(path)).classify(original.selftest.inputs[:1])
+        predictions = TfliteClassifier(Bundle.load(path)).classify(list(original.selftest.inputs[:1]))
     except EdgeFerError:
         return "refused"
     assert len(predictions) == 1

@@ -155,7 +155,7 @@ def forged(chance: np.random.Generator) -> bytes:
     lines += [str(one(HEADERS)) for _ in range(int(chance.integers(0, 6)))]
     if chance.random() < 0.7:
         lines.insert(1, "Host: localhost")
-    request = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + one(BODIES)
+    request: bytes = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + one(BODIES)
     kind = chance.random()
     if kind < 0.2:  # cut off
         return request[: int(chance.integers(len(request) + 1))]

@@ -112,19 +112,25 @@ class Trainer:
     def train(self, images: NDArray[np.uint8], seed: int) -> None:
         """A training from the beginning; ``averaged`` then has the EMA of its weights."""
         self.begin(seed)
-        options = {"epochs": self.recipe.epochs, "initial_epoch": 0}
         if keras.backend.backend() == "jax":
             from training import jax_fit
 
             self._program = self._program or jax_fit.compiled(self.network, self.recipe.batch_size, self.ema)
-            options |= {"batch_size": self.recipe.batch_size, "seed": seed}
-            chance = [ChanceByEpoch(seed)]
-            samples = Samples.plain(images, self.targets)
-            jax_fit.fit(self.network, samples, **options, callbacks=chance, ema=self.ema, program=self._program)
+            jax_fit.fit(
+                self.network,
+                Samples.plain(images, self.targets),
+                batch_size=self.recipe.batch_size,
+                epochs=self.recipe.epochs,
+                initial_epoch=0,
+                callbacks=[ChanceByEpoch(seed)],
+                seed=seed,
+                ema=self.ema,
+                program=self._program,
+            )
         else:
             batches = Batches(images, self.targets, self.recipe.batch_size)
             callbacks = [ChanceByEpoch(seed, batches), self.ema]
-            self.network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
+            self.network.fit(batches, epochs=self.recipe.epochs, shuffle=False, callbacks=callbacks, verbose=0)
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of the last training, float32 (n, classes)."""
@@ -229,8 +235,8 @@ def _prepared(
     jobs: list[tuple[Treatment, int]], faces: Faces, workers: int
 ) -> Iterator[tuple[tuple[Treatment, int], Prepared]]:
     if not workers:
-        for job in jobs:
-            yield job, prepare(job[0], faces)
+        for one in jobs:
+            yield one, prepare(one[0], faces)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with a GPU's threads hangs
     with ProcessPoolExecutor(workers, context, remember, (faces,)) as pool:
@@ -312,8 +318,10 @@ def main(arguments: list[str] | None = None) -> int:
         training, test = splits["Training"], splits["PublicTest"]
         teacher = teacher_of(args.teacher_logits, splits, recipe)
         training, teacher = training[:: args.every], None if teacher is None else teacher[:: args.every]
-        marks = CropLandmarks.read(args.landmarks) if args.landmarks else None
-        landmarks = marks and (marks.of(training.images, "Training"), marks.of(test.images, "PublicTest"))
+        landmarks = None
+        if args.landmarks:
+            marks = CropLandmarks.read(args.landmarks)
+            landmarks = marks.of(training.images, "Training"), marks.of(test.images, "PublicTest")
         faces = Faces(training.images, test.images, landmarks)
         names = args.rows or [name for name in TREATMENTS if landmarks or "points" not in name]
         trainer = Trainer(recipe, training, test, teacher)

@@ -131,13 +131,13 @@ class Corrupt(keras.layers.Layer):
 def _optics() -> NDArray[np.float32]:
     """Matrices M so that M @ image @ M.T is the image as it is, blurred or of less pixels: float32 (k, 48, 48)."""
     sharp = np.eye(SIDE, dtype=np.float32)
-    bank = [sharp]
+    bank: list[NDArray[np.float32]] = [sharp]
     for sigma in BLUR_SIGMAS_PX:
         side = 2 * round(3 * float(sigma)) + 1
-        bank.append(cv2.GaussianBlur(sharp, (1, side), sigmaX=1, sigmaY=float(sigma)))
+        bank.append(np.asarray(cv2.GaussianBlur(sharp, (1, side), sigmaX=1, sigmaY=float(sigma)), np.float32))
     for width in WIDTHS_PX:
         smaller = cv2.resize(sharp, (SIDE, width), interpolation=cv2.INTER_AREA)
-        bank.append(cv2.resize(smaller, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        bank.append(np.asarray(cv2.resize(smaller, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), np.float32))
     return np.stack(bank)
 
 

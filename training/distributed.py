@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,7 +24,8 @@ ADDRESS, COUNT, NUMBER = (f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESS
 """The variables of ``keras.distribution.initialize``: HOST:PORT of the first process, how many, which this is."""
 
 
-class Processes(NamedTuple):
+@dataclass(frozen=True)
+class Processes:
     """Who takes part.
 
     Attributes:

@@ -127,8 +127,10 @@ def gather(runs: list[Path], recipe: Recipe, validation: Dataset) -> tuple[Teach
     Raises:
         EdgeFerError: a teacher is not as it should be.
     """
-    none = {"further": "", "further_times": 1, "further_alone": False, "unlabeled": ""}
-    theirs, ours = (dataclasses.replace(one.data, **none) for one in (data_recipe(runs), recipe))
+    theirs, ours = (
+        dataclasses.replace(one.data, further="", further_times=1, further_alone=False, unlabeled="")
+        for one in (data_recipe(runs), recipe)
+    )
     if theirs != ours:
         raise ConfigError(f"The teachers saw other samples than {recipe.name}: the recipes differ in [data].")
     networks = [load_for(run / "model.keras", validation) for run in runs]

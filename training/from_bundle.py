@@ -123,7 +123,8 @@ def _statistics(
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """Mean and variance by channel of what each batch normalization reads."""
     convolved = keras.Model(network.input, [norm.input for norm in norms])
-    sums, squares, count = [0.0] * len(norms), [0.0] * len(norms), len(images)
+    sums, squares = ([np.zeros(norm.input.shape[-1]) for norm in norms] for _ in range(2))
+    count = len(images)
     for start in range(0, count, 128):
         for place, values in enumerate(convolved.predict_on_batch(images[start : start + 128].astype(np.float32))):
             values = np.asarray(values, np.float64)

@@ -49,6 +49,8 @@ from training.ablation import Trainer, teacher_of
 from training.recipe import load_recipe
 from training.runs import replace
 
+Way = Literal["none", "resampled", "generated"]
+WAYS: tuple[Way, ...] = ("none", "resampled", "generated")
 RARE = (Expression.DISGUST, Expression.FEAR, Expression.CONTEMPT)
 NOISE = 96
 """Numbers that a face is generated from."""
@@ -371,7 +373,7 @@ def compare(
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} is not what `python -m training.gan` wrote: give another -o.") from None
     for seed in seeds:
-        for way in ("none", "resampled", "generated"):
+        for way in WAYS:
             if (way, seed) in done:
                 continue
             trainer.targets, images = own, training.images

@@ -137,26 +137,41 @@ def train(
     log = EpochLog(recipe.epochs, run, measured, ema, validation, history, steps, console, place)
     if processes.leads:
         callbacks.append(log)
-    options = {"epochs": recipe.epochs, "initial_epoch": epochs_done}
     with log.progress:  # the terminal has its cursor back whatever happens
         if accelerated() or recipe.distribution == "data":
             from training import jax_fit
 
             log.least_seconds = 10.0 if accelerated() else 0.0
             callbacks.append(ChanceByEpoch(recipe.seed))
-            options |= {"seed": recipe.seed, "batch_size": recipe.batch_size}
-            parallel = recipe.distribution == "data"
-            jax_fit.fit(network, samples, **options, callbacks=callbacks, ema=ema, parallel=parallel)
+            jax_fit.fit(
+                network,
+                samples,
+                batch_size=recipe.batch_size,
+                epochs=recipe.epochs,
+                initial_epoch=epochs_done,
+                callbacks=callbacks,
+                seed=recipe.seed,
+                ema=ema,
+                parallel=recipe.distribution == "data",
+            )
         else:
             batches = Batches(*samples.of_epoch(0), recipe.batch_size)
             views = samples if samples.views > 1 else None
             callbacks += [ChanceByEpoch(recipe.seed, batches, views), *([ema] if ema else [])]
-            network.fit(batches, **options, shuffle=False, callbacks=callbacks, verbose=0)
+            network.fit(
+                batches,
+                epochs=recipe.epochs,
+                initial_epoch=epochs_done,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=0,
+            )
     if not processes.leads:
         distributed.wait_for_all(processes)
         return
     facts |= {"seconds": round(time.monotonic() - started), "resumed": resume, "processes": processes.count}
-    facts["images_per_second"] = round(len(samples) / max(np.mean([line["seconds"] for line in history]), 1e-3))
+    seconds = float(np.mean([line["seconds"] for line in history]))
+    facts["images_per_second"] = round(len(samples) / max(seconds, 1e-3))
     if recipe.model.repvgg:
         replace(run / "multibranch.keras", measured.save)
         measured = models.reparameterize(measured)

@@ -183,7 +183,7 @@ def build(recipe: ModelRecipe, classes: int, precision: Precision = "float32") -
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
-        core = BUILDERS[recipe.kind](recipe.stages, recipe.dropout, classes, **options)  # type: ignore[operator]
+        core = BUILDERS[recipe.kind](recipe.stages, recipe.dropout, classes, **options)
         return with_scoring(core, recipe.scoring) if recipe.scoring else core
     finally:
         keras.config.set_dtype_policy(before)

@@ -141,8 +141,16 @@ def _act(pipeline: Pipeline, step: Step, place: Place, console: Console) -> None
             from training.cached_logits import cache_logits
 
             augment = stage.recipe.augment if stage.each_view else AugmentRecipe()
-            more = {"each_view": stage.each_view, "data": stage.recipe.data, "augment": augment}
-            cache_logits(teachers, data, stage.views, stage.recipe.seed, step.output, **more)
+            cache_logits(
+                teachers,
+                data,
+                stage.views,
+                stage.recipe.seed,
+                step.output,
+                each_view=stage.each_view,
+                data=stage.recipe.data,
+                augment=augment,
+            )
         case "interpolate":
             from training.interpolate import interpolate
 

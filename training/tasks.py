@@ -6,7 +6,7 @@ logits where they were cached. Each task reads what it needs by its name, on Ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -201,7 +201,11 @@ def compose(
     if "centers" in outputs:
         tasks.append(CenterLoss(heads[-1].name, recipe.center, recipe.island))
     if "embedding" in outputs:
-        metric = {"locality": LocalityPreserving, "contrastive": Contrastive, "tuplets": TupletClusters}
+        metric: dict[str, Callable[[str, float], Task]] = {
+            "locality": LocalityPreserving,
+            "contrastive": Contrastive,
+            "tuplets": TupletClusters,
+        }
         tasks += [loss(heads[-1].name, getattr(recipe, key)) for key, loss in metric.items() if getattr(recipe, key)]
     if "identity" in outputs:
         tasks.append(IdentityContrastive(recipe.identity))

@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         known = np.isfinite(turns)
         weights = train(training.images[known], turns[known], args.seed)
-        np.savez_compressed(args.out, **weights)
+        np.savez_compressed(args.out, **weights)  # type: ignore[arg-type]  # it has a keyword of its own, which no array is
         known = np.isfinite(of_test)
         answers = np.array([pose.turn_of_crop(image, weights=weights) for image in test.images])
         report(console, np.degrees(np.arctan(np.abs(of_test[known]) / pose.TURN_OF_45_DEG)), answers[known])

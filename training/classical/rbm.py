@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class RBM:
         driven = self.hidden(data)
         reconstruction = self.visible((rng.random(driven.shape, np.float32) < driven).astype(np.float32))
         again = self.hidden(reconstruction)
-        weights = (data.T @ driven - reconstruction.T @ again) / np.float32(len(data))
+        weights: Floats = np.divide(data.T @ driven - reconstruction.T @ again, np.float32(len(data)))
         visible, hidden = (data - reconstruction).mean(axis=0), (driven - again).mean(axis=0)
         return (weights, visible, hidden), float(((data - reconstruction) ** 2).mean())
 
@@ -141,7 +142,7 @@ def fit_stack(
     for layer, units in enumerate(hidden):
         machine = RBM.begun(data.shape[1], units, rng, gaussian=layer == 0)
         rate = 0.001 if machine.gaussian else 0.05
-        machine.fit(data, epochs, rng, rate, on_epoch=lambda epoch, error, at=layer: on_epoch(at, epoch, error))
+        machine.fit(data, epochs, rng, rate, on_epoch=partial(on_epoch, layer))
         stack.append(machine)
         data = machine.hidden(data)
     return stack

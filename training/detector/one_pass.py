@@ -131,7 +131,7 @@ def soft_labels(training: Dataset, heads: Sequence[Head], teacher: NDArray[np.fl
     return targets
 
 
-class _Windows(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
+class _Windows(keras.utils.PyDataset):
     """An epoch of faces in windows; each batch has a size and a tilt of its own."""
 
     def __init__(self, images: NDArray[np.uint8], targets: Floats, batch: int, seed: int) -> None:
@@ -156,7 +156,7 @@ class _Windows(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no typ
         return (pixels, central_cells([one.box for one in seen])), self._targets[rows]
 
 
-class Taught(keras.Model):  # type: ignore[misc]
+class Taught(keras.Model):
     """What trains: windows and the cells of their face -> the loss of the answers, and the pull on the detections."""
 
     def __init__(self, network: keras.Model, heads: Sequence[Head], before: keras.Model | None) -> None:

@@ -24,7 +24,8 @@ def save(weights: Sequence[NDArray[np.float32]], path: Path) -> None:
         OutputError: the file cannot be written.
     """
     content = io.BytesIO()
-    np.savez(content, **{f"{at:03}": value for at, value in enumerate(weights)})
+    arrays = {f"{at:03}": value for at, value in enumerate(weights)}
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # it has a keyword of its own, which no array is
     write_atomically(path, content.getvalue())
 
 

@@ -98,7 +98,7 @@ def contraction_of(encoder: keras.Model, images: keras.KerasTensor) -> tuple[ker
         ConfigError: it has none followed by batch normalization and ReLU.
     """
     makers = {id(layer.output): layer for layer in encoder.layers}
-    triples = []
+    triples: list[tuple[keras.Layer, keras.Layer, keras.Layer]] = []
     for activation in encoder.layers:
         norm = makers.get(id(activation.input)) if isinstance(activation, layers.ReLU) else None
         convolution = makers.get(id(norm.input)) if isinstance(norm, layers.BatchNormalization) else None

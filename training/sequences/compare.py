@@ -75,12 +75,12 @@ class Comparison(NamedTuple):
     """What ``compare`` finds.
 
     Attributes:
-        count: of sequences.
+        sequences: how many.
         rows: of each way to tell their expression.
         orders: of each way to tell their intensity, by its name.
     """
 
-    count: int
+    sequences: int
     rows: list[Row]
     orders: dict[str, Order]
 
@@ -158,8 +158,8 @@ def _orders(
     for fold in np.unique(sequences.folds):
         frames = described(int(fold))
         weights = fit_ranking([one for one, own_fold in zip(frames, sequences.folds, strict=True) if own_fold != fold])
-        for at in np.flatnonzero(sequences.folds == fold):
-            scores[at] = frames[at] @ weights
+        for place in np.flatnonzero(sequences.folds == fold):
+            scores[place] = frames[place] @ weights
     return {"proxy of the probabilities": order_of(proxy), "ranking regressor": order_of(scores)}
 
 

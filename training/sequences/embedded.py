@@ -93,7 +93,8 @@ class Embedder:
         self.bundle, self.labels = bundle, bundle.metadata.decision.labels
         self._network = Network(with_embedding(bundle.model))
         (source,), (_, output) = self._network.inputs, self._network.outputs
-        self.size_hw: tuple[int, int] = source.shape[1:3]
+        _, height, width, _ = source.shape
+        self.size_hw = (height, width)
         self.spec = RecurrentSpec("gru", 16, output.shape[1], output.scale, output.zero_point, step_s=1 / HZ)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.int8]:

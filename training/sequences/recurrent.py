@@ -299,7 +299,11 @@ def _neutral(faces: Faces, labels: tuple[Expression, ...], most: int = 500) -> F
 
 
 def _joined(first: Clips, second: Clips) -> Clips:
-    return Clips(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+    return Clips(
+        np.concatenate((first.embeddings, second.embeddings)),
+        np.concatenate((first.truth, second.truth)),
+        np.concatenate((first.groups, second.groups)),
+    )
 
 
 def _write(run: Path, model: keras.Model, description: Description, test: Clips) -> None:

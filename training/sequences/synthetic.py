@@ -27,7 +27,8 @@ def tremble(image: Image, chance: np.random.Generator) -> Image:
         uint8 (height, width, 1).
     """
     height, width = image.shape
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), chance.normal(0, 1.5), 1 + chance.normal(0, 0.03))
+    angle_deg, scale = chance.normal(0, 1.5), 1 + chance.normal(0, 0.03)
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), angle_deg, scale), np.float64)
     matrix[:, 2] += chance.normal(0, 0.02 * width, 2)
     shown = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     noisy: Image = np.clip(shown + chance.normal(0, 8, shown.shape), 0, 255).astype(np.uint8)[..., np.newaxis]
@@ -43,4 +44,5 @@ def dissolved(before: Image, after: Image, parts: NDArray[np.float64], chance: n
         parts: of ``after`` in each frame, 0-1.
         chance: draws how the box trembles.
     """
-    return [tremble(cv2.addWeighted(before, 1 - part, after, part, 0.0), chance) for part in parts.tolist()]
+    mixed = (cv2.addWeighted(before, 1 - part, after, part, 0.0) for part in parts.tolist())
+    return [tremble(image.astype(np.uint8, copy=False), chance) for image in mixed]
