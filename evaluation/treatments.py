@@ -25,6 +25,8 @@ TREATMENTS = (
     "lit",
     "lit+equalization",
     "lit+tan-triggs",
+    "lit+contrast-normalization",
+    "lit+gamma-intensity",
     "two-points",
     "five-points",
     "five-points+equalization",
