@@ -193,6 +193,9 @@ class FakeInterpreter:
     def allocate_tensors(self) -> None:
         pass
 
+    def _get_ops_details(self) -> list[dict[str, Any]]:
+        return []
+
     def get_input_details(self) -> list[dict[str, Any]]:
         return [self._tensor(0, [1, 128, 128, 3])]
 
