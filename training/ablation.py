@@ -261,19 +261,23 @@ def read(path: Path) -> list[Result]:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """The rows by their accuracy in percent, FER+ / FER2013, a column a condition; the spread is of three seeds."""
+    """The rows by their accuracy in percent, FER+ / FER2013: a column a condition, then the mean of all but "clean".
+
+    With several seeds it is their mean, and half of their range.
+    """
     conditions = list(results[0].accuracy) if results else []
     heads = list(results[0].accuracy["clean"]) if results else []
     shown = Table(title=f"accuracy, {' / '.join(heads)}")
-    for title in ("row", "seeds", *conditions):
+    columns = [*([one] for one in conditions), conditions[1:]]
+    for title in ("row", "seeds", *conditions, "mean of the lights"):
         shown.add_column(title, no_wrap=title == "row")
     for name in dict.fromkeys(one.row for one in results):
         of_row = [one for one in results if one.row == name]
         cells = []
-        for condition in conditions:
+        for column in columns:
             texts = []
             for head in heads:
-                values = [100 * one.accuracy[condition][head] for one in of_row]
+                values = [100 * float(np.mean([one.accuracy[name][head] for name in column])) for one in of_row]
                 spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
                 texts.append(f"{np.mean(values):.1f}{spread}")
             cells.append(" / ".join(texts))
