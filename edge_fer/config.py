@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import stat
 import typing
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from edge_fer.errors import ConfigError
+from edge_fer.address import printable
+from edge_fer.errors import ConfigError, UsageError
 
 ENV_PREFIX = "EDGE_FER_"
 MOST_CAMERAS = 16
@@ -120,6 +124,32 @@ class CameraSettings:
 
     def __post_init__(self) -> None:
         _check(self, "camera")
+
+
+def told_apart(cameras: Sequence[CameraSettings]) -> list[CameraSettings]:
+    """The cameras, each with a name of its own where there are several: an address shown without its secrets is none.
+
+    Raises:
+        UsageError: two have the same name, or are the same.
+    """
+    if len(cameras) == 1:
+        return list(cameras)
+    given = Counter(camera.source for camera in cameras)
+    if twice := [source for source, count in given.items() if count > 1]:
+        raise UsageError(f"Camera {printable(twice[0])} is given twice. It can be read once.")
+    named = []
+    taken = Counter(camera.name for camera in cameras if camera.name)
+    if twice := [name for name, count in taken.items() if count > 1]:
+        raise UsageError(f"Two cameras are called {twice[0]}. Give each a name of its own.")
+    for camera in cameras:
+        name = camera.name or printable(camera.source.strip())
+        count = 1
+        while not camera.name and taken[name if count == 1 else f"{name} #{count}"]:
+            count += 1
+        name = name if count == 1 else f"{name} #{count}"
+        taken[name] += 1
+        named.append(dataclasses.replace(camera, name=name))
+    return named
 
 
 @dataclass(frozen=True)
@@ -409,12 +439,27 @@ def value_of(settings: Settings, key: str) -> Any:
 
 
 def default_files() -> list[Path]:
-    """Files that are read when ``--config`` is not given: the first that exists counts."""
+    """Files that are read when ``--config`` is not given, the system's and the user's: the first that exists counts."""
     # Not Path.home(), which fails for a user without a home, as a container's may be.
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
     return [Path("/etc/edge-fer/config.toml"), Path(home, "edge-fer", "config.toml")]
 
 
 def default_file() -> Path | None:
-    """The one of ``default_files`` that is read; None where there is none."""
-    return next((file for file in default_files() if file.is_file()), None)
+    """The one of ``default_files`` that is read; None where there is none.
+
+    The system's is given too where nobody can tell whether it is there: reading it then says why it cannot be. Without
+    that, a board would quietly do other than it was told to. Where a user may not look into the folder of the own one,
+    it is somebody else's home, as after ``su`` or ``setpriv``, and what lies there was not meant for this user.
+    """
+    return next((file for place, file in enumerate(default_files()) if _may_be(file, if_hidden=place == 0)), None)
+
+
+def _may_be(file: Path, *, if_hidden: bool) -> bool:
+    """Whether there is such a file; ``if_hidden`` where this user may not see that."""
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a zero byte
+        return False
+    except OSError:
+        return if_hidden

@@ -61,6 +61,17 @@ class Control:
         self.clock = clock
         self._paused = paused
 
+    def own_name(self, receiver: str) -> str:
+        """A name for one more of ``deliveries``: of its receiver, numbered where there is one of that name.
+
+        What tells two receivers on one host apart may be secret, and is not shown.
+        """
+        name, count = receiver, 1
+        while name in self.deliveries:
+            count += 1
+            name = f"{receiver} #{count}"
+        return name
+
     @property
     def paused(self) -> bool:
         """Whether somebody wants it paused. That it is, and all cameras are closed, is told by ``state``."""

@@ -101,6 +101,10 @@ class Run:
             self._events = self._made(result)
         return self._events
 
+    def end(self, faces: Iterable[Face]) -> list[Event]:
+        """The ends of faces that left while no frame comes; none of one that has ended."""
+        return self._ends_of(faces, self._now())
+
     def to_ends(self) -> list[Event]:
         """The ends of all faces that are still there when the run stops, the same for every sink."""
         if self._ends is None:
@@ -110,13 +114,16 @@ class Run:
 
     def _made(self, result: FrameResult) -> list[Event]:
         ts = self._now()
-        events = [self._end(face.track, ts) for face in result.ended if face.track in self._open]
+        events = self._ends_of(result.ended, ts)
         for face in result.faces:
             event = self._event(face, result, ts)
             events.append(event)
             if not result.frame.still:
                 self._open[face.track] = event
         return events
+
+    def _ends_of(self, faces: Iterable[Face], ts: str) -> list[Event]:
+        return [self._end(face.track, ts) for face in faces if face.track in self._open]
 
     def _end(self, track: int, ts: str) -> Event:
         return {**self._open.pop(track), "phase": "end", "ts": ts}

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from edge_fer.address import printable
-from edge_fer.config import CameraSettings, Settings
+from edge_fer.address import printable, split_address
+from edge_fer.config import CameraSettings, Settings, told_apart
 from edge_fer.control import Control, State
 from edge_fer.core import Frame, FrameSource, Sink
 from edge_fer.detection import open_detector
 from edge_fer.detection.cascade import CascadeDetector
-from edge_fer.errors import UnavailableError, UsageError
+from edge_fer.errors import UnavailableError
 from edge_fer.events import Run
 from edge_fer.model.bundle import DEFAULT_MODEL
 from edge_fer.preprocess.alignment import BY_POINTS
 from edge_fer.recognizer import Recognizer
 from edge_fer.sinks import open_sink
 from edge_fer.sources import open_source
-from edge_fer.threads import WAKE_S, LatestFrame, SeveralSources, call_aside
+from edge_fer.threads import WAKE_S, LatestFrame, SeveralSources, begin_aside, call_aside
 
 PER_CAMERA = ("video", "pictures")
 """Outputs that cannot hold two cameras."""
 
 NO_FRAME_S = 5.0
-"""From then on it waits for a camera."""
+"""From then on it waits for a camera, and the faces that it showed have gone."""
 
 log = logging.getLogger("edge_fer")
 
@@ -112,7 +112,8 @@ class Pipeline:
     """Sources, recognizers and sinks, opened from settings. Iterating runs the loop; a context closes all.
 
     ``control`` pauses it and tells what it does. While it is paused no frame is looked at, and cameras are closed; what
-    cannot be opened again, as a file or a pipe, is held where it is. No face is followed across a pause.
+    cannot be opened again, as a file or a pipe, is held where it is. Faces end at a pause, and where a camera has sent
+    nothing for ``NO_FRAME_S``.
 
     Each camera has a recognizer of its own; jsonl, csv and terminal take the results of all, a video or a folder of
     pictures those of one. Where there are several cameras, one that is not there, is lost or breaks leaves the others
@@ -145,7 +146,7 @@ class Pipeline:
         self._since_s = self.control.clock()
         self._idle = idle
         recognizer = build_recognizer(settings)
-        cameras = _told_apart(settings.all_cameras)
+        cameras = told_apart(settings.all_cameras)
         with ExitStack() as stack:
             self._sources = _open_sources(cameras, stack, service, self.control)
             read = [source for source in self._sources if isinstance(source, LatestFrame)]
@@ -190,6 +191,7 @@ class Pipeline:
             sinks = {id(sink): sink for lane in self._lanes for sink in lane.sinks}
             self._ticks = [tick for sink in sinks.values() if (tick := getattr(sink, "tick", None))]
             self._latencies = [Latencies() for _ in cameras]
+            self._seen_s = [float("-inf")] * len(cameras)  # when the last frame of each was looked at
             self._open = stack.pop_all()
 
     def __iter__(self) -> Iterator[Step]:
@@ -203,7 +205,7 @@ class Pipeline:
             self._tend()
             for place, step in _process(frames, self._lanes):
                 self.control.frames += 1
-                self.control.last_frame_s = self.control.clock()
+                self.control.last_frame_s = self._seen_s[place] = self.control.clock()
                 if step.latency_ms is not None:
                     self._latencies[place].add(step.latency_ms)
                 yield step
@@ -234,8 +236,11 @@ class Pipeline:
             for source in live:
                 source.switch(not self._off)
             for lane in self._lanes:
-                lane.recognizer.restart()
+                self._end_faces(lane)
             self._since_s = control.clock()
+        for lane, seen_s in zip(self._lanes, self._seen_s, strict=True):
+            if control.clock() - seen_s > NO_FRAME_S:
+                self._end_faces(lane)
         if self._off:
             control.state = State.PAUSING if any(source.is_open() for source in live) else State.PAUSED
         else:
@@ -249,6 +254,13 @@ class Pipeline:
         for tick in self._ticks:
             tick()
         self._idle()
+
+    def _end_faces(self, lane: Lane) -> None:
+        """Nobody is seen there any more: who acts on that hears it now, and not with a frame that may never come."""
+        if events := self._runs[0].end(lane.recognizer.end()):
+            for sink in lane.sinks:
+                if end := getattr(sink, "end", None):
+                    end(events)
 
     def reload(self, settings: Settings) -> None:
         """Take over detector and model of other settings, between two frames. Cameras and sinks stay as they are.
@@ -264,6 +276,7 @@ class Pipeline:
         metadata = recognizer.bundle.metadata
         for run in self._runs:
             run.model, run.model_sha256, run.decision = metadata.name, metadata.model_sha256, recognizer.decision
+            run.compound = settings.model.compound
         self._new_face_s = settings.detector.new_face_s
         self.search_later(self._search_factor)
 
@@ -326,32 +339,6 @@ def _numbered(frames: Iterable[Frame]) -> Iterator[tuple[int, Frame]]:
         del frame  # its images, before the source makes the next
 
 
-def _told_apart(cameras: Sequence[CameraSettings]) -> list[CameraSettings]:
-    """The cameras, each with a name of its own where there are several: an address shown without its secrets is none.
-
-    Raises:
-        UsageError: two have the same name, or are the same.
-    """
-    if len(cameras) == 1:
-        return list(cameras)
-    given = Counter(camera.source for camera in cameras)
-    if twice := [source for source, count in given.items() if count > 1]:
-        raise UsageError(f"Camera {printable(twice[0])} is given twice. It can be read once.")
-    named = []
-    taken = Counter(camera.name for camera in cameras if camera.name)
-    if twice := [name for name, count in taken.items() if count > 1]:
-        raise UsageError(f"Two cameras are called {twice[0]}. Give each a name of its own.")
-    for camera in cameras:
-        name = camera.name or printable(camera.source.strip())
-        count = 1
-        while not camera.name and taken[name if count == 1 else f"{name} #{count}"]:
-            count += 1
-        name = name if count == 1 else f"{name} #{count}"
-        taken[name] += 1
-        named.append(dataclasses.replace(camera, name=name))
-    return named
-
-
 def _file_names(cameras: Sequence[CameraSettings]) -> list[str]:
     """What the files of each camera are told apart by: its name in letters that any file system takes."""
     names: list[str] = []
@@ -401,10 +388,16 @@ def _open_those_there(
 ) -> dict[int, UnavailableError]:
     """Open what can be opened, by place; returns why the others cannot."""
     missing: dict[int, UnavailableError] = {}
+    # Those in the network all at once: each one that does not answer takes its ten seconds.
+    begun = {
+        place: begin_aside(partial(open_source, camera))
+        for place, camera in enumerate(cameras)
+        if split_address(camera.source)
+    }
     for place, camera in enumerate(cameras):
         try:
-            # Aside: this thread goes on hearing signals while a network camera does not answer.
-            opened[place] = call_aside(lambda camera=camera: open_source(camera))  # type: ignore[misc]
+            # Aside: this thread goes on hearing signals while a camera does not answer.
+            opened[place] = begun[place]() if place in begun else call_aside(partial(open_source, camera))
             stack.callback(opened[place].close)
         except UnavailableError as error:
             missing[place] = error

@@ -204,9 +204,15 @@ class Recognizer:
             lambda: ExpressionFilter(metadata.smoothing, classifier.new_aggregate(), metadata.intensity), self._numbers
         )
 
-    def restart(self) -> None:
-        """Continue no face: the next frame is taken as the first of another stream, and the tracks end before it."""
+    def end(self) -> tuple[Face, ...]:
+        """End all faces now, since no frame comes; the next one is taken as the first of another stream.
+
+        Returns:
+            The faces as they were last seen. The next result has them in its ``ended`` too.
+        """
         self._stream = None
+        self._left += self._tracker.end_all()
+        return tuple(track.face for track in self._left if track.face)
 
     def _begin(self, frame: Frame) -> list[Track]:
         """Start over where a frame does not continue the one before; returns the tracks that this ends."""

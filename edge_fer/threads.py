@@ -25,7 +25,7 @@ log = logging.getLogger("edge_fer")
 
 
 class _Aside(Generic[T]):
-    """A call in a thread of its own."""
+    """A call in a thread of its own, which begins at once."""
 
     def __init__(self, act: Callable[[], T]) -> None:
         self._act = act
@@ -33,6 +33,7 @@ class _Aside(Generic[T]):
         self._error: BaseException | None = None
         # A daemon, as in LatestFrame.
         self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -41,7 +42,6 @@ class _Aside(Generic[T]):
             self._error = error
 
     def result(self) -> T:
-        self._thread.start()
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -54,7 +54,12 @@ def call_aside(act: Callable[[], T]) -> T:
     Python hears them between its own steps alone, and a driver or a network can hold a thread for long. When a signal
     handler raises, the wait ends, and the other thread is left to itself.
     """
-    return _Aside(act).result()
+    return begin_aside(act)()
+
+
+def begin_aside(act: Callable[[], T]) -> Callable[[], T]:
+    """As ``call_aside``, in two steps: the call begins, and what is returned waits for its end."""
+    return _Aside(act).result
 
 
 def start_aside(act: Callable[[], None], name: str) -> Callable[[float], None]:

@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import sys
+import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,16 @@ from typing import Any
 
 from edge_fer import address
 from edge_fer.cli.verbs import Parser, Verbs, add_verb
-from edge_fer.config import CameraSettings, Settings, all_settings, default_file, default_files, value_of
+from edge_fer.config import (
+    CameraSettings,
+    Field,
+    Settings,
+    all_settings,
+    default_file,
+    default_files,
+    told_apart,
+    value_of,
+)
 from edge_fer.config_file import as_toml, new_file, reference_page, update_file, variable
 from edge_fer.errors import ConfigError, OutputError, UsageError, printable
 from edge_fer.files import make_folder, write_atomically
@@ -86,20 +96,26 @@ def _check(args: argparse.Namespace) -> None:
     from edge_fer.cli.run import check_outputs
     from edge_fer.detection import open_detector
     from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
-    from edge_fer.sinks import check_spec
+    from edge_fer.sinks import check_network
+    from edge_fer.sources import open_source
 
     path = args.config or default_file()
     for spec in settings.outputs:
-        check_spec(spec)
+        check_network(spec, settings, path.parent if path else None)
     check_outputs(settings, path)
+    for camera in told_apart(settings.all_cameras):
+        scheme, _ = address.split_address(camera.source) or ("file", "")
+        is_address = scheme != "file" or camera.source.startswith(("picamera:", "rpicam:"))
+        if is_address or not camera.source:
+            open_source(camera, later=True).close()  # nothing is opened, as a file would be
     Bundle.load(settings.model.path or DEFAULT_MODEL)
     open_detector(settings.detector)
     values = ((one, value_of(settings, one.key)) for one in all_settings())
     changed = [f"{one.key} = {_shown(value)}" for one, value in values if value != one.default]
     print(f"{path} is good." if path else "There is no file; `edge-fer config init` writes one.")
     print(f"Not at their defaults: {', '.join(changed) or 'none'}.")
-    camera = address.printable(settings.all_cameras[0].source)
-    print(f"The camera was not opened; `edge-fer cameras --snapshot {camera}` shows what it sees.")
+    source = address.printable(settings.all_cameras[0].source)
+    print(f"The camera was not opened; `edge-fer cameras --snapshot {source}` shows what it sees.")
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -127,7 +143,7 @@ def _edit(args: argparse.Namespace) -> None:
         close = difflib.get_close_matches(args.key, keys, n=1)
         known = f"Did you mean {close[0]}?" if close else f"There are {', '.join(keys)}."
         raise UsageError(f"There is no setting {printable(args.key[:100])}. {known}")
-    value = _value(args.key, args.value)
+    value = _value(keys[args.key], args.value)
     path = args.config or default_file() or default_files()[-1]
     before = _value_in(path, args.key)
     with _or_sudo():
@@ -152,12 +168,12 @@ def _or_sudo() -> Iterator[None]:
         ) from None
 
 
-def _value(key: str, texts: Sequence[str]) -> Any:
-    if key == "outputs":
+def _value(one: Field, texts: Sequence[str]) -> Any:
+    if typing.get_origin(one.hint) is list:
         return list(texts)
     if len(texts) > 1:
-        raise UsageError(f"{key} takes one value, not {len(texts)}. Put a text with blanks in quotes.")
-    return parsed(key.split("."), texts[0])
+        raise UsageError(f"{one.key} takes one value, not {len(texts)}. Put a text with blanks in quotes.")
+    return parsed(one.key.split("."), texts[0])
 
 
 def _value_in(path: Path, key: str) -> Any:

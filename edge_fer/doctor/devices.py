@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from edge_fer.address import printable, split_address
+from edge_fer.address import listening_at, printable, split_address
 from edge_fer.cameras import Camera, find_holders, has_pi_pipeline, list_cameras, list_pi_cameras
-from edge_fer.config import ENV_PREFIX
+from edge_fer.config import ENV_PREFIX, default_files
 from edge_fer.doctor.machine import Finding, Machine
+from edge_fer.errors import EdgeFerError
 from edge_fer.files import mode_of
+from edge_fer.sinks import check_network
 
 CORAL_USB = {("1a6e", "089a"): "before its first use", ("18d1", "9302"): "in use before"}
 """Vendor and product of a Coral USB Accelerator: it takes another number once its firmware is loaded."""
@@ -35,6 +37,8 @@ def check_configuration(machine: Machine) -> Iterator[Finding]:
     file = shlex.quote(str(machine.config))
     if first.startswith(ENV_PREFIX):
         yield Finding("red", text, f"unset {first.partition(':')[0]}")
+    elif machine.config and "Permission denied" in first:
+        yield Finding("red", text, f"sudo chmod a+rX {shlex.quote(str(machine.config.parent))} {file}")
     elif machine.config and not machine.config.exists():
         yield Finding("red", text, f"edge-fer config init --config {file}")
     else:
@@ -250,6 +254,15 @@ def check_outputs(machine: Machine) -> Iterator[Finding]:
     """The places that outputs write to can be written, and the ports that they listen at are free."""
     for spec in machine.settings.outputs:
         kind, _, name = spec.partition(":")
+        try:
+            check_network(spec, machine.settings, machine.config.parent if machine.config else None)
+        except EdgeFerError as error:
+            yield Finding(
+                "red",
+                f"{printable(str(error))} To mend it:",
+                f"nano {shlex.quote(str(machine.config or default_files()[-1]))}",
+            )
+            continue
         if kind == "web":
             yield _port(machine, spec, name)
             continue
@@ -267,12 +280,8 @@ def check_outputs(machine: Machine) -> Iterator[Finding]:
 
 def _port(machine: Machine, spec: str, where: str) -> Finding:
     """Whether an output that serves can listen where it is told to: HOST:PORT, PORT, or nothing at all."""
-    host, _, port = where.rpartition(":")
-    if not (port or "1").isdecimal() or int(port or 1) > 65_535:
-        text = f"{printable(spec)} names no port. One that is usual:"
-        return Finding("red", text, "edge-fer config edit outputs terminal web:127.0.0.1:8080")
-    number = int(port or 8080)
-    reason = machine.why_taken(host.strip("[]") or "127.0.0.1", number)
+    host, number = listening_at(where)
+    reason = machine.why_taken(host, number)
     if not reason:
         return Finding("green", printable(spec))
     # The service holds its own port while it runs.

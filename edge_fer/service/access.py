@@ -6,11 +6,16 @@ import hashlib
 import hmac
 import ipaddress
 import platform
+import socket
+import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from edge_fer.errors import ConfigError
+from edge_fer.address import listening_at
+from edge_fer.config import WebSettings
+from edge_fer.credentials import secret_file
+from edge_fer.errors import ConfigError, UsageError
 
 COOKIE = "edge-fer"
 SESSION_S = 30 * 24 * 3600
@@ -21,14 +26,17 @@ _TRIES, _TRIES_S = 10, 60.0
 _MOST_PEERS = 10_000
 
 
-def read_token(path: Path) -> str:
-    """The token in a file, without blanks around it.
+def read_token(settings: WebSettings) -> str:
+    """The token in its file, without blanks around it, or of systemd's credential; "" where there is neither.
 
     Raises:
         ConfigError: it cannot be read, or is too short to guard anything.
     """
+    path = secret_file("web.token_file", settings.token_file)
+    if not path:
+        return ""
     try:
-        token = path.read_text(encoding="utf-8")[:1000].strip()
+        token = Path(path).read_text(encoding="utf-8")[:1000].strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError(f"Cannot read the token for the web page in {path}: {why}.") from None
@@ -38,6 +46,55 @@ def read_token(path: Path) -> str:
             f"Make one with `openssl rand -hex 24 > {path}`."
         )
     return token
+
+
+def read_certificate(settings: WebSettings) -> ssl.SSLContext | None:
+    """What the certificate of the settings needs; None without one.
+
+    Raises:
+        ConfigError: certificate or key are not what they should be.
+    """
+    if not settings.cert_file:
+        if settings.key_file:
+            raise ConfigError("web.key_file is the key of a certificate: set web.cert_file too.")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    def no_pass_phrase() -> str:
+        raise ConfigError(f"The key of {settings.cert_file} has a pass phrase. Give one without.")
+
+    certificate = secret_file("web.cert_file", settings.cert_file)
+    key = secret_file("web.key_file", settings.key_file) if settings.key_file else None
+    try:
+        context.load_cert_chain(certificate, key, no_pass_phrase)
+    except ssl.SSLError:
+        raise ConfigError(
+            f"{settings.cert_file} and its key are no certificate in PEM that fit together. Set web.cert_file and "
+            "web.key_file to what your certificate authority gave you."
+        ) from None
+    except OSError as error:
+        name = error.filename or settings.cert_file
+        raise ConfigError(f"Cannot read the certificate {name} or its key: {error.strerror}.") from None
+    return context
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, as it calls itself; no for one that is not known."""
+    try:
+        return ipaddress.ip_address(socket.getaddrinfo(host, None)[0][4][0]).is_loopback
+    except (OSError, UnicodeError):
+        return False
+
+
+def without_token(where: str) -> UsageError:
+    """Why the page does not listen where others reach it: there is no token."""
+    _, port = listening_at(where)
+    return UsageError(
+        f"web:{where} can be reached from the network, and no token guards it. Write one into a file "
+        "(`openssl rand -hex 24 > token`) and set web.token_file or --web-token-file, or listen at "
+        f"web:127.0.0.1:{port}."
+    )
 
 
 class Access:

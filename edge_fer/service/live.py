@@ -7,13 +7,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 
 from edge_fer.board import read_health, resident_bytes
 from edge_fer.control import Control, State
-from edge_fer.core import Face, FrameResult, Image
+from edge_fer.core import Face, Frame, FrameResult, Image
 from edge_fer.events import Event, Run
 from edge_fer.files import shown
 from edge_fer.service.http import Channel
@@ -116,7 +117,9 @@ class Live:
             events: what ``Run.to_events`` made of it.
         """
         now_s, frame = self._clock(), result.frame
-        name = shown(frame.stream)
+        name = camera_of(frame)
+        if frame.still:
+            events = [{**event, "camera": name} for event in events]
         camera = self.cameras.get(name)
         if camera is None:
             # Replaced whole: the server may be going through it.
@@ -146,8 +149,14 @@ class Live:
             self._call(self._show, camera, frame.picture())
 
     def end(self, events: Sequence[Event]) -> None:
-        """The run is over: its last events."""
+        """Faces have left while no frame comes."""
+        gone = {event["track"] for event in events}
+        for camera in self.cameras.values():
+            camera.faces = {track: face for track, face in camera.faces.items() if track not in gone}
         self._call(self._tell, list(events), None)
+
+    def stop(self) -> None:
+        """The run is over."""
         self._call(self._tell_status)
 
     # In the server's thread.
@@ -216,6 +225,11 @@ class Live:
             if crop is not None:
                 return cv2.imencode(".png", crop)[1].tobytes()
         return None
+
+
+def camera_of(frame: Frame) -> str:
+    """What the camera of a frame is called here: the pictures of a folder are one, or each would be another."""
+    return shown(str(Path(frame.stream).parent) if frame.still else frame.stream)
 
 
 def sse(name: str, data: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Metrics in the text format of Prometheus, version 0.0.4: docs/metrics.md lists them."""
+"""Metrics in the text format of Prometheus, version 0.0.4: docs/web.md lists them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from edge_fer.board import THROTTLE_BITS, resident_bytes
 from edge_fer.core import FrameResult
 from edge_fer.events import Event
+from edge_fer.service.live import camera_of
 from edge_fer.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,7 +57,6 @@ class Metrics:
         self.latency = Histogram()
         self._frames: Counter[str] = Counter()
         self._last_s: dict[str, float] = {}
-        self._faces: dict[str, int] = {}
         self._appeared = 0
         self._expressions: Counter[str] = Counter()
         self._showing: dict[int, str] = {}
@@ -70,9 +70,9 @@ class Metrics:
             events: what ``Run.to_events`` made of it.
         """
         frame = result.frame
-        self._frames[frame.stream] += 1
-        self._last_s[frame.stream] = time.time()
-        self._faces[frame.stream] = len(result.faces)
+        camera = camera_of(frame)
+        self._frames[camera] += 1
+        self._last_s[camera] = time.time()
         for stage, ms in result.latency_ms.items():
             self.stages.setdefault(stage, Histogram()).observe(ms / 1000)
         if frame.captured_s is not None:
@@ -80,13 +80,18 @@ class Metrics:
         for event in events:
             track, expression = event["track"], event["expression"]
             if event["phase"] == "end":
-                self._showing.pop(track, None)
+                self.end([event])
                 continue
             self._appeared += event["phase"] == "start"
             if self._showing.get(track) != expression:
                 self._expressions[expression] += 1
             if not frame.still:
                 self._showing[track] = expression
+
+    def end(self, events: Iterable[Event]) -> None:
+        """Faces are followed no more."""
+        for event in events:
+            self._showing.pop(event["track"], None)
 
     def render(self, state: Mapping[str, Any]) -> str:
         """The text that Prometheus reads.
@@ -126,7 +131,7 @@ class Metrics:
             [("", {"camera": camera["name"]}, camera["lost"]) for camera in cameras],
         )
         yield "faces_detected_total", "counter", "Faces that appeared.", [("", {}, self._appeared)]
-        yield "tracks_active", "gauge", "Faces that are followed now.", [("", {}, sum(list(self._faces.values())))]
+        yield "tracks_active", "gauge", "Faces that are followed now.", [("", {}, len(self._showing))]
         yield (
             *("expressions_total", "counter", "How often a face began to show an expression."),
             [("", {"expression": name}, count) for name, count in sorted(self._expressions.items())],

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_fer.address import NETWORK, printable, split_address
-from edge_fer.config import Settings
+from edge_fer.config import Settings, value_of
+from edge_fer.credentials import BESIDE, SETTINGS, credential_of
 from edge_fer.errors import UsageError
 
 NAME = "edge-fer.service"
@@ -16,8 +17,6 @@ UNITS = Path("/etc/systemd/system")
 RUNNING = Path("/run/systemd/system")
 """Is there where systemd runs: not while an image is made."""
 CONFIG = Path("/etc/edge-fer/config.toml")
-CREDENTIALS = ("mqtt-password", "web-token")
-"""Secrets that the service is given, where there is a file of that name beside the configuration: root's alone."""
 LOCAL = "localhost link-local 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7"
 """Networks at home, as systemd.resource-control(5) writes them."""
 
@@ -59,11 +58,20 @@ def drop_in(settings: Settings, folder: Path, *, internet: bool = False) -> str:
     if users := [*_in_network(settings)]:
         lines += [f"# For {', '.join(users)}.", "RestrictAddressFamilies=AF_INET AF_INET6"]
         lines.append("IPAddressDeny=" if internet else f"IPAddressAllow={LOCAL}")
-    lines += [f"LoadCredential={name}:{folder / name}" for name in CREDENTIALS if (folder / name).is_file()]
+    lines += [f"LoadCredential={name}:{path}" for name, path in _secrets(settings, folder)]
     head = (
         "# Made by `edge-fer service configure` of the configuration; run it again when that has changed.\n[Service]\n"
     )
     return head + "\n".join(lines) + "\n" if lines else ""
+
+
+def _secrets(settings: Settings, folder: Path) -> Iterator[tuple[str, str]]:
+    """Credentials, each with its file: systemd does not start a service whose file is not there."""
+    for key in SETTINGS:
+        name, named = credential_of(key), value_of(settings, key)
+        path = Path(named) if named or key not in BESIDE else folder / name
+        if path.is_absolute() and path.is_file():
+            yield name, str(path).replace("%", "%%")
 
 
 def _in_network(settings: Settings) -> Iterator[str]:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import platform
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_fer.address import NETWORK, http_url, listening_at, printable
 from edge_fer.config import Settings
-from edge_fer.core import Sink
+from edge_fer.credentials import credential_of, roots_alone
 from edge_fer.errors import UsageError
-from edge_fer.events import Run
+
+if TYPE_CHECKING:  # doctor checks outputs before it knows that NumPy loads
+    from edge_fer.core import Sink
+    from edge_fer.events import Run
 
 EXAMPLES = {
     "terminal": "terminal",
@@ -44,7 +50,10 @@ def open_sink(spec: str, run: Run | None = None, settings: Settings | None = Non
         ConfigError: its settings are wrong.
         OutputError: the place cannot be written.
     """
-    run = run or Run()
+    if run is None:
+        from edge_fer.events import Run
+
+        run = Run()
     kind, path = check_spec(spec)
     if kind in NETWORK:
         return _open_in_network(kind, path, run, settings or Settings())
@@ -85,6 +94,38 @@ def _open_in_network(kind: str, address: str, run: Run, settings: Settings) -> S
     from edge_fer.sinks.webhook import WebhookSink
 
     return WebhookSink(address, run)
+
+
+def check_network(spec: str, settings: Settings, folder: Path | None = None) -> None:
+    """Look for what keeps an output in the network from being opened, without asking another machine.
+
+    Args:
+        spec: of any output; of others nothing is looked for.
+        settings: what its name does not say.
+        folder: of a service's configuration: secrets beside it are handed over by systemd.
+
+    Raises:
+        UsageError: the address, a topic or the lack of a token is wrong.
+        ConfigError: a secret or certificate is not as it should be. One that this user may not read is taken as good:
+            it may be root's alone.
+    """
+    kind, address = check_spec(spec)
+    if kind in ("mqtt", "mqtts"):
+        from edge_fer.sinks.broker import Access
+
+        mqtt = settings.mqtt
+        if roots_alone(settings, "mqtt"):
+            mqtt = replace(mqtt, password_file="", ca_file="", cert_file="", key_file="")
+        Access.of(f"{kind}:{address}", mqtt, settings.name or platform.node())
+    elif kind == "web":
+        from edge_fer.service.access import is_loopback, read_certificate, read_token, without_token
+
+        if roots_alone(settings, "web"):
+            return
+        read_certificate(settings.web)
+        is_given = folder is not None and (folder / credential_of("web.token_file")).is_file()
+        if not (read_token(settings.web) or is_given or is_loopback(listening_at(address)[0])):
+            raise without_token(address)
 
 
 def check_spec(spec: str) -> tuple[str, str]:

@@ -10,11 +10,9 @@ from urllib.parse import unquote
 
 from edge_fer.address import printable, split_address
 from edge_fer.config import MqttSettings
+from edge_fer.credentials import secret_file
 from edge_fer.errors import ConfigError, UsageError
 from edge_fer.sinks.home_assistant import device_id
-
-CREDENTIAL = "mqtt-password"
-"""A systemd credential of this name is the password, where no file is named."""
 
 
 class Broker(NamedTuple):
@@ -100,12 +98,11 @@ def read_password(settings: MqttSettings) -> str | None:
     Raises:
         ConfigError: the file cannot be read, or is none.
     """
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    path = Path(settings.password_file or Path(folder, CREDENTIAL))
-    if not settings.password_file and not (folder and path.exists()):
+    path = secret_file("mqtt.password_file", settings.password_file)
+    if not path:
         return None
     try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise ConfigError(f"mqtt.password_file: {path} cannot be read: {why}.") from None
@@ -120,17 +117,52 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     Raises:
         ConfigError: a file is missing, or no certificate.
     """
-    for key in ("ca_file", "cert_file", "key_file"):
-        name = getattr(settings, key)
-        if name and not os.access(name, os.R_OK):
-            raise ConfigError(f"mqtt.{key}: {name} is not there, or cannot be read.")
     if bool(settings.cert_file) != bool(settings.key_file):
         raise ConfigError("mqtt.cert_file and mqtt.key_file belong together: name both, or none.")
+    files = {}
+    for key in ("ca_file", "cert_file", "key_file"):
+        files[key] = secret_file(f"mqtt.{key}", getattr(settings, key)) if getattr(settings, key) else ""
+        if files[key] and not os.access(files[key], os.R_OK):
+            raise ConfigError(f"mqtt.{key}: {files[key]} is not there, or cannot be read.")
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        if settings.cert_file:
-            context.load_cert_chain(settings.cert_file, settings.key_file, lambda: "")  # asks nobody
+        context = ssl.create_default_context(cafile=files["ca_file"] or None)
+        if files["cert_file"]:
+            context.load_cert_chain(files["cert_file"], files["key_file"], lambda: "")  # asks nobody
     except (ssl.SSLError, OSError) as error:
         named = " or ".join(name for name in (settings.ca_file, settings.cert_file, settings.key_file) if name)
         raise ConfigError(f"{named} is no certificate, or not its key, in PEM: {error.strerror or error}.") from None
     return context
+
+
+class Access(NamedTuple):
+    """All that one output needs to use a broker.
+
+    Attributes:
+        broker: see ``Broker``.
+        base: topic of the device.
+        prefix: topic of Home Assistant's discovery; "" for none.
+        password: of the broker's user; None for none.
+        tls: what the broker must show, and what it is shown; None for a connection in the clear.
+    """
+
+    broker: Broker
+    base: str
+    prefix: str
+    password: str | None
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, spec: str, settings: MqttSettings, device: str) -> Access:
+        """What an address and the settings say.
+
+        Raises:
+            UsageError: the address or a topic is wrong.
+            ConfigError: the password or a certificate cannot be read.
+        """
+        broker = Broker.parse(spec, "edge-fer/{device}")
+        base = filled(broker.topic, device)
+        prefix = filled(settings.discovery, device) if settings.discovery and settings.payload != "flat" else ""
+        password = read_password(settings)
+        if password and not broker.user:
+            raise UsageError(f"{broker} is given a password and no user: name one in the address, before the host.")
+        return cls(broker, base, prefix, password, tls_context(settings) if broker.tls else None)

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from edge_fer.control import State
 from edge_fer.version import __version__
 
 _NO_ID = re.compile(r"[^a-zA-Z0-9_-]+")
+_LONGEST = 64
 
 
 def device_id(device: str) -> str:
-    """The name of a device in the letters that Home Assistant takes for an id and any broker for a topic."""
-    return _NO_ID.sub("-", device).strip("-")[:64] or "device"
+    """The name of a device in the letters that Home Assistant takes for an id and any broker for a topic.
+
+    Where that leaves out a letter of another script, or the end, a hash of the name keeps two devices apart.
+    """
+    name = _NO_ID.sub("-", device).strip("-")
+    if name and device.isascii() and len(name) <= _LONGEST:
+        return name
+    mark = sha256(device.encode(errors="replace")).hexdigest()[:8]
+    return f"{name[: _LONGEST - 9] or 'device'}-{mark}"
 
 
 def discovery_topic(prefix: str, device: str) -> str:

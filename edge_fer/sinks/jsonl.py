@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 
 from edge_fer.core import FrameResult
@@ -33,6 +34,10 @@ class JsonlSink:
         """Write the events of a frame. Raises OutputError or BrokenPipeError."""
         self._send(self._run.to_events(result))
 
+    def end(self, events: Sequence[Event]) -> None:
+        """Write the ends of faces of a camera that shows nothing more. Raises OutputError or BrokenPipeError."""
+        self._send(events)
+
     def close(self) -> None:
         """End the faces that are still there. Raises OutputError, but not again after ``write`` did."""
         if self._closed:
@@ -45,6 +50,6 @@ class JsonlSink:
         finally:
             self._file.close()
 
-    def _send(self, events: list[Event]) -> None:
+    def _send(self, events: Sequence[Event]) -> None:
         if events:
             self._file.write("".join(json.dumps(event, separators=(",", ":")) + "\n" for event in events))

@@ -14,9 +14,9 @@ from edge_fer.board import BOARD, BoardFiles
 from edge_fer.config import MqttSettings
 from edge_fer.control import State
 from edge_fer.core import Expression, FrameResult
-from edge_fer.errors import UnavailableError, UsageError
+from edge_fer.errors import UnavailableError
 from edge_fer.events import Event, Run
-from edge_fer.sinks.broker import Broker, filled, read_password, tls_context
+from edge_fer.sinks.broker import Access
 from edge_fer.sinks.delivery import Delivery
 from edge_fer.sinks.home_assistant import device_id, discovery, discovery_topic
 from edge_fer.sinks.summary import Summary
@@ -98,17 +98,9 @@ class MqttSink:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._flat = settings.payload == "flat"
-        self._broker = Broker.parse(spec, "edge-fer/{device}")
-        self._base = filled(self._broker.topic, run.device)
-        self._prefix = filled(settings.discovery, run.device) if settings.discovery and not self._flat else ""
+        self._broker, self._base, self._prefix, self._password, self._tls = Access.of(spec, settings, run.device)
         self._run = run
         self._settings = settings
-        self._password = read_password(settings)
-        if self._password and not self._broker.user:
-            raise UsageError(
-                f"{self._broker} is given a password and no user: name one in the address, before the host."
-            )
-        self._tls = tls_context(settings) if self._broker.tls else None
         self._summary = Summary(run.control, board, clock)
         self._clock = clock
         self._sent_changes: dict[int, tuple[str, str | None]] = {}
@@ -118,10 +110,11 @@ class MqttSink:
         self._client: paho.Client | None = None
         self._enabled = ""  # as last published over this connection
         self._closed = False
+        name = run.control.own_name(str(self._broker))
         self.delivery: Delivery[_Message | None] = Delivery(
-            str(self._broker), self._send, batch=BATCH, oldest_s=settings.keep_s, clock=clock
+            name, self._send, batch=BATCH, oldest_s=settings.keep_s, clock=clock
         )
-        run.control.deliveries[str(self._broker)] = self.delivery
+        run.control.deliveries[name] = self.delivery
         self._queue_state()
 
     def write(self, result: FrameResult) -> None:
@@ -143,12 +136,16 @@ class MqttSink:
             if now_s - self._beat_s >= self._settings.heartbeat_s or moved > CONFIDENCE_STEP:
                 self._queue_state()
 
+    def end(self, events: Sequence[Event]) -> None:
+        """Queue the ends of faces of a camera that shows nothing more."""
+        for event in events:
+            self._queue_event(event)
+
     def close(self) -> None:
         """End the faces, say that it is ``stopped`` and ``offline``, and leave the broker; never raises."""
         if self._closed:
             return
-        for event in self._run.to_ends():
-            self._queue_event(event)
+        self.end(self._run.to_ends())
         self._run.control.state = State.STOPPED
         self._queued_s = None
         self._queue_state()
@@ -308,7 +305,8 @@ class MqttSink:
             flat = {key: value for key, value in self._summary.flat(state).items() if value is not None}
             return [_Message(self._base, json.dumps(flat, separators=(",", ":")))]
         messages = [_Message(f"{self._base}/state", json.dumps(state, separators=(",", ":")), True)]
-        enabled = "OFF" if state["state"] == State.PAUSED else "ON"
+        is_off = state["state"] == State.PAUSED or (state["state"] == State.STOPPED and self._run.control.paused)
+        enabled = "OFF" if is_off else "ON"
         if anew or enabled != self._enabled:
             self._enabled = enabled
             messages.append(_Message(f"{self._base}/enabled/state", enabled, True))

@@ -54,6 +54,7 @@ class PicturesSink:
         self._live = run.live
         self._folder = _own_folder(folder) if run.keeps_earlier and any(folder.glob("*.jpg")) else folder
         self._names: set[str] = set()
+        self.tick()
 
     def write(self, result: FrameResult) -> None:
         """Write the picture of a frame. Raises OutputError."""
@@ -73,13 +74,13 @@ class PicturesSink:
         if self._live:
             self._kept.pop(path, None)  # one that was replaced is young again
             self._kept[path] = self._clock()
-            self._forget()
+            self.tick()
 
     def close(self) -> None:
         """Nothing to do: every picture is complete."""
 
-    def _forget(self) -> None:
-        """Delete what is too old, or too much."""
+    def tick(self) -> None:
+        """Delete what is too old, or too much; pictures grow old too while no frame comes."""
         oldest_s = self._clock() - self._settings.keep_days * 86_400
         while self._kept:
             path, since_s = next(iter(self._kept.items()))

@@ -41,13 +41,17 @@ class WebhookSink:
         self._headers = {"Content-Type": "application/json", "User-Agent": f"edge-fer/{__version__}"}
         if self._url.user:
             self._headers["Authorization"] = f"Basic {base64.b64encode(self._url.user.encode()).decode()}"
-        name = printable(url)
+        name = run.control.own_name(printable(url))
         self._delivery: Delivery[Event] = Delivery(name, self._send)
         run.control.deliveries[name] = self._delivery
 
     def write(self, result: FrameResult) -> None:
         """Take the events of a frame."""
         self._put(self._run.to_events(result))
+
+    def end(self, events: Sequence[Event]) -> None:
+        """Take the ends of faces of a camera that shows nothing more."""
+        self._put(events)
 
     def close(self) -> None:
         """End the faces that are still there, and send what waits."""

@@ -93,7 +93,9 @@ def reloaded(settings: Settings, load: Callable[[], Settings], state: Path) -> t
 
 def test_live_settings_are_taken_over(settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     new = replace(
-        settings, model=ModelSettings("accurate", decision="as-trained"), detector=DetectorSettings(min_face_px=60)
+        settings,
+        model=ModelSettings("accurate", decision="as-trained", compound=True),
+        detector=DetectorSettings(min_face_px=60),
     )
     events, told = reloaded(settings, lambda: new, tmp_path)
     names = [
@@ -104,13 +106,14 @@ def test_live_settings_are_taken_over(settings: Settings, tmp_path: Path, caplog
     assert {seq < 10 for seq, _, _ in names} == {True, False}
     assert all((model, rule) == ("nano", "balanced") for seq, model, rule in names if seq < 10)
     assert all((model, rule) == ("accurate", "as-trained") for seq, model, rule in names if seq >= 10)
+    assert all(("compound" in event) == (event["seq"] >= 10) for event in events if event["phase"] != "end")
     lives: dict[object, list[object]] = {}
     for event in events:
         lives.setdefault(event["track"], []).append(event["phase"])
     assert len(lives) == 4, "the faces of the old one end, and none has the number of another"
     assert all(life[0] == "start" and life[-1] == "end" and life.count("end") == 1 for life in lives.values())
     assert caplog.messages == [
-        "The configuration is read again: detector.min_face_px, model.path, model.decision changed."
+        "The configuration is read again: detector.min_face_px, model.path, model.decision, model.compound changed."
     ]
     at = next(place for place, words in enumerate(told.words) if words.startswith("RELOADING=1\nMONOTONIC_USEC="))
     assert told.words[at + 1] == "READY=1"

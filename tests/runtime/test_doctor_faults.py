@@ -104,6 +104,12 @@ RED: list[tuple[str, Callable[[Board], None], str, str]] = [
         "Cannot read. To mend it:",
         "edge-fer config init --config '/none/c d.toml'",
     ),
+    (
+        "configuration",
+        fields(mistakes=("Cannot read c: Permission denied.",), config=Path("/none/c d.toml")),
+        "Permission denied. To mend it:",
+        "sudo chmod a+rX /none '/none/c d.toml'",
+    ),
     ("configuration", fields(mistakes=("EDGE_FER_X: unknown key 'x'.",)), "unknown key 'x'", "unset EDGE_FER_X"),
     ("NumPy", broken(packages.NUMPY_SCRIPT, missing("numpy")), "not installed", f"{PI} numpy"),
     (
@@ -290,12 +296,14 @@ RED: list[tuple[str, Callable[[Board], None], str, str]] = [
     ),
     (
         "outputs",
-        fields(settings=Settings(outputs=["web:0.0.0.0:8080"]), why_taken=lambda host, port: f"{host} {port} in use"),
-        "web:0.0.0.0:8080 cannot listen there (0.0.0.0 8080 in use)",
+        fields(settings=Settings(outputs=["web:127.0.0.1:8080"]), why_taken=lambda host, port: f"{host} {port} in use"),
+        "web:127.0.0.1:8080 cannot listen there (127.0.0.1 8080 in use)",
         "sudo ss -ltnp 'sport = :8080'",
     ),
-    ("outputs", fields(settings=Settings(outputs=["web:here"])), "web:here names no port", "web:127.0.0.1:8080"),
-    ("outputs", fields(settings=Settings(outputs=["web:65536"])), "web:65536 names no port", "web:127.0.0.1:8080"),
+    ("outputs", fields(settings=Settings(outputs=["web:here"])), "web:here is no address to listen at", "nano "),
+    ("outputs", fields(settings=Settings(outputs=["web:0.0.0.0:8080"])), "no token guards it", "nano "),
+    ("outputs", fields(settings=Settings(outputs=["mqtt://me:secret@host"])), "mqtt://host holds a password", "nano "),
+    ("outputs", fields(settings=Settings(outputs=["web:65536"])), "web:65536 is no address to listen at", "nano "),
     (
         "memory",
         text("proc/meminfo", "MemTotal: 437000 kB\nMemAvailable: 60000 kB\nSwapFree: 90000 kB\n"),

@@ -92,6 +92,39 @@ def test_a_paused_pipeline_has_closed_its_camera(
     assert all(life[0] == "start" and life[-1] == "end" and life.count("end") == 1 for life in phases.values())
 
 
+@pytest.mark.parametrize("way", ["paused", "lost"])
+def test_faces_end_when_no_frame_comes(
+    way: str, opens: Callable[[Camera], None], demo_frames: list[Frame], tmp_path: Path
+) -> None:
+    """At once, not with the next frame, which may come in a week: a light stays on for as long as somebody is there."""
+    now_s = 0.0
+    camera, control, log = Camera(demo_frames[0].picture()), Control(clock=lambda: now_s), tmp_path / "events.jsonl"
+    opens(camera)
+
+    def written() -> list[tuple[int, str]]:
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        return [(event["track"], event["phase"]) for event in events]
+
+    def idle() -> None:
+        nonlocal now_s
+        if control.frames < 3:
+            return
+        if way == "lost":
+            camera.held.clear()  # the driver does not come back
+            now_s += 1.0
+            assert now_s < 100
+        if written()[-1][1] == "end":
+            camera.held.set()
+            pipeline.stop()
+
+    with Pipeline(Settings(outputs=[f"jsonl:{log}"]), idle=idle, control=control) as pipeline:
+        for _ in pipeline:
+            if control.frames == 3 and way == "paused":
+                control.pause()
+    assert written()[-2:] == [(1, "end"), (2, "end")]
+    assert len(written()) == 2 * control.frames + 2, "they end once"
+
+
 def test_a_paused_camera_is_neither_lost_nor_hangs(caplog: pytest.LogCaptureFixture) -> None:
     class Clock:
         now_s = 1000.0

@@ -19,6 +19,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from story import a_face, a_result, a_run, a_story
 
+from edge_fer.config import WebSettings
 from edge_fer.control import Control, State
 from edge_fer.core import Face, FrameResult
 from edge_fer.errors import ConfigError
@@ -245,8 +246,37 @@ def test_the_end_is_told() -> None:
     member = page.watch("/api/v1/events")
     page.control.state = State.STOPPED
     page.live.end(page.run.to_ends())
+    page.live.stop()
     (_, end), (_, status) = member.events()
     assert (end["phase"], status["state"]) == ("end", "stopped")
+
+
+def test_a_face_that_ends_without_a_frame_is_gone_with_its_picture() -> None:
+    page = Page(show_video=True)
+    page.see(a_result(0, with_crop(a_face(1, phase="start")), with_crop(a_face(2, phase="start", x=95))))
+    member = page.watch("/api/v1/events")
+    events = page.run.end([a_face(1)])
+    page.metrics.end(events)
+    page.live.end(events)
+    assert [(name, data["phase"], data["track"]) for name, data in member.events()] == [("expression", "end", 1)]
+    assert [face["track"] for face in json.loads(page.ask("/api/v1/state").body)["faces"]] == [2]
+    assert [page.ask(f"/api/v1/faces/{track}/crop.png").status for track in (1, 2)] == [404, 200]
+    assert b"edge_fer_tracks_active 1\n" in page.ask("/metrics").body
+
+
+def test_the_pictures_of_a_folder_are_one_camera() -> None:
+    """Else each of a thousand would be a camera of its own, in the state and in the metrics, for ever."""
+    page = Page()
+    member = page.watch("/api/v1/events")
+    for seq, name in enumerate(("a.jpg", "b\udce9.jpg", "c.jpg")):
+        page.see(a_result(seq, a_face(seq, phase="start"), stream=f"photos\udce9/{name}", still=True))
+    state = json.loads(page.ask("/api/v1/state").body)
+    assert [camera["name"] for camera in state["cameras"]] == ["photos\\xe9"]
+    assert [(face["track"], face["camera"]) for face in state["faces"]] == [(2, "photos\\xe9")]
+    assert {data["camera"] for _, data in member.events()} == {"photos\\xe9"}
+    metrics = page.ask("/metrics").body.decode()
+    assert re.findall(r"edge_fer_frames_total(.*)", metrics)[-1] == '{camera="photos\\\\xe9"} 3'
+    assert "edge_fer_tracks_active 0\n" in metrics
 
 
 # Pictures
@@ -510,14 +540,14 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 def test_tokens_that_are_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "token").write_bytes(text)
     with pytest.raises(ConfigError, match="token"):
-        read_token(tmp_path / "token")
+        read_token(WebSettings(token_file=str(tmp_path / "token")))
 
 
 def test_a_token_is_read_without_its_line_end(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    assert read_token(tmp_path / "token") == TOKEN
+    assert read_token(WebSettings(token_file=str(tmp_path / "token"))) == TOKEN
     with pytest.raises(ConfigError, match=r"Cannot read the token for the web page in .*: No such file"):
-        read_token(tmp_path / "none")
+        read_token(WebSettings(token_file=str(tmp_path / "none")))
 
 
 # What is not there
@@ -586,7 +616,7 @@ def test_a_run_of_still_images_leaves_no_face() -> None:
     page.see(a_result(0, a_face(1, phase="start"), still=True))
     assert json.loads(page.ask("/api/v1/state").body)["faces"][0]["phase"] == "start"
     page.see(a_result(0, stream="next", still=True))
-    assert len(json.loads(page.ask("/api/v1/state").body)["cameras"]) == 2
+    assert json.loads(page.ask("/api/v1/state").body)["faces"] == []
 
 
 def test_runs_name_themselves() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_fer.cli import main
-from edge_fer.config import CameraSettings, Settings
+from edge_fer.config import CameraSettings, MqttSettings, Settings, WebSettings
 from edge_fer.config_file import new_file
 from edge_fer.errors import UsageError
 from edge_fer.service import unit
@@ -228,7 +229,7 @@ def test_a_machine_without_systemd(call: Call, monkeypatch: pytest.MonkeyPatch) 
 def test_systemd_accepts_the_unit_that_is_open_to_the_network(tmp_path: Path, internet: bool) -> None:
     """systemd 252 gives it 1.8 of 10 at home and 1.9 with the internet, where 10 is wholly exposed."""
     settings = Settings(camera=CameraSettings("rtsp://10.0.0.7/1"), outputs=["mqtt://broker", "web:0.0.0.0:8080"])
-    for name in unit.CREDENTIALS:
+    for name in ("mqtt-password", "web-token"):
         (tmp_path / name).write_text("secret")
     text = unit.unit_text("/bin/true", Path("/etc/edge-fer/config.toml"))
     extra = unit.drop_in(settings, tmp_path, internet=internet)
@@ -241,6 +242,23 @@ def test_systemd_accepts_the_unit_that_is_open_to_the_network(tmp_path: Path, in
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_files_of_root_are_handed_over(tmp_path: Path) -> None:
+    """The service has a user of its own, which reads none of them; systemd does not start it if one is missing."""
+    for name in ("mqtt-password", "web-token", "100%.key", "password", "web.pem"):
+        (tmp_path / name).write_text("secret")
+    settings = Settings(
+        mqtt=MqttSettings(password_file=f"{tmp_path}/password", key_file=f"{tmp_path}/100%.key", ca_file="/no/such"),
+        web=WebSettings(cert_file=f"{tmp_path}/web.pem", key_file="web.pem"),
+    )
+    lines = re.findall("LoadCredential=(.*)", unit.drop_in(settings, tmp_path))
+    assert lines == [
+        f"mqtt-password:{tmp_path}/password",
+        f"mqtt-key:{tmp_path}/100%%.key",
+        f"web-token:{tmp_path}/web-token",
+        f"web-cert:{tmp_path}/web.pem",
+    ]
 
 
 def test_a_service_without_network_gets_none(tmp_path: Path) -> None:

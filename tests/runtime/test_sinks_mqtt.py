@@ -99,6 +99,26 @@ def test_a_story_is_told(broker: Mosquitto, listener: Listener) -> None:
         late.wait_for(lambda one: one.topic == "homeassistant/device/edge-fer-pi/config" and one.retain)
 
 
+def test_what_is_stopped_while_it_is_off_stays_off(broker: Mosquitto) -> None:
+    run = recognizing()
+    sink = a_sink(broker, run)
+    run.control.pause()
+    run.control.state = State.PAUSED
+    sink.tick()
+    sink.close()
+    with closing(Listener(broker.port)) as late:
+        late.wait_for(lambda one: one.topic == f"{BASE}/state" and one.retain and '"stopped"' in one.payload)
+        late.wait_for(lambda one: one == (f"{BASE}/enabled/state", "OFF", True))
+
+
+def test_faces_that_end_without_a_frame(broker: Mosquitto, listener: Listener) -> None:
+    run = recognizing()
+    with closing(a_sink(broker, run)) as sink:
+        sink.write(a_result(0, a_face(phase="start")))
+        sink.end(run.end([a_face()]))
+        listener.wait_for(lambda one: one.topic == f"{BASE}/events" and one.json()["phase"] == "end")
+
+
 def test_an_update_is_published_when_its_answer_changes(broker: Mosquitto, listener: Listener) -> None:
     run = recognizing()
     with closing(a_sink(broker, run)) as sink:
@@ -453,6 +473,12 @@ def test_any_device_has_an_id(name: str) -> None:
     assert 0 < len(device_id(name)) <= 64
     assert device_id(device_id(name)) == device_id(name)
     assert filled("{device}", name)
+
+
+def test_devices_whose_names_differ_have_ids_that_do() -> None:
+    names = ["кухня", "спальня", "厨房", "küche", "kôche", "k-che", "", "x" * 70, "x" * 71, "Living room"]
+    assert len({device_id(name) for name in names}) == len(names)
+    assert [device_id(name) for name in ("Living room", "k-che", "küche")] == ["Living-room", "k-che", "k-che-d4b04d03"]
 
 
 def test_a_password_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,19 @@ def test_a_picture_that_is_replaced_is_young_again() -> None:
         assert names("out") == ["000000.jpg", "000001.jpg"]
 
 
+def test_pictures_of_a_camera_that_is_away_are_deleted_all_the_same() -> None:
+    Path("out").mkdir()
+    for day in (1, 3):
+        Path(f"out/{day:06d}.jpg").write_bytes(b"")
+        os.utime(f"out/{day:06d}.jpg", (day * 86_400.0,) * 2)
+    now_s = 4 * 86_400.0
+    sink = PicturesSink(Path("out"), a_run(live=True), PicturesSettings(keep_days=2), clock=lambda: now_s)
+    assert sorted(path.name for path in Path("out").glob("*.jpg")) == ["000003.jpg"], "at the start"
+    now_s = 6 * 86_400.0
+    sink.tick()
+    assert not [*Path("out").glob("*.jpg")]
+
+
 def test_what_is_no_camera_keeps_all() -> None:
     sink = PicturesSink(Path("out"), a_run(), PicturesSettings(keep=1, keep_days=0.001), clock=lambda: 1e12)
     for seq in range(3):

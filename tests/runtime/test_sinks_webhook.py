@@ -188,6 +188,14 @@ def test_secrets_of_the_address_are_in_no_log(caplog: pytest.LogCaptureFixture) 
     assert list(sink._run.control.deliveries) == [f"http://127.0.0.1:{port}/..."]
 
 
+def test_two_on_one_host_are_told_apart() -> None:
+    run = a_run()
+    sinks = [WebhookSink(f"http://127.0.0.1:9/{path}", run) for path in "abc"]
+    assert list(run.control.deliveries) == [f"http://127.0.0.1:9/...{number}" for number in ("", " #2", " #3")]
+    for sink in sinks:
+        sink.close()
+
+
 @pytest.mark.parametrize(
     "url",
     [
