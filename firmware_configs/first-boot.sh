@@ -12,10 +12,12 @@ if [ "${1:-}" != run ]; then
     fi
     systemctl daemon-reload
     systemctl enable --quiet edge-fer-setup.service
+    sync # cloud-init remembers that this was done, and does not come again
     exec systemctl start --no-block edge-fer-setup.service
 fi
 
 log=/run/edge-fer-setup.log
+unit=/etc/systemd/system/edge-fer.service
 
 status() { # SENTENCE: what any computer shows that reads the card
     {
@@ -39,23 +41,37 @@ led() { # TRIGGER [MILLISECONDS]: the green LED; ACT since kernel 5.15, led0 bef
 
 : >"$log"
 led timer 500
-[ -e /etc/systemd/system/edge-fer.service ] ||
+[ -e "$unit" ] ||
     status "edge-fer is being installed. It takes some minutes; the green LED blinks once a second."
 code=$({ sh "$here/install.sh" 2>&1 && echo 0 >&3 || echo $? >&3; } 3>&1 >"$log")
 cat "$log"
+show() { systemctl show --value --property="$1" edge-fer.service; }
+runs() { # by the LED too
+    if [ "$(show ActiveState)" = active ]; then
+        led mmc0
+    else
+        led timer 100
+        journalctl --unit=edge-fer.service --output=cat --lines=5 --no-pager >>"$log" 2>&1 || true
+        return 1
+    fi
+}
 if [ "$code" -ne 0 ]; then
-    led timer 100
     again="It tries again in a minute."
     [ "$code" -ne 65 ] || again="It tries again when it is switched on again."
-    status "edge-fer is NOT installed: $(tail -n 1 "$log" | sed 's/^install.sh: //') $again The LED blinks fast."
+    why="$(tail -n 1 "$log" | sed 's/^install.sh: //') $again"
+    if [ ! -e /opt/edge-fer ] || [ ! -e "$unit" ]; then
+        led timer 100
+        status "edge-fer is NOT installed: $why The LED blinks fast."
+    elif runs; then
+        status "The release on this card is NOT installed: $why The one that was installed earlier stays, and runs: $(show StatusText)"
+    else
+        status "The release on this card is NOT installed: $why The one that was installed earlier stays, and does NOT run. \
+What it said last is below. The LED blinks fast."
+    fi
     exit "$code"
 fi
-show() { systemctl show --value --property="$1" edge-fer.service; }
-if [ "$(show ActiveState)" = active ]; then
-    led mmc0
+if runs; then
     status "edge-fer is installed and running: $(show StatusText)"
 else
-    led timer 100
-    journalctl --unit=edge-fer.service --output=cat --lines=5 --no-pager >>"$log" 2>&1 || true
     status "edge-fer is installed and does NOT run. What it said last is below. The LED blinks fast."
 fi

@@ -41,7 +41,16 @@ system=$(of VERSION_CODENAME /etc/os-release)
 # Which camera? picamera2 comes from the system and wants the system's NumPy; nothing else does.
 asked=$config
 [ -e "$asked" ] || asked=$here/edge-fer.toml
-camera=$(sed -n 's/^ *source *= *"\([^"]*\)".*/\1/p' "$asked" | head -n 1)
+uses_picamera() { # CONFIGURATION: read as edge-fer reads it; one that is damaged names no camera, and is said later
+    python3 - "$1" 2>/dev/null <<'EOF'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    content = file.read()
+settings = tomllib.loads(content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
+cameras = settings.get("cameras") or [settings["camera"]]
+sys.exit(not any(camera.get("source", "").partition(":")[0] == "picamera" for camera in cameras))
+EOF
+}
 pin=requirements.txt
 ribbon= # how a new configuration names the ribbon cable's camera, if not as it was asked for
 get() { # PACKAGE
@@ -49,7 +58,7 @@ get() { # PACKAGE
     DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update &&
         DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$1"
 }
-case $camera in picamera | picamera:*)
+if uses_picamera "$asked"; then
     if [ "$system" != bookworm ] && python3 -c 'import picamera2' 2>/dev/null; then
         pin=requirements-picamera2.txt
     elif command -v rpicam-vid >/dev/null || get rpicam-apps-lite; then
@@ -59,21 +68,23 @@ case $camera in picamera | picamera:*)
         fail 69 "The ribbon camera needs the package rpicam-apps-lite or python3-picamera2, and neither is on this card: \
 connect the board to the internet until it is installed."
     fi
-    ;;
-esac
+fi
 
 # While an image is made no system runs: what belongs to one board is left to its first boot.
 runs=$([ ! -d /run/systemd/system ] || echo yes)
 
-# Done already?
+# Done already? The link names an environment once that is whole, so that it is not built again. The file in it says that
+# all the rest is done too: not while an image is made, and not where the power failed in between.
 mark=$(sha256sum "$here/SHA256SUMS" | cut -c 1-12)
 [ "$pin" = requirements.txt ] || mark=$mark-picamera2
 environment=$prefix-$mark
-if [ "$(readlink "$prefix" || true)" = "$environment" ] && [ -e /etc/systemd/system/edge-fer.service ]; then
-    if [ -e "$config" ]; then
+unit=/etc/systemd/system/edge-fer.service
+if [ "$(readlink "$prefix" || true)" = "$environment" ] && [ -d "$environment" ]; then
+    if [ -e "$environment/installed" ] && [ -e "$config" ] && [ -e "$unit" ]; then
         echo "edge-fer $(of VERSION "$here/release") is installed already."
         exit 0
     fi
+    rm -f "$environment/installed"
 else
     # A new environment beside the one that runs. It needs neither pip nor python3-venv of the system.
     rm -rf "$environment"
@@ -89,23 +100,32 @@ else
     "$environment/bin/edge-fer" models verify
 fi
 
-# What somebody has changed on the board stays.
+# What somebody has changed on the board stays. So nothing half written may pass for it: it is on the card before it
+# gets its name.
 mkdir -p /etc/edge-fer
 if [ -n "$runs" ] && [ ! -e "$config" ]; then
     cp "$here/edge-fer.toml" "$config.new"
-    [ -z "$ribbon" ] || sed -i "s/^\( *source *= *\"\)picamera/\1$ribbon/" "$config.new"
+    [ -z "$ribbon" ] ||
+        sed -i -E "/^[[:space:]]*#/!s/(\<source[\"']?[[:space:]]*=[[:space:]]*[\"']+)picamera/\1$ribbon/g" "$config.new"
     chmod 644 "$config.new"
+    sync "$config.new"
     mv "$config.new" "$config"
-elif [ -n "$ribbon" ]; then
+    asked=$config
+fi
+if [ -n "$ribbon" ] && uses_picamera "$asked"; then
     echo "There is no picamera2 for edge-fer here: write source = \"rpicam:0\" in $config."
 fi
-[ -e "$trusted" ] || install -m 644 "$here/allowed_signers" "$trusted"
+if [ ! -e "$trusted" ]; then
+    install -m 644 "$here/allowed_signers" "$trusted.new"
+    sync "$trusted.new"
+    mv "$trusted.new" "$trusted"
+fi
 install -D -m 644 "$here/99-edge-fer-coral.rules" /etc/udev/rules.d/99-edge-fer-coral.rules
 if [ -n "$runs" ]; then
     udevadm control --reload
     udevadm trigger --subsystem-match=usb
 fi
-install -D -m 644 "$here/edge-fer.service" /etc/systemd/system/edge-fer.service
+install -D -m 644 "$here/edge-fer.service" "$unit"
 # The network, for cameras and outputs that are in it; what is wrong in a configuration is said here and by the service.
 [ ! -e "$config" ] || "$environment/bin/edge-fer" service configure --config "$config" || true
 sync
@@ -124,7 +144,12 @@ done
 sync
 version=$(of VERSION "$here/release")
 if [ -z "$runs" ] || systemctl restart edge-fer.service; then
-    echo "edge-fer $version is installed: journalctl -u edge-fer -f"
+    said="edge-fer $version is installed: journalctl -u edge-fer -f"
 else
-    echo "edge-fer $version is installed and does not start: journalctl -u edge-fer says why."
+    said="edge-fer $version is installed and does not start: journalctl -u edge-fer says why."
 fi
+if [ -n "$runs" ]; then
+    touch "$environment/installed"
+    sync
+fi
+echo "$said"

@@ -8,14 +8,15 @@ import codecs
 import csv
 import dataclasses
 import difflib
+import ipaddress
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
-from card.errors import NO_INPUT, USAGE, FlashError, printable
+from card.errors import NO_INPUT, USAGE, FlashError, hidden, printable
 
 COUNTRIES = frozenset(
     "AD AE AF AI AL AM AN AR AS AT AU AW AZ BA BB BD BE BF BG BH BL BM BN BO BR BS BT BY BZ CA CF CH CI CL CN CO CR CU"
@@ -29,7 +30,11 @@ COUNTRIES = frozenset(
 _KEY_TYPES = re.compile(
     r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
 )
-_CAMERA = re.compile(r"\d{1,3}|/dev/\S+|(?:picamera|rpicam):\d|demo|(rtsps?|https?)://\S+")
+# What edge-fer takes, and no more: a board that refuses its configuration cannot ask anybody.
+_CAMERA = re.compile(r"[0-9]{1,3}|/dev/(?!stdin$)\S+|(?:picamera|rpicam):[0-9]|demo|(rtsps?|https?)://[^\s/]\S*")
+_BROKER = re.compile(r"mqtts?://(?:(.*)@)?(\[[^\]]*\]|[^\[\]:/@]+)(?::([0-9]{1,5}))?(?:/([^@]*))?")
+_TOKEN = re.compile(r"[!-~]{16,1000}")
+_SECRETS = ("wifi_password", "mqtt_password", "token")
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Board:
             open network.
         country: where the board is, two letters (ISO 3166-1); "" only without ``wifi``.
         camera: what edge-fer takes as a camera; "" for what the release's edge-fer.toml says.
-        mqtt: address of a broker, mqtt://user@host:port; "" for none.
+        mqtt: address of a broker, mqtt://user@host:port/topic; "" for none.
         mqtt_password: of ``mqtt``'s user.
-        token: what a client of the service has to know.
+        token: what a client of the service has to know, 16 letters of ASCII or more.
         instance_id: cloud-init goes through first boot once for each.
     """
 
@@ -81,7 +86,8 @@ def make_board(values: Mapping[str, str], origin: str) -> Board:
     given = {name: value for name, value in values.items() if value}
     for name, value in given.items():
         if not all(one.isprintable() or one in "\u00a0\u200d" for one in value):
-            raise FlashError(f"{origin}: {name} must not hold control characters: {printable(value)}.", USAGE)
+            which = "" if name in _SECRETS else f": {hidden(value)}"
+            raise FlashError(f"{origin}: {name} must not hold control characters{which}.", USAGE)
     if "hostname" not in given:
         raise FlashError(f"{origin}: a board needs a hostname, a name of its own in the network.", USAGE)
     key = given.pop("key", "")
@@ -96,22 +102,23 @@ def make_board(values: Mapping[str, str], origin: str) -> Board:
 
 def _check(board: Board, origin: str) -> None:
     problem = _about_names(board) or _about_wifi(board) or _about_camera(board.camera) or _about_mqtt(board)
+    problem = problem or _about_token(board.token)
     if problem:
-        raise FlashError(f"{origin}: {printable(problem)}".rstrip("?") + ("?" if problem.endswith("?") else "."), USAGE)
+        raise FlashError(f"{origin}: {problem}".rstrip("?") + ("?" if problem.endswith("?") else "."), USAGE)
 
 
 def _about_camera(camera: str) -> str:
     if not camera or _CAMERA.fullmatch(camera):
         return ""
     kinds = "picamera:0 (ribbon cable), 0 (USB), /dev/v4l/by-id/..., rtsp://... or demo"
-    return f"camera {camera} is none of {kinds}"
+    return f"camera {hidden(camera)} is none of {kinds}"
 
 
 def _about_names(board: Board) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", board.hostname) or board.hostname == "localhost":
-        return f"hostname {board.hostname} must be of a-z, 0-9 and hyphens within, at most 63 (RFC 1123)"
+        return f"hostname {hidden(board.hostname)} must be of a-z, 0-9 and hyphens within, at most 63 (RFC 1123)"
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", board.user) or board.user == "root":
-        return f"user {board.user} must be of a-z, 0-9 and hyphens, begin with a letter, and not be root"
+        return f"user {hidden(board.user)} must be of a-z, 0-9 and hyphens, begin with a letter, and not be root"
     return ""
 
 
@@ -121,7 +128,7 @@ def _about_wifi(board: Board) -> str:
             return "there is a password, and no name, of a wireless network: give wifi too"
         return _about_country(board.country) if board.country else ""
     if len(board.wifi.encode("utf-8", "surrogatepass")) > 32:
-        return f"wifi {board.wifi} is longer than 32 bytes, and so is no network's name"
+        return f"wifi {hidden(board.wifi)} is longer than 32 bytes, and so is no network's name"
     if not board.country:
         return "Wi-Fi needs the country, two letters as in GB: the radio stays blocked without it"
     is_key = re.fullmatch(r"[0-9a-fA-F]{64}", board.wifi_password)
@@ -136,22 +143,52 @@ def _about_country(country: str) -> str:
         return ""
     meant = {"UK": "GB", "EN": "GB"}.get(country.upper(), country.upper())
     hint = f"did you mean {meant}?" if meant in COUNTRIES else "two letters, as in GB, DE or US"
-    return f"country {country} is unknown: {hint}"
+    return f"country {hidden(country)} is unknown: {hint}"
 
 
 def _about_mqtt(board: Board) -> str:
     if not board.mqtt:
         return "there is a password, and no address, of an MQTT broker: give mqtt too" if board.mqtt_password else ""
-    try:
-        address = urlsplit(board.mqtt)
-        usable = address.scheme in ("mqtt", "mqtts") and bool(address.hostname) and (address.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        return f"mqtt {board.mqtt} is no address of a broker: mqtt://USER@HOST:1883"
-    if address.password:
+    if not (parts := _BROKER.fullmatch(board.mqtt)):
+        return f"mqtt {hidden(board.mqtt)} is no address of a broker: mqtt://USER@HOST:1883"
+    user, host, port, topic = (part or "" for part in parts.groups())
+    if ":" in user:
         return "the password of a broker does not belong in its address: give it as mqtt_password"
+    if re.search("[/?]", user) or not unquote(user).isprintable() or not _is_host(host) or not _is_port(port):
+        return f"mqtt {hidden(board.mqtt)} is no address of a broker: mqtt://USER@HOST:1883"
+    if board.mqtt_password and not unquote(user):
+        return "there is a password, and no user, of an MQTT broker: name one in mqtt, as in mqtt://USER@HOST"
+    return _about_topic(unquote(topic))
+
+
+def _is_host(name: str) -> bool:
+    try:
+        if name.startswith("["):
+            return bool(ipaddress.IPv6Address(name[1:-1]))
+        return bool(re.fullmatch(r"[\w.-]+", name) and name.encode("idna"))
+    except ValueError:
+        return False
+
+
+def _is_port(number: str) -> bool:
+    return not number or 0 < int(number) < 65536
+
+
+def _about_topic(topic: str) -> str:
+    name = "the topic of mqtt, what stands behind its host,"
+    if re.search("[{}]", topic.replace("{device}", "")):
+        return f"{name} has a placeholder that is not known: there is {{device}} alone"
+    if re.search("[+#?]", topic) or not topic.isprintable():
+        return f"{name} may hold neither +, # nor ?, nor what cannot be printed"
+    if topic and (topic.startswith("$") or "" in topic.split("/") or len(topic.encode(errors="replace")) > 1024):
+        return f"{name} must be levels with a / between them, as in edge-fer/{{device}}, and not begin with $"
     return ""
+
+
+def _about_token(token: str) -> str:
+    if not token or _TOKEN.fullmatch(token):
+        return ""
+    return "the token is too easy to guess: it must have 16 to 1000 letters and digits of ASCII, and no blanks"
 
 
 def read_keys(key: str, origin: str) -> tuple[str, ...]:
@@ -218,7 +255,7 @@ def read_fleet(path: Path, defaults: Mapping[str, str]) -> list[Board]:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(FIELDS))}."
-            raise FlashError(f"{path}: unknown column {printable(name) or '(without a name)'}; {hint}")
+            raise FlashError(f"{path}: unknown column {hidden(name) or '(without a name)'}; {hint}")
     if "hostname" not in header or len(set(header)) < len(header):
         raise FlashError(f"{path}: the first line must name the columns, hostname among them, each once.")
     boards: list[Board] = []

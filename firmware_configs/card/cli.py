@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from card.board import FIELDS, Board, make_board, read_fleet
-from card.errors import CANNOT_WRITE, INTERRUPTED, NO_INPUT, USAGE, FlashError, megabytes, printable
+from card.errors import CANNOT_WRITE, INTERRUPTED, NO_INPUT, USAGE, FlashError, hidden, megabytes, printable
 from card.image import Progress, measured
 from card.imager import manifest
 from card.job import Job, Shown
@@ -35,7 +35,7 @@ _FLEET = f"CSV file with a row a board and a header; columns: {', '.join(sorted(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise FlashError(f"{printable(message)}. See `flash.py --help`.", USAGE)
+        raise FlashError(f"{hidden(message)}. See `flash.py --help`.", USAGE)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,7 +161,7 @@ def _boards(args: argparse.Namespace) -> list[Board]:
     values["key"] = args.key or _own_key()
     questions = {
         "wifi_password": f"Password of {args.wifi} (empty for an open network): " if args.wifi else "",
-        "mqtt_password": f"Password for {args.mqtt} (empty for none): " if args.mqtt else "",
+        "mqtt_password": f"Password for {hidden(args.mqtt)} (empty for none): " if args.mqtt else "",
     }
     values |= {name: _secret(getattr(args, f"{name}_file"), question) for name, question in questions.items()}
     if args.fleet is None:

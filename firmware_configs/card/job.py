@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from card.board import Board
-from card.errors import CANNOT_WRITE, DECLINED, NO_INPUT, USAGE, FlashError, megabytes, printable
+from card.errors import CANNOT_WRITE, DECLINED, NO_INPUT, USAGE, FlashError, hidden, megabytes, printable
 from card.image import Image, Progress, find_boot, write
 from card.seed import FOLDER, TEMPLATES, Boot, Release, boot_files, check_boot, quoted
 from card.target import Folder, beside, device_size, is_device
@@ -124,8 +124,8 @@ class Job:
             "Network": f"Wi-Fi {quoted(board.wifi)} {password} password, in {board.country}; cable"
             if board.wifi
             else "cable",
-            "Camera": board.camera or "as edge-fer.toml of the release says",
-            "MQTT": board.mqtt,
+            "Camera": hidden(board.camera) or "as edge-fer.toml of the release says",
+            "MQTT": hidden(board.mqtt),
             "Files": ", ".join(sorted(name for name in files if "/" not in name))
             + f", {FOLDER}/ ({len(inside)} files, {megabytes(sum(map(len, inside)))})",
         }

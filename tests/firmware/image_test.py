@@ -183,7 +183,7 @@ def is_as_told(board: Board) -> None:
     key = board.disk.with_name("key.pub").read_text().split()[1]
     board.says(f"it is {name}", f"test $(hostname) = {name} && grep -w {name} /etc/hosts")
     board.says("pi's key is there, and no password", f"grep -q {key} ~pi/.ssh/authorized_keys && passwd -S pi", "pi L")
-    board.says("it has a token of its own, root's alone", "stat -c %a-%U-%s /etc/edge-fer/token", "600-root-32")
+    board.says("it has a token of its own, root's alone", "stat -c %a-%U-%s /etc/edge-fer/web-token", "600-root-32")
     board.says("cloud-init is done", "cloud-init status --wait", "done")
     board.says("no unit has failed", NO_UNIT_FAILED)
 

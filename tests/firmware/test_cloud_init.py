@@ -67,13 +67,13 @@ def test_user_data_of_a_board() -> None:
     assert swap == {"path": "/etc/rpi/swap.conf.d/90-edge-fer.conf", "content": "[Main]\nMechanism=zram\n"}
     secrets = {item["path"]: (item["content"], item["permissions"]) for item in files}
     assert secrets == {
-        "/etc/edge-fer/token": ("t0ken", "0600"),
+        "/etc/edge-fer/web-token": ("t0ken", "0600"),
         "/etc/edge-fer/mqtt-password": (FULL["mqtt_password"], "0600"),
     }
 
 
 def test_what_a_board_has_not_is_left_out() -> None:
-    assert [item["path"] for item in loaded("user-data")["write_files"][1:]] == ["/etc/edge-fer/token"]
+    assert [item["path"] for item in loaded("user-data")["write_files"][1:]] == ["/etc/edge-fer/web-token"]
     assert set(loaded("network-config")["network"]) == {"version", "ethernets"}
 
 
@@ -187,6 +187,20 @@ def test_cloud_init_accepts_user_data(tmp_path: Path, values: dict[str, Any]) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Valid schema" in done.stdout
     assert "deprecated" not in done.stdout + done.stderr
+
+
+@needs_cloud_init
+def test_the_setup_finds_the_secrets_and_waits_for_no_network() -> None:
+    """bootcmd, which starts it, comes first in its stage, the secrets of write_files after it."""
+    root = CLOUD_INIT.parents[3]
+    modules = yaml.safe_load((root / "etc/cloud/cloud.cfg").read_text(encoding="utf-8"))["cloud_init_modules"]
+    assert modules.index("bootcmd") < modules.index("write-files")
+    setup = (FIRMWARE / "edge-fer-setup.service").read_text(encoding="utf-8")
+    for stage in ("local", "network"):  # both run cloud_init_modules, the first where meta-data says dsmode: local
+        assert f"cloud-init-{stage}.service" in setup
+        unit = (root / f"usr/lib/systemd/system/cloud-init-{stage}.service").read_text(encoding="utf-8")
+        # What every service waits for: so this one is held up by nothing more than before.
+        assert "Before=sysinit.target\n" in unit
 
 
 GROUPS = """

@@ -24,8 +24,9 @@ import yaml
 from cards import CMDLINE, FIRMWARE, KEY, RASPBERRY, START, make_fat, make_folder, make_key, make_release
 
 from card import cli, job, target
-from card.errors import BAD_DATA, CANNOT_WRITE, DECLINED, INTERRUPTED, NO_INPUT, USAGE, FlashError
+from card.errors import BAD_DATA, CANNOT_WRITE, DECLINED, INTERRUPTED, NO_INPUT, USAGE, FlashError, hidden
 from card.fat import Fat
+from edge_fer.address import printable as device_printable
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
 
@@ -120,7 +121,7 @@ def test_a_mounted_boot_partition_gets_all(flash: Flash, parts: Path, bootfs: Pa
     assert card["wifi"]["regulatory-domain"] == "NO"  # Norway, which YAML would read as false
     assert card["cmdline"] == CMDLINE.strip() + " cfg80211.ieee80211_regdom=NO\n"
     assert card["camera"] == "picamera:0"
-    assert len(card["token"]) >= 32
+    assert len(card["web-token"]) >= 32
     after = snapshot(bootfs)
     changed = {"user-data", "network-config", "meta-data", "cmdline.txt", "config.txt"}
     assert {name for name in before if after[name] != before[name]} == changed
@@ -145,7 +146,7 @@ def test_a_second_time_replaces_the_release_and_begins_a_new_first_boot(flash: F
     second = of_folder(bootfs)
     assert second["hostname"] == "hall"
     assert first["instance-id"] != second["instance-id"]
-    assert first["token"] != second["token"]
+    assert first["web-token"] != second["web-token"]
     assert not (bootfs / "edge-fer" / "wheels" / "old.whl").exists()
     assert (bootfs / "edge-fer-status.txt").exists()
     assert (bootfs / "config.txt").read_text().count("dtparam=watchdog=on") == 1
@@ -336,6 +337,63 @@ def test_a_dry_run_shows_all_but_secrets_and_writes_nothing(flash: Flash, parts:
     assert snapshot(bootfs) == before
 
 
+SECRETS = ("S3cret", "hidden-token")
+
+
+@pytest.mark.parametrize(
+    ("camera", "shows"),
+    [
+        ("rtsp://admin:S3cret@10.0.0.7/live", "rtsp://10.0.0.7/..."),
+        ("rtsp://admin:S3/?#@cret@cam.local:554/live", "rtsp://..."),
+        ("http://cam/hidden-token/live?key=S3cret", "http://cam/..."),
+        ("https://cam/?S3cret", "https://cam/..."),
+        ("rtsp://S3cret@[fd00::7]:554", "rtsp://[fd00::7]:554"),
+    ],
+)
+def test_an_address_is_shown_without_what_is_secret_in_it(flash: Flash, bootfs: Path, camera: str, shows: str) -> None:
+    assert flash(bootfs, "--dry-run", hostname="kitchen", camera=camera, mqtt="mqtt://S3cret@broker") == 0, flash.err
+    assert f"Camera   {shows}\n" in flash.out
+    assert "MQTT     mqtt://broker\n" in flash.out
+    assert not [secret for secret in SECRETS if secret in flash.out + flash.err]
+    assert hidden(camera) == shows == device_printable(camera)  # as the board shows it
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"camera": "rtsp ://admin:S3cret@cam"},
+        {"camera": "rtsp://admin:S3 cret@cam"},
+        {"camera": "admin:S3cret@cam/live"},
+        {"camera": "rtsp://admin:S3cret@cam\n"},
+        {"mqtt": "mqtt://fer:S3cret@broker"},
+        {"mqtt": "mqtt://fer:S3/cret@broker"},
+        {"mqtt": "mqqt://fer:S3cret@broker"},
+        {"mqtt": "fer:S3 cret@broker"},
+        {"mqtt": "mqtt://fer@broker?S3cret"},
+        {"hostname": "mqtt://fer:S3cret@broker"},
+        {"user": "mqtt://fer:S3cret@broker"},
+        {"country": "mqtt://fer:S3cret@broker"},
+        {"camra": "rtsp://admin:S3cret@cam/live"},
+    ],
+)  # fmt: skip
+def test_a_refusal_tells_no_secret(flash: Flash, bootfs: Path, options: dict[str, str]) -> None:
+    assert "S3" not in flash.refused(USAGE, bootfs, **{"hostname": "kitchen", **options})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "rtsp://a:S3cret@cam,door\n",
+        "hostname,token\na,S3cret\x07\n",
+        "hostname,mqtt,mqtt_password\na,mqtt://u@b,S3cret\x07\n",
+    ],
+)
+def test_a_wrong_fleet_tells_no_secret(flash: Flash, tmp_path: Path, content: str) -> None:
+    (tmp_path / "fleet.csv").write_text(content)
+    assert flash("--yes", tmp_path / "{hostname}.img", fleet=tmp_path / "fleet.csv") in (BAD_DATA, USAGE)
+    assert "s3cret" not in (flash.out + flash.err).lower()  # names of columns are read in small letters
+
+
 def in_terminal(parts: Path, arguments: list[object], answers: list[tuple[str, bytes]]) -> tuple[int, str]:
     """Start flash.py in a terminal of its own; type each answer when its question has been asked."""
     parent, child = pty.openpty()
@@ -419,7 +477,7 @@ def test_fifty_boards_each_with_its_own(flash: Flash, parts: Path, tmp_path: Pat
     assert flash(made / "{hostname}.img", "--yes", fleet=fleet, image=small) == 0, flash.err
     cards = [of_image(made / f"door-{number}.img") for number in range(50)]
     assert len(list(made.iterdir())) == 50
-    for name in ("hostname", "instance-id", "token"):
+    for name in ("hostname", "instance-id", "web-token"):
         assert len({card[name] for card in cards}) == 50, name
     assert cards[2]["wifi"]["access-points"] == {"net-2": {"mode": "infrastructure", "password": "pass word-2"}}
     assert (cards[2]["camera"], cards[3]["camera"], cards[3]["wifi"]) == ("rpicam:0", "0", {})
@@ -575,6 +633,11 @@ def test_half_a_release_is_refused(flash: Flash, parts: Path, tmp_path: Path, bo
         ({"mqtt": "broker"}, USAGE, "mqtt://USER@HOST"),
         ({"mqtt": "mqtt://a:b@host"}, USAGE, "mqtt_password"),
         ({"mqtt": "mqtt://host:x"}, USAGE, "mqtt://USER@HOST"),
+        ({"mqtt": "mqtt://fer@broker/a/#"}, USAGE, "neither +, # nor ?"),
+        ({"mqtt": "mqtt://fer@broker/{host}"}, USAGE, "{device} alone"),
+        ({"mqtt": "mqtt://fer@broker/a//b"}, USAGE, "levels with a /"),
+        ({"mqtt": "mqtt://host", "mqtt_password_file": "-"}, USAGE, "no user"),
+        ({"token_file": "-"}, USAGE, "too easy to guess"),
         ({"key": "/nowhere/id.pub"}, NO_INPUT, "No such file"),
         ({"image": "/nowhere.img"}, NO_INPUT, "No such file"),
         ({"fleet": "/nowhere.csv", "hostname": None}, NO_INPUT, "No such file"),
@@ -582,7 +645,10 @@ def test_half_a_release_is_refused(flash: Flash, parts: Path, tmp_path: Path, bo
         ({"surprise": "x"}, USAGE, "unrecognized"),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_said(flash: Flash, bootfs: Path, options: dict[str, Any], code: int, says: str) -> None:
+def test_a_wrong_value_is_said(
+    flash: Flash, bootfs: Path, options: dict[str, Any], code: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("short\n"))
     values = {**({"hostname": "kitchen"} if options else {}), **options}
     assert says in flash.refused(code, bootfs, **values)
     assert snapshot(bootfs) == RASPBERRY
@@ -628,7 +694,7 @@ def test_a_key_that_lets_nobody_in_is_said(flash: Flash, tmp_path: Path, bootfs:
         (b"hostname,hostname\nx,y\n", "each once"),
         (b"hostname\n", "names no board"),
         (b"hostname,user\nx\n", "row 2: 1 cells under 2"),
-        (b"hostname,token\na,t\nb,t\n", "row 3: this token is already in row 2"),
+        (b"hostname,token\na,0123456789abcdef\nb,0123456789abcdef\n", "row 3: this token is already in row 2"),
         (b"hostname,user\na,\nb,Me\n", "row 3: user Me"),
         (b'hostname\n"a\n', "no CSV"),
         (b"hostname\n\xff\xfe\xe9\n", "UTF-8"),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_fer.layers import load_settings
+
 FOLDER = Path(__file__).parents[2] / "firmware_configs"
 SPEC = importlib.util.spec_from_file_location("release", FOLDER / "release.py")
 assert SPEC and SPEC.loader
@@ -46,9 +48,17 @@ def make_release(folder: Path, key: Path, version: str = "1.2.0", system: object
     return folder
 
 
-STAND_IN = """#!/bin/sh
-echo "$(basename "$0") $*" >> "$ROOT/log"
-case "$(basename "$0") $1" in
+LOGGED = """#!/bin/sh
+PATH=${PATH#*:}
+name=$(basename "$0")
+echo "$name $*" >> "$ROOT/log"
+[ ! -e "$ROOT/cut" ] || [ "$(wc -l <"$ROOT/log")" -ne "$(cat "$ROOT/cut")" ] || { kill -9 $PPID; exit 1; }
+"""
+PASSES_ON = f'{LOGGED}exec "$name" "$@"\n'
+CHANGES = ("mkdir", "cp", "chmod", "mv", "install", "ln", "rm", "touch")
+STAND_IN = (
+    LOGGED
+    + """case "$name $1" in
     "id -u") echo 0 ;;
     "dpkg --print-architecture") cat "$ROOT/architecture" ;;
     "python3 -m")
@@ -57,8 +67,11 @@ case "$(basename "$0") $1" in
         cp "$0" "$venv/bin/python"
         cp "$0" "$venv/bin/edge-fer" ;;
     "python3 -c") [ -e "$ROOT/picamera2" ] ;;
+    "python3 -") exec "$PYTHON" "$@" ;;
     "apt-get"*) [ -e "$ROOT/network" ] ;;
     "edge-fer models") [ ! -e "$ROOT/bad-model" ] ;;
+    "edge-fer service") : >"$ROOT/etc/configured" ;;
+    "systemctl enable") : >"$ROOT/etc/enabled" ;;
     "systemctl restart") [ ! -e "$ROOT/bad-config" ] ;;
     "systemctl show")
         case "$3" in
@@ -67,6 +80,7 @@ case "$(basename "$0") $1" in
         esac ;;
 esac
 """
+)
 
 
 class Board:
@@ -86,9 +100,9 @@ class Board:
         self.write("state", "active\n")
         self.write("etc/os-release", 'ID=debian\nVERSION_CODENAME="trixie"\n')
 
-    def have(self, command: str) -> None:
+    def have(self, command: str, script: str = STAND_IN) -> None:
         """The system has a command."""
-        (self.root / "bin" / command).write_text(STAND_IN)
+        (self.root / "bin" / command).write_text(script)
         (self.root / "bin" / command).chmod(0o755)
 
     def write(self, name: str, text: str = "") -> None:
@@ -115,6 +129,7 @@ class Board:
             text = text.replace('here=$(cd "$(dirname "$0")" && pwd)', f"here={self.card}")
             (scripts / name).write_text(text.replace("$here/install.sh", f"{scripts}/install.sh"))
         environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", "ROOT": str(self.root)}
+        environment["PYTHON"] = sys.executable
         name, *arguments = command
         return subprocess.run(
             ["sh", scripts / name, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -142,8 +157,18 @@ class Board:
         """All that is installed."""
         return sorted(str(path) for top in ("opt", "etc/edge-fer") for path in (self.root / top).rglob("*"))
 
+    def tree(self) -> dict[str, bytes]:
+        """All that an installation changes, with what is in it."""
+        paths = [path for top in ("opt", "etc") for path in (self.root / top).rglob("*")]
+        return {str(path): str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+                for path in paths if path.is_symlink() or path.is_file()}  # fmt: skip
+
     def config(self) -> str:
         return (self.root / "etc" / "edge-fer" / "config.toml").read_text()
+
+
+BUILDS = ("python3 -m", "python ")
+"""Calls that make an environment."""
 
 
 @pytest.fixture
@@ -223,7 +248,7 @@ def test_everything_gets_to_its_place(board: Board) -> None:
         f"--find-links {board.card}/wheels --require-hashes -r {board.card}/requirements.txt"
     ) in calls
     assert calls.index("edge-fer models verify") < calls.index("systemctl daemon-reload")
-    assert calls[-1] == "systemctl restart edge-fer.service"
+    assert calls[-2:] == ["systemctl restart edge-fer.service", "sync "]
     assert not [call for call in calls if call.startswith("apt-get")]
 
 
@@ -244,14 +269,14 @@ def test_a_board_configures_what_its_image_has_installed(board: Board) -> None:
     board.write("boot/firmware/edge-fer/edge-fer.toml", '[camera]\nsource = "demo"\n')
     calls = board.install()
     assert 'source = "demo"' in board.config()
-    assert not [call for call in calls if call.startswith("python")]
+    assert not [call for call in calls if call.startswith(BUILDS)]
     assert "systemctl enable --quiet edge-fer.service" in calls
-    assert calls[-1] == "systemctl restart edge-fer.service"
+    assert calls[-2:] == ["systemctl restart edge-fer.service", "sync "]
 
 
 def test_the_second_time_nothing_happens(board: Board) -> None:
     board.install()
-    assert not [call for call in board.install() if call.startswith(("python", "systemctl"))]
+    assert not [call for call in board.install() if call.startswith((*BUILDS, "edge-fer", "systemctl"))]
 
 
 def test_an_update_takes_the_place_of_the_old_one(board: Board, tmp_path: Path, key: Path) -> None:
@@ -279,6 +304,44 @@ def test_a_cut_off_installation_begins_again(board: Board) -> None:
     board.write(f"opt/edge-fer-{mark}/bin/half")
     board.install()
     assert not (board.root / "opt" / f"edge-fer-{mark}" / "bin" / "half").exists()
+
+
+@pytest.mark.parametrize("first", ["a new card", "an image that has it", "its configuration is taken away"])
+def test_wherever_the_power_fails_the_next_start_completes_it(board: Board, tmp_path: Path, first: str) -> None:
+    """Cut off before each call that changes something, it is in the end as if it had not been."""
+    if first != "a new card":
+        shutil.move(board.root / "run/systemd", board.root / "run/later")
+        board.install()
+        assert not [name for name in board.tree() if name.endswith("/installed")]
+        shutil.move(board.root / "run/later", board.root / "run/systemd")
+    if first == "its configuration is taken away":
+        board.install()
+        for name in ("edge-fer/config.toml", "configured", "enabled"):
+            (board.root / "etc" / name).unlink()
+    for name in CHANGES:
+        board.have(name, PASSES_ON)
+    shutil.copytree(board.root, tmp_path / "before", symlinks=True)
+    calls = board.install()
+    whole = board.tree()
+    assert {"configured", "enabled", "installed", "config.toml"} <= {Path(name).name for name in whole}
+    assert "is installed already" in board.run("install.sh").stdout
+    for number, call in enumerate(calls, 1):
+        shutil.rmtree(board.root)
+        shutil.copytree(tmp_path / "before", board.root, symlinks=True)
+        board.write("cut", str(number))
+        assert board.run("install.sh").returncode == -9, call
+        (board.root / "cut").unlink()
+        board.install()
+        assert board.tree() == whole, call
+
+
+def test_what_is_written_once_is_on_the_card_before_it_has_its_name(board: Board) -> None:
+    """A file system may keep a name and lose what was in the file: an empty configuration would count for ever."""
+    board.have("mv", PASSES_ON)
+    calls = board.install()
+    for name in ("config.toml", "allowed_signers"):
+        new = f"{board.root}/etc/edge-fer/{name}.new"
+        assert calls.index(f"sync {new}") < calls.index(f"mv {new} {new.removesuffix('.new')}")
 
 
 def test_a_model_that_computes_something_else_is_not_taken(board: Board, tmp_path: Path, key: Path) -> None:
@@ -412,6 +475,54 @@ def test_a_configuration_of_somebody_is_not_changed_for_a_camera(board: Board) -
     assert 'source = "picamera:0"' in board.config()
 
 
+RIBBON = {
+    "double quotes": '[camera]\nsource = "picamera:0"\n',
+    "single quotes": "[camera]\nsource = 'picamera:0'\n",
+    "no number": '[camera]\nsource="picamera" # the one\n',
+    "a key in quotes": '[camera]\n"source" = "picamera:1"\n',
+    "tabs": '[camera]\n\tsource\t=\t"picamera:0"\n',
+    "a second camera": '[[cameras]]\nsource = "0"\nname = "a"\n[[cameras]]\nname = "b"\nsource = "picamera:0"\n',
+    "an inline table": 'camera = { name = "#1", source = "picamera:0" }\n',
+    "a dotted key": 'camera.source = "picamera:0"\n',
+    "lines of Windows": '[camera]\r\nsource = "picamera:0"\r\n',
+}
+ELSEWHERE = {
+    "a comment": '[camera]\n# source = "picamera:0"\nsource = "0"\n',
+    "another way": '[camera]\nsource = "rpicam:0"\n',
+    "a text": """name = 'source = "picamera:0"'\n""",
+    "a camera that does not count": '[camera]\nsource = "picamera:0"\n[[cameras]]\nsource = "0"\n',
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("text", [*RIBBON.values(), *ELSEWHERE.values()], ids=[*RIBBON, *ELSEWHERE])
+def test_the_ribbon_camera_is_found_where_edge_fer_finds_it(board: Board, text: str, encoding: str) -> None:
+    board.write("picamera2")
+    config = board.root / "etc/edge-fer/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_bytes(text.encode(encoding))
+    cameras = load_settings(config, {}, {}).all_cameras
+    wants = any(camera.source.partition(":")[0] == "picamera" for camera in cameras)
+    assert wants == (text in RIBBON.values())
+    assert wants == any(call.endswith("requirements-picamera2.txt") for call in board.install())
+
+
+@pytest.mark.parametrize("text", RIBBON.values(), ids=RIBBON)
+def test_every_ribbon_camera_of_a_new_configuration_goes_the_other_way(board: Board, text: str) -> None:
+    board.write("boot/firmware/edge-fer/edge-fer.toml", text)
+    board.have("rpicam-vid")
+    board.install()
+    sources = [one.source for one in load_settings(board.root / "etc/edge-fer/config.toml", {}, {}).all_cameras]
+    assert any(source.startswith("rpicam") for source in sources)
+    assert not any(source.startswith("picamera") for source in sources)
+
+
+def test_a_damaged_configuration_is_left_to_the_service(board: Board) -> None:
+    board.write("etc/edge-fer/config.toml", '[camera\nsource = "picamera:0"\n')
+    assert board.run("install.sh").stderr == ""
+
+
 # first-boot.sh
 
 
@@ -430,6 +541,7 @@ def test_cloud_init_starts_the_service_and_goes_on(board: Board) -> None:
     assert board.calls() == [
         "systemctl daemon-reload",
         "systemctl enable --quiet edge-fer-setup.service",
+        "sync ",
         "systemctl start --no-block edge-fer-setup.service",
     ]
     unit = board.root / "etc" / "systemd" / "system" / "edge-fer-setup.service"
@@ -473,6 +585,23 @@ def test_the_card_says_that_the_service_does_not_run(board: Board) -> None:
     assert led(board) == ("timer", "100")
 
 
+@pytest.mark.parametrize("state", ["active", "failed"])
+def test_a_bad_update_leaves_the_earlier_version_and_the_card_says_so(board: Board, tmp_path: Path, state: str) -> None:
+    board.install()
+    (board.card / "release").unlink()
+    board.write("state", f"{state}\n")
+    assert board.run("first-boot.sh", "run").returncode == 65
+    first = status(board).splitlines()[0]
+    assert first.startswith("The release on this card is NOT installed: ")
+    assert "It tries again when it is switched on again." in first
+    if state == "active":
+        assert first.endswith("stays, and runs: no camera: plug one in")
+        assert led(board)[0] == "mmc0"
+    else:
+        assert "stays, and does NOT run." in first
+        assert led(board) == ("timer", "100")
+
+
 def test_a_board_without_such_a_led_is_no_failure(board: Board) -> None:
     shutil.rmtree(board.root / "leds")
     assert board.run("first-boot.sh", "run").returncode == 0
@@ -482,6 +611,7 @@ def test_the_setup_is_tried_again_unless_nothing_can_mend_it() -> None:
     text = (FOLDER / "edge-fer-setup.service").read_text()
     assert "RestartPreventExitStatus=65\n" in text
     assert "StartLimitIntervalSec=0\n" in text
-    for waits_for in ("network", "time-sync", "cloud", "multi-user.target\n[Service]"):
-        assert f"After={waits_for}" not in text
+    # No network, no right time, no dialog. Of cloud-init what comes before those: test_cloud_init.py.
+    after = " ".join(re.findall(r"(?m)^After=(.*)$", text)).split()
+    assert after == ["edge-fer.service", "cloud-init-local.service", "cloud-init-network.service"]
     assert "oneshot\n" not in text
