@@ -90,7 +90,7 @@ class CameraSettings:
             flag="--camera",
         ),
     ] = "0"
-    name: Annotated[str, Setting('Name of the camera in events; "" is its address.')] = ""
+    name: Annotated[str, Setting('Name of the camera in events; "" is its address. Pictures keep their path.')] = ""
     width: Annotated[
         int, Setting("Width of the image a camera is asked for. It may give another.", "px", 1, MOST_PX, "--width")
     ] = 640
@@ -109,11 +109,15 @@ class CameraSettings:
     ] = False
     rotation: Annotated[
         int,
-        Setting("Degrees clockwise by which a live image is turned.", "degrees", choices=(0, 90, 180, 270)),
+        Setting(
+            "Degrees clockwise by which a moving image is turned; pictures and the demo stay as they are.",
+            "degrees",
+            choices=(0, 90, 180, 270),
+        ),
     ] = 0
     flip: Annotated[
         typing.Literal["none", "horizontal", "vertical"],
-        Setting('What is exchanged in a live image afterwards: "horizontal" is left and right, as in a mirror.'),
+        Setting('What is exchanged in a moving image afterwards: "horizontal" is left and right, as in a mirror.'),
     ] = "none"
     autofocus: Annotated[
         bool, Setting("The camera focuses by itself, if it can; false leaves the lens where it is.")

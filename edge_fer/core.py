@@ -329,8 +329,8 @@ class Classifier(Protocol):
 class Sink(Protocol):
     """Takes results: a file, a screen, a broker.
 
-    One that has a method ``tick`` too has it called after each frame, and some five times a second while none comes. One
-    that has a method ``end`` is given the events of faces that end while no frame comes (``events.Run.end``).
+    One that has a method ``tick`` too has it called after each frame, and some five times a second while none comes.
+    One that has a method ``end`` is given the events of faces that end while no frame comes (``events.Run.end``).
     """
 
     def write(self, result: FrameResult) -> None: ...

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from stat import S_ISREG
 
 from edge_fer.config import Settings, value_of
+from edge_fer.files import mode_of
 
 SETTINGS = (
     *("mqtt.password_file", "mqtt.ca_file", "mqtt.cert_file", "mqtt.key_file"),
@@ -28,7 +30,8 @@ def credential_of(setting: str) -> str:
 def secret_file(setting: str, named: str) -> str:
     """The file to read: the named one, or the credential where that cannot be read or none is named; "" for neither."""
     handed_over = Path(os.environ.get("CREDENTIALS_DIRECTORY", ""), credential_of(setting))
-    if (named and os.access(named, os.R_OK)) or not (handed_over.is_absolute() and handed_over.is_file()):
+    named = os.path.expanduser(named)  # noqa: PTH111 - see sinks
+    if (named and os.access(named, os.R_OK)) or not (handed_over.is_absolute() and S_ISREG(mode_of(handed_over))):
         return named
     return str(handed_over)
 
@@ -36,4 +39,4 @@ def secret_file(setting: str, named: str) -> str:
 def roots_alone(settings: Settings, section: str) -> bool:
     """Whether a section names a file that is there and that this user may not read."""
     named = [value_of(settings, key) for key in SETTINGS if key.startswith(f"{section}.")]
-    return any(name and Path(name).is_file() and not os.access(name, os.R_OK) for name in named)
+    return any(name and S_ISREG(mode_of(name)) and not os.access(name, os.R_OK) for name in named)

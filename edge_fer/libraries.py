@@ -158,7 +158,8 @@ def try_libraries() -> None:
     except OSError:
         with suppress(OSError):
             mark.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(mark if mark.exists() else mark.parent, os.W_OK):
+    there = os.path.exists(mark)  # noqa: PTH110 - pathlib's fails in a home that this user may not enter
+    if not os.access(mark if there else mark.parent, os.W_OK):
         return
     child = run_python(_TRIAL)
     module = (child.stdout.split() or ["numpy"])[-1]

@@ -12,13 +12,10 @@ import numpy as np
 
 from edge_fer.config import Settings
 from edge_fer.core import Face, Frame, FrameSource, Image
-from edge_fer.detection import open_detector
 from edge_fer.draw import annotate
 from edge_fer.errors import OutputError, UnavailableError
 from edge_fer.files import make_folder, next_free, write_atomically
-from edge_fer.model.bundle import DEFAULT_MODEL, Bundle
-from edge_fer.model.classifier import TfliteClassifier
-from edge_fer.recognizer import Recognizer
+from edge_fer.pipeline import build_recognizer
 from edge_fer.sources import open_source
 from edge_fer.threads import call_aside
 
@@ -52,11 +49,7 @@ def take_snapshot(settings: Settings) -> Snapshot:
     Raises:
         EdgeFerError: the camera, the model or the detector is not as it should be.
     """
-    detector = open_detector(settings.detector)
-    classifier = TfliteClassifier(
-        Bundle.load(settings.model.path or DEFAULT_MODEL), settings.model.threads, settings.model.device
-    )
-    recognizer = Recognizer(detector, classifier, min_face_px=settings.detector.min_face_px)
+    recognizer = build_recognizer(settings)
     # Aside: this thread goes on hearing Ctrl-C while a camera does not answer.
     with closing(call_aside(lambda: open_source(settings.camera))) as source:
         frame = _settled(source)

@@ -34,7 +34,18 @@ _IN_WORDS: dict[Any, str] = {
 MOST_BYTES = 16 << 20
 """Of a file of text: a hundred times the largest."""
 
-_SHORT = reprlib.Repr()
+MOST_BITS = 64
+"""Of a whole number, as TOML has it: a float holds no longer ones, and Python prints none of 4301 digits."""
+
+
+class _Short(reprlib.Repr):
+    """A value that is wrong, in a few letters."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if x.bit_length() < MOST_BITS else f"a number of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _LONGEST = 100
 """What is shown of a value that is wrong, in letters."""
 
@@ -84,7 +95,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from None
+        cure = " Let this user read it, or name another file." if isinstance(error, PermissionError) else ""
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.{cure}") from None
     except (
         ValueError,
         RecursionError,
@@ -140,13 +152,15 @@ def _checked(hint: Any, value: Any, origin: str, key: str) -> Any:
         known = [str(one) for one in hint]
         if value in known:
             return hint(value)
-        near = difflib.get_close_matches(str(value)[:_LONGEST], known, n=1)
+        near = difflib.get_close_matches(_shown(value)[:_LONGEST].strip("'"), known, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
         raise ConfigError(f"{origin}: unknown value {_shown(value)} in '{key}'; {advice}")
     if kind is typing.Literal:
         if value in typing.get_args(hint):
             return value
         raise ConfigError(f"{origin}: '{key}' must be one of {', '.join(typing.get_args(hint))}, not {_shown(value)}.")
+    if hint in (int, float) and type(value) is int and value.bit_length() >= MOST_BITS:
+        raise ConfigError(f"{origin}: '{key}' is out of range: {_shown(value)}.")
     if hint is float and type(value) is int:
         return float(value)
     if isinstance(hint, type) and type(value) is hint:

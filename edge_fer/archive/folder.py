@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_fer.errors import ConfigError, DataError
-from edge_fer.files import make_folder, output_error, read_file
+from edge_fer.files import make_folder, mode_of, output_error, read_file
 
 _BAD = ".bad"
 _END = ".parquet"
@@ -52,9 +52,12 @@ class ArchiveFolder:
         """
         make_folder(self.path)
         marker = self.path / "archive.json"
-        if not marker.exists():
-            others = [one for one in self.path.iterdir() if not one.name.startswith("archive.")]
-            if others and not marker.exists():  # asked again: another call may have begun meanwhile
+        if not mode_of(marker):
+            try:
+                others = [one for one in self.path.iterdir() if not one.name.startswith("archive.")]
+            except OSError as error:
+                raise output_error(self.path, error) from None
+            if others and not mode_of(marker):  # asked again: another call may have begun meanwhile
                 raise ConfigError(f"{self.path} is not empty, and no archive: choose another -o.")
             self._write_marker(marker, json.dumps(made_with, indent=2) + "\n")
         try:

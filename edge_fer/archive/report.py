@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 from edge_fer.archive.folder import ArchiveFolder
@@ -12,7 +13,7 @@ from edge_fer.archive.tables import FACES, VIDEOS, schema_of
 from edge_fer.core import Expression
 from edge_fer.draw import COLORS
 from edge_fer.errors import InputMissingError
-from edge_fer.files import write_atomically
+from edge_fer.files import mode_of, write_atomically
 
 BINS = 20
 """Parts of a video's length over which the course of expressions is drawn."""
@@ -79,7 +80,7 @@ def write_report(output: Path) -> Path:
     from pyarrow import dataset
 
     folder = ArchiveFolder(output)
-    if not folder.videos.is_dir() or not folder.done():
+    if not S_ISDIR(mode_of(folder.videos)) or not folder.done():
         raise InputMissingError(
             f"There is no archive in {output}. Make one first: edge-fer archive videos/ -o {output}."
         )

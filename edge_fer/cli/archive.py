@@ -162,7 +162,8 @@ def _job(args: argparse.Namespace) -> Job:
         model = dataclasses.replace(model, path=str(bundle.path.absolute()))
     detector = settings.detector
     if detector.model:
-        detector = dataclasses.replace(detector, model=str(Path(detector.model).absolute()))
+        file = Path(os.path.expanduser(detector.model)).absolute()  # noqa: PTH111 - see ``open_detector``
+        detector = dataclasses.replace(detector, model=str(file))
     sha256 = bundle.metadata.model_sha256
     return Job(args.output.absolute(), detector, model, sha256, args.every, args.min_size)
 

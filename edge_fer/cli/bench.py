@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edge_fer.config import default_file, default_files
 from edge_fer.config_file import update_file
 from edge_fer.errors import UsageError
 from edge_fer.layers import load_settings
+from edge_fer.strict import read_toml
 
 EXAMPLES = """examples:
   edge-fer bench                              on the faces of the demo
@@ -21,6 +23,9 @@ EXAMPLES = """examples:
   edge-fer bench --json                       one line for the table of boards in docs/benchmarks.md
   edge-fer bench --tune --camera 0            try settings for up to a minute, and write the best to the configuration
 """
+
+MOST_FRAMES = 1_000_000
+"""That may be asked for: the times of each are kept."""
 
 
 def add_bench(verbs: Verbs) -> None:
@@ -37,9 +42,9 @@ def add_bench(verbs: Verbs) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    if args.frames < 1:
-        raise UsageError(f"--frames must be at least 1, not {args.frames}.")
-    settings = load_settings(args.config, os.environ, {"camera.source": args.camera})
+    if not 1 <= args.frames <= MOST_FRAMES:
+        raise UsageError(f"--frames must be from 1 to {MOST_FRAMES}, not {args.frames}.")
+    settings = load_settings(args.config, os.environ, {"camera.source": args.camera, "cameras": []})
 
     from edge_fer import measure
 
@@ -51,8 +56,9 @@ def _bench(args: argparse.Namespace) -> None:
             _print_figures(figures)
         return
     path = args.config or default_file() or default_files()[-1]
-    if path.exists():
-        update_file(path, {})  # what cannot be written is refused now, not after a minute
+    with suppress(FileNotFoundError):
+        read_toml(path)
+        update_file(path, {})  # what cannot be read or written is refused now, not after a minute
     trials, best = measure.tune(settings)
     update_file(path, best)
     if args.json:

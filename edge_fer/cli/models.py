@@ -19,6 +19,9 @@ EXAMPLES = """examples:
   edge-fer models --json           for programs
 """
 
+_MOST = 1e18
+"""Of a metric, by far: a percentage is a float, which does not take a number of 400 digits."""
+
 
 def add_models(verbs: Verbs) -> None:
     """Add the verb."""
@@ -130,7 +133,7 @@ def _metrics(model: dict[str, Any]) -> dict[str, Any]:
         recall = {label: value for label, value in recall.items() if value is not None}
         numbers = [*(row.get(key) for key in ("n", "accuracy", "macro_f1")), *recall.values()]
         numbers.append(row.get("accuracy_float", 0))  # what is no layer of the graph has no float model
-        if all(isinstance(number, int | float) for number in numbers):
+        if all(isinstance(number, int | float) and abs(number) < _MOST for number in numbers):
             metrics[head["name"]] = {**row, "recall": recall}
     return metrics
 

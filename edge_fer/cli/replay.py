@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edge_fer.cli.run import Stopped, Stopping, check_outputs
@@ -84,6 +85,8 @@ def replay(settings: Settings, *, fast: bool = False) -> None:
 
     run, name = RecordedRun(), settings.camera.source
     with suppress(Stopped), ExitStack() as stack:
+        stopping.interrupt()
+        stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)  # that of ``stopping`` must not outlive this
         results = read_results(stack.enter_context(_opened(name)), name)
         first = next(results, None)  # before an output is opened: what is no recording replaces nothing
         sinks = []
@@ -149,14 +152,16 @@ def _opened(name: str) -> Iterator[Iterable[str]]:
         InputMissingError: it cannot be read.
         DataError: it is no text.
     """
-    try:
-        with nullcontext(sys.stdin) if name == "-" else Path(name).open(encoding="utf-8") as file:
+    with ExitStack() as stack:
+        try:
+            file = sys.stdin if name == "-" else stack.enter_context(Path(name).open(encoding="utf-8"))
+        except OSError as error:
+            raise InputMissingError(
+                f"Cannot read {name}: {error.strerror}. Give what jsonl:PATH has written."
+            ) from None
+        try:
             yield file
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{name} is no text. A compressed file goes through `zcat {name} | edge-fer replay -`."
-        ) from None
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        if error.filename != name:
-            raise
-        raise InputMissingError(f"Cannot read {name}: {error.strerror}. Give what jsonl:PATH has written.") from None
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{name} is no text. A compressed file goes through `zcat {name} | edge-fer replay -`."
+            ) from None

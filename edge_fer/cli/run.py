@@ -7,17 +7,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from types import FrameType
-from typing import get_args
+from typing import Any, get_args
 
 from edge_fer.address import NETWORK, printable
 from edge_fer.cli.verbs import Verbs, add_verb
 from edge_fer.config import CameraSettings, DetectorKind, Settings, default_file
+from edge_fer.config_file import variable
 from edge_fer.errors import EXIT_CODES, UsageError
 from edge_fer.files import mode_of, resolved
 from edge_fer.layers import load_settings
@@ -159,9 +160,25 @@ def _run(args: argparse.Namespace) -> None:
         if len(args.camera or ()) > 1:
             cameras = [replace(settings.camera, source=source, name="") for source in args.camera]
         asked = {name: getattr(args, name) for name in ("width", "height", "fps") if getattr(args, name) is not None}
-        return replace(settings, cameras=[replace(one, **asked) for one in cameras])
+        settings = replace(settings, cameras=[replace(one, **asked) for one in cameras])
+        if args.camera:
+            recorded = [_as_recorded(one, os.environ) for one in (settings.camera, *settings.cameras)]
+            settings = replace(settings, camera=recorded[0], cameras=recorded[1:])
+        return settings
 
     run(load(), args.config or default_file(), fast=args.fast, load=load)
+
+
+def _as_recorded(camera: CameraSettings, environ: Mapping[str, str]) -> CameraSettings:
+    """A camera of the command line without the name and the mounting of the configuration's, if it is a file or folder.
+
+    What a camera that hangs upside down has recorded stands upright. Variables are taken to be meant.
+    """
+    mode = mode_of(resolved(camera.source))
+    if not (S_ISREG(mode) or S_ISDIR(mode)) or camera.source.isdecimal():
+        return camera
+    others: dict[str, Any] = {"name": "", "rotation": 0, "flip": "none"}
+    return replace(camera, **{key: value for key, value in others.items() if variable(f"camera.{key}") not in environ})
 
 
 def run(
@@ -262,7 +279,7 @@ def check_outputs(settings: Settings, config: Path | None) -> None:
             continue
         path = resolved(name)
         for what, file in read:
-            if file and S_ISREG(mode_of(file)) and _is_same(path, resolved(file)):
+            if file and S_ISREG(mode_of(there := resolved(file))) and _is_same(path, there):
                 raise UsageError(f"{spec} would replace the {what}; give it another name.")
         if Path(__file__).parents[1] in path.parents:
             raise UsageError(f"{spec} would write among the files of edge-fer itself; give it another place.")

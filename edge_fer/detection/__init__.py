@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 
 from edge_fer.config import DetectorKind, DetectorSettings
@@ -30,7 +31,8 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
         BundleError: likewise, for those that come in bundles.
         UnavailableError: this machine lacks what the detector needs.
     """
-    model = Path(settings.model).expanduser() if settings.model else None
+    # Not pathlib's, which fails where there is no such user.
+    model = Path(os.path.expanduser(settings.model)) if settings.model else None  # noqa: PTH111
     match settings.kind:
         case "auto" if model:
             return open_detector(dataclasses.replace(settings, kind=_BY_ENDING.get(model.suffix.lower(), "ssd")))

@@ -234,6 +234,10 @@ class FaceSearch:
         )
         image = self._frame.level(level)
         height, width = image.shape
+        # To the edge of the frame is to that of the image, which may be a part of a pixel further.
+        frame_height, frame_width = self._frame.level(0).shape
+        right = max(right, width) if region.right >= frame_width else right
+        bottom = max(bottom, height) if region.bottom >= frame_height else bottom
         pixels = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
         if pixels.size == 0:
             return []

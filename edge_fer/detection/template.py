@@ -26,10 +26,18 @@ class Pyramid:
         self._levels = [gray]
 
     def level(self, number: int) -> Image:
-        """The frame, halved so many times. A pixel of it is 2 ** number pixels of the frame wide."""
+        """The frame, halved so many times. A pixel of it is 2 ** number pixels of the frame wide.
+
+        Where a side is odd its last pixels are taken twice: else all of them would be a little wider.
+        """
         while len(self._levels) <= number:
             finer = self._levels[-1]
-            half_wh = (max(1, finer.shape[1] // 2), max(1, finer.shape[0] // 2))
+            odd_rows, odd_columns = (side % 2 for side in finer.shape)
+            if odd_rows or odd_columns:
+                finer = cv2.copyMakeBorder(finer, 0, odd_rows, 0, odd_columns, cv2.BORDER_REPLICATE).astype(
+                    np.uint8, copy=False
+                )
+            half_wh = (finer.shape[1] // 2, finer.shape[0] // 2)
             self._levels.append(cv2.resize(finer, half_wh, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
         return self._levels[number]
 

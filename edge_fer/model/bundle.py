@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -103,7 +104,8 @@ class Bundle:
             BundleError: it is not a bundle, it is damaged, it is one of another kind, or it was made for another
                 version of edge-fer.
         """
-        path = _packaged(str(name)) or Path(name)
+        # A setting's ~ has seen no shell. pathlib's expanduser fails where there is no such user.
+        path = _packaged(str(name)) or Path(os.path.expanduser(name))  # noqa: PTH111
         try:
             content = read_file(path, MOST_BYTES, "model", "`edge-fer models` lists those in the package.")
         except DataError as error:
@@ -349,7 +351,7 @@ def extract(bundle: Bundle, folder: Path) -> list[Path]:
     """
     parts: Mapping[str, bytes] = {"model.tflite": bundle.model, **bundle.members()}
     for name in parts:
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):  # what may not be seen is told when the folder is made
             raise OutputError(f"{folder / name} exists; choose another folder.")
     make_folder(folder)
     for name, content in parts.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_fer.config import Settings, all_settings, value_of
 from edge_fer.control import Control
 from edge_fer.errors import EdgeFerError
-from edge_fer.files import write_atomically
+from edge_fer.files import mode_of, write_atomically
 from edge_fer.pipeline import Pipeline
 from edge_fer.service.governor import Governor
 from edge_fer.systemd import Service
@@ -43,7 +43,7 @@ class Daemon:
     ) -> None:
         folder = environ.get("STATE_DIRECTORY", "").partition(":")[0]
         self._mark = Path(folder, "paused") if folder else None
-        self._marked = self._mark is not None and self._mark.exists()
+        self._marked = self._mark is not None and mode_of(self._mark) != 0
         self.control = Control(paused=self._marked)
         self.pipeline: Pipeline | None = None
         self._service = service

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 from edge_fer.address import NETWORK, printable, split_address
 from edge_fer.config import Settings, value_of
 from edge_fer.credentials import BESIDE, SETTINGS, credential_of
 from edge_fer.errors import UsageError
+from edge_fer.files import mode_of
 
 NAME = "edge-fer.service"
 UNITS = Path("/etc/systemd/system")
@@ -70,7 +72,7 @@ def _secrets(settings: Settings, folder: Path) -> Iterator[tuple[str, str]]:
     for key in SETTINGS:
         name, named = credential_of(key), value_of(settings, key)
         path = Path(named) if named or key not in BESIDE else folder / name
-        if path.is_absolute() and path.is_file():
+        if path.is_absolute() and S_ISREG(mode_of(path)):
             yield name, str(path).replace("%", "%%")
 
 

@@ -7,12 +7,14 @@ import os
 import platform
 from dataclasses import replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 from edge_fer.address import NETWORK, http_url, listening_at, printable
 from edge_fer.config import Settings
 from edge_fer.credentials import credential_of, roots_alone
 from edge_fer.errors import UsageError
+from edge_fer.files import mode_of
 
 if TYPE_CHECKING:  # doctor checks outputs before it knows that NumPy loads
     from edge_fer.core import Sink
@@ -123,7 +125,7 @@ def check_network(spec: str, settings: Settings, folder: Path | None = None) -> 
         if roots_alone(settings, "web"):
             return
         read_certificate(settings.web)
-        is_given = folder is not None and (folder / credential_of("web.token_file")).is_file()
+        is_given = folder is not None and S_ISREG(mode_of(folder / credential_of("web.token_file")))
         if not (read_token(settings.web) or is_given or is_loopback(listening_at(address)[0])):
             raise without_token(address)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import stat
@@ -17,6 +18,7 @@ from edge_fer.core import FrameSource
 from edge_fer.errors import DataError, InputMissingError, UsageError
 from edge_fer.files import native_name
 from edge_fer.sources.header import jpeg_follows, read_header
+from edge_fer.sources.mounting import as_set
 
 
 def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource:
@@ -28,7 +30,9 @@ def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource
     scene again and again. All else is a path: a folder of images and videos, an image or a video, told by its
     content. ``./demo`` is a file of that name.
 
-    Cameras and network streams drop frames when the reader is slow. The others never do.
+    Cameras and network streams drop frames when the reader is slow. The others never do. All that moves has the name of
+    the settings, if they have one, followed by the path in a folder, and is turned as they say, but for the demo. An
+    image keeps its path.
 
     Args:
         settings: the name, and what a camera is asked for.
@@ -51,10 +55,7 @@ def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource
     if not name:
         raise UsageError("The name of the camera is empty. Write 0 for the first one, or demo to try things out.")
     if name in ("demo", "demo:loop"):
-        from edge_fer.sources.demo import DemoSource
-        from edge_fer.threads import LatestFrame
-
-        return DemoSource() if name == "demo" else LatestFrame(DemoSource(loops=True))
+        return _open_demo(settings)
     if name.partition(":")[0] in ("picamera", "rpicam"):
         return _open_ribbon(name, settings, later)
     if name.startswith("pipe:"):
@@ -76,7 +77,19 @@ def open_source(settings: CameraSettings, *, later: bool = False) -> FrameSource
 
         camera = V4l2Camera(settings)
         return newest_of(LiveSource(camera.device, camera, settings, later=later))
-    return _open_path(Path(os.path.expanduser(name)))  # noqa: PTH111 - pathlib's fails where there is no such user
+    path = os.path.expanduser(name)  # noqa: PTH111 - pathlib's fails where there is no such user
+    return _open_path(Path(path), settings)
+
+
+def _open_demo(settings: CameraSettings) -> FrameSource:
+    from edge_fer.sources.demo import DemoSource
+    from edge_fer.threads import LatestFrame
+
+    # It is drawn upright, however the camera is mounted that it stands for.
+    settings = dataclasses.replace(settings, rotation=0, flip="none")
+    if settings.source == "demo":
+        return as_set(DemoSource(), settings)
+    return LatestFrame(as_set(DemoSource(loops=True), settings), name=settings.name or "demo")
 
 
 def _open_ribbon(name: str, settings: CameraSettings, later: bool) -> FrameSource:
@@ -104,9 +117,9 @@ def _open_stdin(settings: CameraSettings) -> FrameSource:
 
     stdin = Path("/dev/stdin")
     if stdin.is_file() or stdin.is_dir():
-        return _open_path(stdin)
+        return _open_path(stdin, settings)
     # In a thread, since Python hears no signal while OpenCV waits for the pipe.
-    return LatestFrame(stdin_source(settings), drops=False)
+    return LatestFrame(as_set(stdin_source(settings), settings), drops=False)
 
 
 def _is_device(name: str) -> bool:
@@ -117,7 +130,8 @@ def _is_device(name: str) -> bool:
     return not (path.is_file() or path.is_dir() or path.is_fifo())
 
 
-def _open_path(path: Path) -> FrameSource:
+def _open_path(path: Path, settings: CameraSettings) -> FrameSource:
+    """A file or a folder; what moves is named and turned as the settings say, in a folder with its path in there."""
     from edge_fer.sources.folder import FolderSource
     from edge_fer.sources.pictures import AnimationSource, ImageSource
     from edge_fer.sources.video import open_video
@@ -133,18 +147,23 @@ def _open_path(path: Path) -> FrameSource:
     except OSError as error:
         raise InputMissingError(f"{printable(str(path))} cannot be read: {error.strerror}.") from None
     if stat.S_ISDIR(mode):
-        return FolderSource(path, _open_path)
+
+        def open_file(file: Path) -> FrameSource:
+            name = str(Path(settings.name, file.relative_to(path))) if settings.name else ""
+            return _open_path(file, dataclasses.replace(settings, name=name))
+
+        return FolderSource(path, open_file)
     if not stat.S_ISREG(mode):
         raise DataError(f"{path} is neither a file nor a folder. A pipe is read with `--camera - < {path}`.")
     header = read_header(path)
     # FFmpeg would read an image as a video of one frame, so images are asked for first. A GIF is a video that
     # OpenCV can read as an image as well, its first.
     if header.kind == "gif":
-        return open_video(path)
+        return as_set(open_video(path), settings)
     if header.kind == "jpeg" and jpeg_follows(path):
-        return open_video(path, input_format="mjpeg")
+        return as_set(open_video(path, input_format="mjpeg"), settings)
     if header.moving:
-        return AnimationSource(path, header)
+        return as_set(AnimationSource(path, header), settings)
     if header.kind == "heic" or cv2.haveImageReader(native_name(path)):
         return ImageSource(path)
-    return open_video(path)
+    return as_set(open_video(path), settings)

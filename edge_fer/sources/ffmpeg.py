@@ -19,12 +19,14 @@ import cv2
 import numpy as np
 
 from edge_fer.core import Image
+from edge_fer.sources.mounting import upright
 
 VERSIONS = (61, 62)
 """Major versions of libavcodec (FFmpeg 7 and 8) whose structures are known to be as they are read here."""
 
 _BGR24 = 3
 _BICUBIC = 4
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _AGAIN = -11
 # Where the fields are, in bytes.
 _STREAM_COUNT, _STREAMS = 44, 48  # AVFormatContext
@@ -53,9 +55,19 @@ _FUNCTIONS: dict[str, dict[str, tuple[Any, list[Any]]]] = {
         "av_read_frame": (c_int, [c_void_p, c_void_p]),
         "avformat_close_input": (None, [POINTER(c_void_p)]),
     },
-    "avutil": {"av_frame_alloc": (c_void_p, []), "av_frame_free": (None, [POINTER(c_void_p)])},
+    "avutil": {
+        "av_frame_alloc": (c_void_p, []),
+        "av_frame_free": (None, [POINTER(c_void_p)]),
+        "av_opt_get_int": (c_int, [c_void_p, c_char_p, c_int, POINTER(c_int64)]),
+    },
     "swscale": {
         "sws_getCachedContext": (c_void_p, [c_void_p, *[c_int] * 7, c_void_p, c_void_p, POINTER(c_double)]),
+        "sws_getCoefficients": (c_void_p, [c_int]),
+        "sws_getColorspaceDetails": (
+            c_int,
+            [c_void_p, *[POINTER(c_void_p), POINTER(c_int)] * 2, *[POINTER(c_int)] * 3],
+        ),
+        "sws_setColorspaceDetails": (c_int, [c_void_p, *[c_void_p, c_int] * 2, *[c_int] * 3]),
         "sws_scale": (c_int, [c_void_p, c_void_p, c_void_p, c_int, c_int, c_void_p, c_void_p]),
         "sws_freeContext": (None, [c_void_p]),
     },
@@ -90,18 +102,21 @@ class FfmpegCapture:
 
     Args:
         name: of the file, as ``files.native_name`` gives it.
+        rotation: degrees clockwise by which its images are turned: ``cv2.CAP_PROP_ORIENTATION_META`` of the file.
 
     Raises:
         OSError: FFmpeg cannot be called here, or cannot open the file.
     """
 
-    def __init__(self, name: str | bytes) -> None:
+    def __init__(self, name: str | bytes, rotation: int = 0) -> None:
         called = functions()
         if called is None:
             raise OSError("FFmpeg cannot be called directly")
         self._ = called
+        self._rotation = rotation
         self._input, self._decoder, self._packet, self._frame = (c_void_p() for _ in range(4))
         self._scaler = c_void_p()
+        self._scaled: tuple[int, ...] = ()
         try:
             self._open(name.encode() if isinstance(name, str) else name)
         except OSError:
@@ -130,13 +145,16 @@ class FfmpegCapture:
         return bool(received >= 0)
 
     def retrieve(self) -> tuple[bool, Any]:
-        """The frame that was grabbed, BGR."""
+        """The frame that was grabbed, BGR, as OpenCV would give it: upright, by the video's own matrix and range."""
         width, height = _int(self._frame, _SIZE), _int(self._frame, _SIZE + 4)
         pixels = _int(self._frame, _FORMAT)
         if not self._input or min(width, height) < 1:
             return False, None
         size = (width, height, pixels, width, height, _BGR24, _BICUBIC)
         self._scaler = c_void_p(self._["sws_getCachedContext"](self._scaler, *size, None, None, None))
+        if size != self._scaled:  # it is a new one
+            self._scaled = size
+            self._set_colors()
         stride = -(-3 * width // 64) * 64
         image: Image = np.empty((height + 1, stride), np.uint8)  # a row more: FFmpeg writes a little past the end
         into, strides = (c_void_p * 4)(image.ctypes.data), (c_int * 4)(stride)
@@ -144,7 +162,7 @@ class FfmpegCapture:
         done = self._["sws_scale"](
             self._scaler, self._frame, c_void_p(self._frame.value + _LINES), 0, height, into, strides
         )
-        return done == height, image[:height, : 3 * width].reshape(height, width, 3)
+        return done == height, upright(image[:height, : 3 * width].reshape(height, width, 3), self._rotation, "none")
 
     def read(self) -> tuple[bool, Any]:
         """``grab`` and ``retrieve``."""
@@ -171,6 +189,19 @@ class FfmpegCapture:
         self._["avcodec_free_context"](byref(self._decoder))
         self._["avformat_close_input"](byref(self._input))
         self._scaler = c_void_p()
+
+    def _set_colors(self) -> None:
+        """Tell the scaler the video's matrix and range, which OpenCV's knows: else it takes BT.601, 16-235."""
+        matrix, range_ = c_int64(), c_int64()
+        self._["av_opt_get_int"](self._decoder, b"colorspace", 0, byref(matrix))
+        self._["av_opt_get_int"](self._decoder, b"color_range", 0, byref(range_))
+        tables, ranges, looks = (c_void_p(), c_void_p()), (c_int(), c_int()), (c_int(), c_int(), c_int())
+        details = (byref(tables[0]), byref(ranges[0]), byref(tables[1]), byref(ranges[1]), *map(byref, looks))
+        if self._["sws_getColorspaceDetails"](self._scaler, *details) < 0:
+            return  # it is no YUV
+        table = self._["sws_getCoefficients"](matrix.value)
+        full = int(ranges[0].value or range_.value == _FULL_RANGE)
+        self._["sws_setColorspaceDetails"](self._scaler, table, full, tables[1], ranges[1], *looks)
 
     def _open(self, name: bytes) -> None:
         if self._["avformat_open_input"](byref(self._input), name, None, None) < 0:

@@ -33,8 +33,8 @@ log = logging.getLogger("edge_fer")
 class FolderSource:
     """All images and videos of a folder and the folders in it, sorted by path; implements ``core.FrameSource``.
 
-    What cannot be read is named in the log and leaves a gap in ``seq``. A file that neither is called nor looks like an
-    image is passed over.
+    What cannot be read is named in the log; a file leaves a gap in ``seq``. A file that neither is called nor looks
+    like an image is passed over, and so are links to folders.
 
     Args:
         folder: that it exists has been checked.
@@ -53,7 +53,8 @@ class FolderSource:
         self._closed = False
         self._current: FrameSource | None = None
         # Not rglob: it fails when a folder goes away under it.
-        self._files = sorted(Path(above, name) for above, _, names in os.walk(folder) for name in names)
+        walk = os.walk(folder, onerror=_name_folder)
+        self._files = sorted(Path(above, name) for above, _, names in walk for name in names)
         if not any(map(is_candidate, self._files)):
             raise InputMissingError(f"No picture in the folder {folder} (looked for .jpg, .png, .webp and others).")
         self.fps = 25.0 if any(file.suffix.lower() in MOVING_SUFFIXES for file in self._files) else 1.0
@@ -88,6 +89,11 @@ class FolderSource:
         self._closed = True
         if self._current is not None:
             self._current.close()
+
+
+def _name_folder(error: OSError) -> None:
+    """Say which folder cannot be read."""
+    log.warning("%s cannot be read: %s. It is left out.", error.filename, error.strerror)
 
 
 def is_candidate(file: Path) -> bool:

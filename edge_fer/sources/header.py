@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-Kind = Literal["jpeg", "png", "webp", "bmp", "tiff", "pnm", "jp2", "avif", "heic", "gif", "other"]
+Kind = Literal["jpeg", "png", "webp", "bmp", "tiff", "pnm", "pam", "jp2", "avif", "heic", "gif", "other"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Header:
         depth: bytes of one channel.
         orientation: EXIF's, 1-8; 1 stands upright. Of JPEG, which OpenCV turns itself, always 1.
         orientation_at: where it stands in a TIFF; 0 elsewhere.
+        white: value of a white pixel as OpenCV gives it; 0 where that is the largest of its type.
         moving: it is an animation.
         whole_bytes: what a progressive JPEG needs beside its pixels, since it is not decoded line by line.
     """
@@ -37,6 +38,7 @@ class Header:
     depth: int = 1
     orientation: int = 1
     orientation_at: int = 0
+    white: int = 0
     moving: bool = False
     whole_bytes: int = 0
 
@@ -58,7 +60,7 @@ def read_header(path: Path) -> Header:
         head = file.read(64)
         try:
             return _header(file, head)
-        except (struct.error, IndexError, ValueError, ArithmeticError):  # cut short, or damaged
+        except (struct.error, LookupError, ValueError, ArithmeticError):  # cut short, or damaged
             return Header("other")
 
 
@@ -75,10 +77,9 @@ def _header(file: BinaryIO, head: bytes) -> Header:
         width, height = struct.unpack_from("<ii", head, 18)
         return Header("bmp", abs(width), abs(height))
     if re.match(rb"P[1-6]\s", head):
-        file.seek(0)
-        numbers = re.sub(rb"#[^\n]*", b"", file.read(4096)).split()
-        most = int(numbers[3]) if head[1:2] not in b"14" else 1
-        return Header("pnm", int(numbers[1]), int(numbers[2]), 2 if most > 255 else 1)
+        return _pnm(file, head)
+    if re.match(rb"P7\s", head):
+        return _pam(file)
     if head[:4] == b"\x59\xa6\x6a\x95":  # Sun raster
         return Header("other", *struct.unpack_from(">II", head, 4))
     if head[:3] == b"GIF":
@@ -89,6 +90,22 @@ def _header(file: BinaryIO, head: bytes) -> Header:
     if head[4:8] == b"ftyp":
         return _heif(file, head)
     return Header("other")
+
+
+def _pnm(file: BinaryIO, head: bytes) -> Header:
+    file.seek(0)
+    numbers = re.sub(rb"#[^\n]*", b"", file.read(4096)).split()
+    most = int(numbers[3]) if head[1:2] not in b"14" else 1
+    # OpenCV itself makes 255 of it in bits, and in bytes that are written out in digits.
+    scaled = head[1:2] in b"14" or (head[1:2] in b"23" and most <= 255)
+    return Header("pnm", int(numbers[1]), int(numbers[2]), 2 if most > 255 else 1, white=0 if scaled else most)
+
+
+def _pam(file: BinaryIO) -> Header:
+    file.seek(0)
+    said = dict(re.findall(rb"(?m)^(WIDTH|HEIGHT|MAXVAL)[ \t]+(\d+)", file.read(4096).partition(b"ENDHDR")[0]))
+    width, height, white = (int(said[name]) for name in (b"WIDTH", b"HEIGHT", b"MAXVAL"))
+    return Header("pam", width, height, 2 if white > 255 else 1, white=white)
 
 
 def _jpeg(file: BinaryIO) -> Header:

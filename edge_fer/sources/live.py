@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import cv2
-import numpy as np
-
 from edge_fer.config import CameraSettings
-from edge_fer.core import Frame, FrameSource, Image
+from edge_fer.core import Frame, FrameSource
 from edge_fer.errors import UnavailableError, printable
+from edge_fer.sources.mounting import mounted
 from edge_fer.threads import LatestFrame
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -74,7 +71,7 @@ class LiveSource:
         self.counts: Counter[str] = Counter(frames=0, damaged=0, lost=0, hung=0)
         self.stream = printable(settings.name or stream)
         self._open_camera = open_camera
-        self._mounting = (settings.rotation, settings.flip)
+        self._settings = settings
         self._stall_s = stall_s
         self._sleep = sleep
         self._clock = clock
@@ -171,14 +168,12 @@ class LiveSource:
                 self.counts["frames"] += 1
                 self.counts["damaged"] += frame.seq - last - 1
                 last, self._seq = frame.seq, first_seq + frame.seq + 1
-                yield self._mounted(
-                    dataclasses.replace(
-                        frame,
-                        seq=first_seq + frame.seq,
-                        time_s=self._last_s - self._start_s,
-                        stream=self.stream,
-                        captured_s=self._last_s,
-                    )
+                yield dataclasses.replace(
+                    mounted(frame, self._settings),
+                    seq=first_seq + frame.seq,
+                    time_s=self._last_s - self._start_s,
+                    stream=self.stream,
+                    captured_s=self._last_s,
                 )
                 del frame  # its images, before the camera makes the next
         except UnavailableError as error:
@@ -190,14 +185,6 @@ class LiveSource:
         if str(reason) != self._reason:
             self._reason = str(reason)
             log.info("%s", reason)
-
-    def _mounted(self, frame: Frame) -> Frame:
-        """The frame as it would be from a camera that is mounted upright."""
-        if self._mounting == (0, "none"):
-            return frame
-        turn = functools.partial(upright, rotation=self._mounting[0], flip=self._mounting[1])
-        make = frame.color
-        return dataclasses.replace(frame, gray=turn(frame.gray), color=None if make is None else lambda: turn(make()))
 
     def _again(self, turn: int) -> FrameSource | None:
         """The camera, as soon as it can be opened again; None when this iteration is over."""
@@ -250,19 +237,3 @@ def newest_of(camera: LiveSource) -> LatestFrame:
         switch=camera.switch,
         is_open=lambda: camera.is_open,
     )
-
-
-def upright(image: Image, rotation: int, flip: str) -> Image:
-    """An image of a camera that is not mounted upright, or looks into a mirror, as people want to see it.
-
-    Args:
-        image: uint8 (height, width) or (height, width, 3).
-        rotation: degrees clockwise by which the image is turned: 0, 90, 180 or 270.
-        flip: "none", "horizontal" (left and right are exchanged) or "vertical"; after the rotation.
-    """
-    codes = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-    if rotation in codes:
-        image = cv2.rotate(image, codes[rotation]).astype(np.uint8, copy=False)
-    if flip != "none":
-        image = cv2.flip(image, 1 if flip == "horizontal" else 0).astype(np.uint8, copy=False)
-    return image

@@ -15,6 +15,7 @@ from edge_fer.core import FrameSource
 from edge_fer.errors import UnavailableError, UsageError
 from edge_fer.sources.camera import Capture, CaptureSource
 from edge_fer.sources.live import LiveSource, newest_of
+from edge_fer.sources.mounting import as_set
 from edge_fer.sources.video import VideoCapture, VideoSource, ffmpeg_options
 
 NETWORK_TIMEOUT_MS = 10_000
@@ -87,7 +88,7 @@ def network_source(
     opened = [] if later else [open_capture()]
 
     if scheme in ("http", "https") and opened and opened[0].get(cv2.CAP_PROP_FRAME_COUNT) > 1:
-        return VideoSource(settings.name or stream, opened[0])
+        return as_set(VideoSource(settings.name or stream, opened[0]), settings)
 
     def open_camera() -> CaptureSource:
         capture = open_live()

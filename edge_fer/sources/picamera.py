@@ -31,7 +31,8 @@ class PicameraSource:
 
     Args:
         number: which camera, from 0, as ``rpicam-hello --list-cameras`` counts them.
-        settings: size and frame rate that the camera is asked for. It may give another size: see ``Frame.gray``.
+        settings: size, frame rate, focus and exposure that the camera is asked for. It may give another size: see
+            ``Frame.gray``.
 
     Raises:
         UnavailableError: picamera2 is not installed, there is no such camera, or it cannot be started. While

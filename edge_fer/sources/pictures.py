@@ -148,6 +148,8 @@ def read_image(path: Path) -> Image:
         kinds = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
         if header.kind == "heic":
             image = _read_heic(path, header)
+        elif header.kind == "pam" and header.white == 1:
+            raise DataError(f"{path} is a PAM of black and white alone, which OpenCV misreads. Save it as PNG.")
         elif header.kind == "tiff" and header.orientation > 4:
             image = _read_lying_tiff(path, header)
         else:
@@ -158,23 +160,27 @@ def read_image(path: Path) -> Image:
         raise DataError(f"{path} cannot be decoded: the picture is damaged, or too large.")
     if header.kind != "tiff" or header.orientation > 4:  # of TIFF, OpenCV does the others
         image = _upright(image, header.orientation)
-    if image.dtype == np.uint16:
-        image = cv2.convertScaleAbs(image, alpha=1 / 257)
-    if image.dtype != np.uint8:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path} has {image.dtype} pixels. Save it with 8 or 16 bits a channel.")
+    if channels > 4:
+        raise DataError(f"{path} has {channels} channels. Save it in gray or in color.")
+    white = header.white or np.iinfo(image.dtype).max
+    if white != 255:
+        image = cv2.convertScaleAbs(image, alpha=255 / white)
     return on_white(image)
 
 
 def on_white(image: NDArray[Any]) -> Image:
-    """An image without its transparency, if it has any: uint8 (height, width, 4) -> (height, width, 3)."""
-    if image.ndim == 2 or image.shape[2] != 4:
+    """An image without its transparency, if it has any: uint8 (height, width, 4) -> (height, width, 3), 2 -> gray."""
+    if image.ndim == 2 or image.shape[2] not in (2, 4):
         return image.astype(np.uint8, copy=False)
-    blended = np.empty((*image.shape[:2], 3), np.uint8)
+    blended = np.empty((*image.shape[:2], image.shape[2] - 1), np.uint8)
     for top in range(0, len(image), 64):  # a few rows at a time, since 16 bits take twice the memory
         rows = image[top : top + 64]
-        alpha = rows[..., 3:].astype(np.uint16)
-        blended[top : top + 64] = (rows[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-    return blended
+        alpha = rows[..., -1:].astype(np.uint16)
+        blended[top : top + 64] = (rows[..., :-1] * alpha + 255 * (255 - alpha) + 127) // 255
+    return blended if blended.shape[2] == 3 else blended[..., 0]
 
 
 def _upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -18,9 +18,11 @@ import cv2
 import numpy as np
 
 from edge_fer.config import CameraSettings
-from edge_fer.core import Frame, Image
+from edge_fer.core import Frame, FrameSource, Image
 from edge_fer.errors import DataError, InputMissingError, UsageError
+from edge_fer.files import output_error
 from edge_fer.sources.camera import decode_yuv420, reduction
+from edge_fer.sources.mounting import as_set
 from edge_fer.sources.video import VideoSource, open_capture
 
 _RAW = re.compile(r"pipe:(\d{1,5})x(\d{1,5})@(\d{1,4}(?:\.\d+)?)(?::(.+))?", re.DOTALL)
@@ -109,7 +111,7 @@ class RawSource:
             log.warning("%s ended in the middle of a frame. Is %d x %d its size?", self._stream, width, height)
 
 
-def raw_source(settings: CameraSettings) -> RawSource:
+def raw_source(settings: CameraSettings) -> FrameSource:
     """What ``pipe:WxH@HZ[:PATH]`` names: a named pipe or a file, or else standard input.
 
     Raises:
@@ -125,7 +127,7 @@ def raw_source(settings: CameraSettings) -> RawSource:
         )
     if not found[4]:
         _check_stdin()
-        return RawSource(settings.name or "stdin", 0, (width, height), fps, full_size=settings.full_size)
+        return as_set(RawSource("stdin", 0, (width, height), fps, full_size=settings.full_size), settings)
     path = Path(os.path.expanduser(found[4]))  # noqa: PTH111 - pathlib's fails where there is no such user
     try:
         # Without O_NONBLOCK a named pipe is open only when its writer comes.
@@ -135,7 +137,7 @@ def raw_source(settings: CameraSettings) -> RawSource:
     if stat.S_ISDIR(os.fstat(file).st_mode):
         os.close(file)
         raise InputMissingError(f"{path} is a folder, not a pipe.")
-    return RawSource(settings.name or str(path), file, (width, height), fps, full_size=settings.full_size)
+    return as_set(RawSource(str(path), file, (width, height), fps, full_size=settings.full_size), settings)
 
 
 def stdin_source(settings: CameraSettings) -> VideoSource:
@@ -144,14 +146,11 @@ def stdin_source(settings: CameraSettings) -> VideoSource:
     Raises:
         InputMissingError: there is nothing to read.
         DataError: it is not such a video.
+        OutputError: it must be copied into the folder for temporary files, and cannot be.
     """
     _check_stdin()
     if _has_index_at_end(_peek(256)):
-        with tempfile.NamedTemporaryFile(prefix="edge-fer-") as copy:
-            with open(0, "rb", closefd=False) as stdin:
-                shutil.copyfileobj(stdin, copy)
-            copy.flush()
-            return VideoSource("stdin", open_capture(copy.name))  # it lives on while it is open
+        return _copied_source()
     try:
         # A video without times, as H.264 or MJPEG alone, has the asked rate.
         return VideoSource("stdin", open_capture("pipe:0", framerate=str(settings.fps)), fps=float(settings.fps))
@@ -160,6 +159,20 @@ def stdin_source(settings: CameraSettings) -> VideoSource:
             "What comes from standard input is neither a picture nor a video. Planes of pixels are --camera "
             "pipe:640x480@30, with their size and rate."
         ) from None
+
+
+def _copied_source() -> VideoSource:
+    """A video from standard input of which all is needed before its beginning can be read."""
+    place = "a temporary file"
+    try:
+        place = f"to {tempfile.gettempdir()}, the folder for temporary files (TMPDIR)"
+        with tempfile.NamedTemporaryFile(prefix="edge-fer-") as copy:
+            with open(0, "rb", closefd=False) as stdin:
+                shutil.copyfileobj(stdin, copy)
+            copy.flush()
+            return VideoSource("stdin", open_capture(copy.name))  # it lives on while it is open
+    except OSError as error:
+        raise output_error(place, error) from None
 
 
 def _peek(size: int) -> bytes:

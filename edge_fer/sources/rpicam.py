@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import logging
 import os
 import select
 import subprocess
@@ -23,6 +24,8 @@ FIRST_S = 10.0
 _ROW_PX = 64
 """libcamera pads the rows of a picture, and rpicam-vid writes them as they are; multiples of this need no padding."""
 
+log = logging.getLogger("edge_fer")
+
 
 class RpicamSource:
     """Frames of a Pi camera that the program rpicam-vid reads; implements ``core.FrameSource``.
@@ -31,8 +34,8 @@ class RpicamSource:
 
     Args:
         number: which camera, from 0, as ``rpicam-vid --list-cameras`` counts them.
-        settings: size and frame rate that the camera is asked for; the width is rounded down to a multiple of 64, the
-            height to an even number.
+        settings: size, frame rate, focus and exposure that the camera is asked for; the width is rounded down to a
+            multiple of 64, the height to an even number.
         first_s: how long the first frame may take.
 
     Raises:
@@ -48,6 +51,10 @@ class RpicamSource:
         width, height = max(_ROW_PX, settings.width // _ROW_PX * _ROW_PX), max(2, settings.height // 2 * 2)
         command = ["rpicam-vid", "--camera", str(number), "--width", str(width), "--height", str(height)]
         command += ["--framerate", str(settings.fps), "--codec", "yuv420", "--timeout", "0", "--nopreview"]
+        if not settings.autofocus:  # else the lens moves all the time, where it can
+            command += ["--autofocus-mode", "manual"]
+        if settings.exposure_ms:
+            command += ["--shutter", str(round(settings.exposure_ms * 1000))]  # microseconds
         # In a file, since nobody reads a pipe while frames come.
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         frames, into = os.pipe()
@@ -66,7 +73,7 @@ class RpicamSource:
             ) from None
         finally:
             os.close(into)
-        self._source = RawSource(self._stream, frames, (width, height), self.fps)
+        self._source = RawSource(self._stream, frames, (width, height), self.fps, full_size=settings.full_size)
         try:
             if not select.select([frames], [], [], first_s)[0]:
                 raise UnavailableError(
@@ -77,6 +84,9 @@ class RpicamSource:
         except BaseException:
             self.close()
             raise
+        asked_wh = (settings.width, settings.height)
+        if asked_wh != (width, height):
+            log.warning("%s gives %d x %d pixels; asked for were %d x %d.", self._stream, width, height, *asked_wh)
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame, until ``close``. Raises UnavailableError where rpicam-vid ends."""

@@ -204,7 +204,8 @@ class VideoSource:
                 return decoded
             self._witnesses += 1
             try:
-                self._witness = FfmpegCapture(native_name(self._path))
+                rotation = int(self._capture.get(cv2.CAP_PROP_ORIENTATION_META))
+                self._witness = FfmpegCapture(native_name(self._path), rotation)
             except OSError:
                 return decoded
             for number in range(decoded.number):
@@ -261,8 +262,14 @@ def _taken(capture: VideoCapture, number: int) -> _Decoded | None:
 
 def _differs(decoded: _Decoded, other: _Decoded) -> bool:
     """Whether two readings of a frame are too far apart for different arithmetic."""
-    pixels, others = (np.frombuffer(one.sample, np.uint8).astype(np.int16) for one in (decoded, other))
-    return pixels.size != others.size or float(np.abs(pixels - others).mean()) > 8
+    pixels, others = (np.frombuffer(one.sample, np.uint8).astype(np.float64) for one in (decoded, other))
+    if pixels.size != others.size:
+        return True
+    if np.abs(pixels - others).mean() <= 8:
+        return False
+    # Colors of HDR, which OpenCV brings to those of screens, are still the same picture.
+    together = ((pixels - pixels.mean()) * (others - others.mean())).mean()
+    return bool(together <= 0.5 * pixels.std() * others.std())
 
 
 def _measured_fps(path: Path) -> float:

@@ -18,6 +18,10 @@ LEAST = 1e-3
 """Measures below it count as this: their logarithm is taken."""
 MOST_CONFIDENT = 0.999
 """Above it, confidence says no more."""
+MOST = 50.0
+"""Of an offset, the slope and a weight; fitted ones are about 1, and far larger ones would overflow ``math.exp``."""
+LEAST_LIMIT, MOST_LIMIT = 1e-6, 1e6
+"""Of a limit: clean faces lie well within."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,16 @@ class Doubt:
             raise ConfigError(f"{origin}: doubt.offsets must be a number for each label of the decision rule.")
         limits = {name: getattr(self, name) for name, _ in _MEASURES}
         for name, limit in limits.items():
-            if not (0 < limit.at < math.inf and 0 <= limit.weight < math.inf):
-                raise ConfigError(f"{origin}: doubt.{name} must have a limit above 0 and a weight of 0 or more.")
-        if not (all(map(math.isfinite, self.offsets)) and 0 <= self.slope < math.inf and 0 < self.max_risk <= 1):
-            raise ConfigError(f"{origin}: doubt must have numbers, a slope of 0 or more, and max_risk from 0 to 1.")
+            if not (LEAST_LIMIT <= limit.at <= MOST_LIMIT and 0 <= limit.weight <= MOST):
+                raise ConfigError(
+                    f"{origin}: doubt.{name} must have a limit from {LEAST_LIMIT:g} to {MOST_LIMIT:g} and a weight "
+                    f"from 0 to {MOST:g}."
+                )
+        if not (all(abs(one) <= MOST for one in self.offsets) and 0 <= self.slope <= MOST and 0 < self.max_risk <= 1):
+            raise ConfigError(
+                f"{origin}: doubt must have offsets from -{MOST:g} to {MOST:g}, a slope from 0 to {MOST:g}, and a "
+                "max_risk above 0 and up to 1."
+            )
 
     def risk(self, offset: float, confidence: float, quality: Quality) -> float:
         """Probability that an answer is wrong, 0-1.

@@ -28,8 +28,10 @@ from story import file_size_limit
 from edge_fer.archive import engines, folder, task
 from edge_fer.archive.inputs import Shard, Video, find_videos
 from edge_fer.archive.tables import FACES, VIDEOS
-from edge_fer.cli import main
+from edge_fer.cli import build_parser, main
+from edge_fer.cli.archive import _job
 from edge_fer.core import Frame
+from edge_fer.model.bundle import DETECTORS
 
 ROOT = Path(__file__).parents[2]
 
@@ -537,3 +539,10 @@ def test_the_queries_of_the_docs_run(whole: Path, monkeypatch: pytest.MonkeyPatc
     for query in queries:
         for statement in query.split(";\n"):
             duckdb.sql(statement)
+
+
+def test_workers_are_given_a_detector_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(sorted(DETECTORS.iterdir())[0], tmp_path / "mine.tflite")
+    words = ["archive", "x", "-o", str(tmp_path / "out"), "--detector-model", "~/mine.tflite"]
+    assert _job(build_parser().parse_args(words)).detector.model == str(tmp_path / "mine.tflite")

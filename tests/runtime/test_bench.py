@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -19,6 +21,8 @@ from edge_fer.errors import ConfigError, DataError, OutputError
 from edge_fer.layers import load_settings
 from edge_fer.recognizer import Recognizer
 from edge_fer.sources.demo import DemoSource
+
+Call = Callable[..., Any]
 
 
 @pytest.fixture
@@ -119,8 +123,28 @@ def test_the_table_names_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bad_input_is_answered_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--frames", "0"]) == 2
+    assert main(["bench", "--frames", "9" * 30]) == 2
     assert main(["bench", "--camera", str(tmp_path / "none.mp4")]) == 66
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.parametrize("asked", [["--camera", "PHOTO"], []])
+@pytest.mark.parametrize("tunes", [False, True])
+def test_the_named_camera_is_measured_not_those_of_the_configuration(
+    asked: list[str], tunes: bool, user_config: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_config.parent.mkdir()
+    user_config.write_text('[[cameras]]\nsource = "none.mp4"\n[[cameras]]\nsource = "7"\n')
+    seen: list[str] = []
+
+    def look(settings: Settings, *_: object) -> NoReturn:
+        seen.extend(camera.source for camera in settings.all_cameras)
+        raise DataError("enough")
+
+    monkeypatch.setattr(bench, "tune" if tunes else "measure_settings", look)
+    words = [word.replace("PHOTO", str(photo)) for word in asked]
+    assert main(["bench", *words, *(["--tune"] if tunes else [])]) == 65
+    assert seen == [str(photo) if asked else "demo"]
 
 
 # --tune: which trial wins is tested on figures that are made up, since a test must not depend on the machine's speed.
@@ -208,6 +232,20 @@ def test_tune_does_not_begin_where_the_best_cannot_be_written(
     assert main(["bench", "--tune", "--config", str(path)]) == OutputError.exit_code
     assert f"Cannot write {path}" in capsys.readouterr().err
     assert path.read_text() == "# mine\n"
+
+
+def test_tune_does_not_begin_where_the_configuration_may_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Callable[[], AbstractContextManager[None]], call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("home").mkdir(0)
+    for module in ("config", "cli.bench"):
+        monkeypatch.setattr(f"edge_fer.{module}.default_files", lambda: [Path("none"), Path("home/config.toml")])
+    monkeypatch.setattr(bench, "tune", lambda settings: pytest.fail("a minute in vain"))
+    with nobody():
+        done = call(main, "bench", "--tune")
+    assert (done.code, "Cannot read home/config.toml: Permission denied" in done.err) == (78, True)
 
 
 # update_file

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -119,6 +120,14 @@ def test_no_such_file(tmp_path: Path) -> None:
         load_bundle(tmp_path)
 
 
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    written(tmp_path).rename(tmp_path / "mine.tflite")
+    assert load_bundle("~/mine.tflite").path == tmp_path / "mine.tflite"
+    with pytest.raises(InputMissingError, match="No model ~nobody-has-this-name/x"):
+        load_bundle("~nobody-has-this-name/x")
+
+
 def change(**values: Any) -> Callable[[dict[str, Any]], object]:
     return lambda table: table.update(values)
 
@@ -142,6 +151,7 @@ def change(**values: Any) -> Callable[[dict[str, Any]], object]:
         (change(smoothing={"dwel_s": 1.0}), "Did you mean"),
         (change(facts=3), "'facts' must be a table"),
         (change(preprocess={"version": 1, "margin": -1}), "preprocess.margin must be 0 to 2"),
+        (change(preprocess={"version": 1, "margin": 10**400}), "'preprocess.margin' is out of range: a number of 1329"),
         (change(preprocess={"version": 1, "margin": 0, "alignment": "nose"}), "must be one of none, eyes, two-points"),
         (change(preprocess={"version": 1, "margin": 0, "illumination": ["candle"]}), "must be one of equalization"),
         (change(preprocess={"version": 1, "margin": 0, "illumination": ["log"] * 4}), "at most 3 steps"),
@@ -582,6 +592,7 @@ def test_arrays_of_odd_kinds_are_refused_or_harmless(tmp_path: Path, kind: str, 
         {"public_test": {"ferplus": {"n": "x", "accuracy": 1, "accuracy_float": 1, "macro_f1": 1, "recall": {}}}},
         {"public_test": {"ferplus": {"n": 1, "accuracy": None, "accuracy_float": 1, "macro_f1": 1, "recall": {}}}},
         {"public_test": {"ferplus": {"n": 1, "accuracy": 1, "accuracy_float": 1, "macro_f1": 1, "recall": []}}},
+        {"public_test": {"ferplus": {"n": 1, "accuracy": 10**400, "macro_f1": 1, "recall": {}}}},
         {
             "public_test": {
                 "ferplus": {"n": 1, "accuracy": 1, "accuracy_float": 1, "macro_f1": 1, "recall": {"\x1b[2J": 1}}
@@ -776,6 +787,10 @@ def test_the_schema_names_what_the_code_knows() -> None:
         change(preprocess={"version": 1, "margin": 0, "alignment": "none", "illumination": ["candle"]}),
         change(preprocess={"version": 1, "margin": 0, "alignment": "none", "illumination": ["log"] * 4}),
         change(smoothing={"dwel_s": 1.0}),
+        lambda table: table["doubt"].update(slope=51),
+        lambda table: table["doubt"].update(offsets=[-51] * 7),
+        lambda table: table["doubt"]["blur"].update(at=1e7),
+        lambda table: table["doubt"]["eyes"].update(weight=51),
         lambda table: table.pop("name"),
     ],
 )
@@ -799,6 +814,17 @@ def test_a_bundle_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "choose another folder" in capsys.readouterr().err
     with pytest.raises(OutputError, match="Cannot write"):
         extract(load_bundle(), Path("/proc/none"))
+
+
+def test_a_bundle_is_taken_apart_where_that_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("locked").mkdir(0)
+    for folder in ("locked", "locked/below"):
+        with nobody(), pytest.raises(OutputError, match=f"^Cannot write {folder}.*: Permission denied"):
+            extract(load_bundle(), Path(folder))
 
 
 def test_the_golden_outputs_are_exact(bundle_with: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,9 +17,10 @@ from v4l2_fake import CAPTURE, CAPTURE_MPLANE, META, FakeCamera, FakeMachine
 from edge_fer import cameras, snapshot
 from edge_fer.cameras import Camera, Format, Holder, PiCamera, Size, list_cameras, list_pi_cameras
 from edge_fer.cli import main
-from edge_fer.config import CameraSettings, Settings
+from edge_fer.config import CameraSettings, ModelSettings, Settings
 from edge_fer.core import Frame, Image
 from edge_fer.libraries import Child
+from edge_fer.recognizer import Recognizer
 
 Call = Callable[..., Any]
 
@@ -279,6 +280,16 @@ def test_a_snapshot_replaces_nothing(tmp_path: Path, call: Call, monkeypatch: py
         assert Path(name).is_file()
     assert len(shown["faces"]) == 2
     assert shown["faces"][0].keys() == {"box_px", "expression", "confidence", "uncertain", "quality"}
+
+
+def test_a_snapshot_answers_as_run_does(photo: Path) -> None:
+    camera = CameraSettings(source=str(photo))
+    for model in (ModelSettings(), ModelSettings(decision="as-trained"), ModelSettings(tta=True)):
+        taken = snapshot.take_snapshot(Settings(camera=camera, model=model))
+        recognizer = Recognizer.load(decision=model.decision, tta=model.tta)
+        (result,) = recognizer.stream(str(photo))
+        assert [face.confidence for face in taken.faces] == [face.confidence for face in result.faces]
+        assert len(taken.faces) == 2
 
 
 class Settling:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from edge_fer.cli import main
+from edge_fer.config import Settings
 from edge_fer.core import Frame, Image
 from edge_fer.model.bundle import DEFAULT_MODEL
 
@@ -108,6 +109,17 @@ def test_what_is_read_is_not_written(kind: str, clip: Path, capsys: pytest.Captu
         assert main(["run", "--camera", str(source), "--output", f"{kind}:{target}"]) == 2
         assert "would replace the file that is read" in sentence(capsys)
     assert clip.read_bytes() == before
+
+
+def test_a_model_at_home_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = tmp_path / "mine.tflite"
+    model.write_bytes(DEFAULT_MODEL.read_bytes())
+    assert main(["run", "--camera", "demo", "--model", "~/mine.tflite", "--output", f"jsonl:{model}"]) == 2
+    assert "would replace the model" in sentence(capsys)
+    assert model.read_bytes() == DEFAULT_MODEL.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -296,3 +308,26 @@ def test_secrets_in_an_unexpected_error_are_not_repeated(
     monkeypatch.setattr("edge_fer.cli.run.run", broken)
     assert main(["run"]) == 70
     assert "hunter2" not in sentence(capsys)
+
+
+def test_a_recording_is_not_turned_as_the_camera_is(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board whose camera hangs upside down records upright clips, and its configuration counts for all runs."""
+    asked: list[Settings] = []
+    monkeypatch.setattr("edge_fer.cli.run.run", lambda settings, *rest, **more: asked.append(settings))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.toml").write_text(
+        '[camera]\nsource = "clip.mp4"\nname = "door"\nrotation = 180\nflip = "vertical"\n'
+    )
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "0").touch()
+    for cameras in ([], ["clip.mp4"], ["0"], ["."], ["-"], ["0", "clip.mp4"]):
+        given = [word for camera in cameras for word in ("--camera", camera)]
+        assert call(main, "run", "--config", "c.toml", *given).code == 0
+    turned = [[(one.name, one.rotation, one.flip) for one in settings.all_cameras] for settings in asked]
+    as_set, as_recorded = ("door", 180, "vertical"), ("", 0, "none")
+    assert turned == [[as_set], [as_recorded], [as_set], [as_recorded], [as_set], [("", 180, "vertical"), as_recorded]]
+    monkeypatch.setenv("EDGE_FER_CAMERA__ROTATION", "90")
+    assert call(main, "run", "--config", "c.toml", "--camera", "clip.mp4").code == 0
+    assert (asked[-1].camera.rotation, asked[-1].camera.name) == (90, "")

@@ -2,11 +2,13 @@
 
 import codecs
 import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from edge_fer.config import ModelSettings, Settings, default_files
+from edge_fer.config import ModelSettings, Settings, default_file, default_files
 from edge_fer.config_file import update_file
 from edge_fer.errors import ConfigError
 from edge_fer.layers import load_settings
@@ -66,6 +68,36 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not default_files()[1].exists()
 
 
+def test_a_default_file_that_may_not_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    system, own = Path("etc/config.toml"), Path("home/config.toml")
+    monkeypatch.setattr("edge_fer.config.default_files", lambda: [system, own])
+    for file in (system, own):
+        file.parent.mkdir()
+    own.write_text('name = "of another user"')
+    own.parent.chmod(0)
+    with nobody():
+        assert (default_file(), load_settings(None, {}, {})) == (None, Settings())
+    system.parent.chmod(0)
+    with nobody():
+        assert default_file() == system
+        said = r"^Cannot read etc/config\.toml: Permission denied\. Let this user read it, or name another file\.$"
+        with pytest.raises(ConfigError, match=said):
+            load_settings(None, {}, {})
+        assert load_settings(Path("/dev/null"), {}, {}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "file/below", "circle"])
+def test_a_default_file_that_cannot_be_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "circle").symlink_to("circle")
+    monkeypatch.setattr("edge_fer.config.default_files", lambda: [tmp_path / "none", tmp_path / name])
+    assert default_file() is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -84,6 +116,9 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[detector]\nnew_face_s = 'soon'", "'detector.new_face_s' must be a number, not 'soon'"),
         ("[detector]\nnew_face_s = 0", "detector.new_face_s must be from 0.01 to 60, not 0"),
         ("name = ", "not valid TOML"),
+        (f"[detector]\nnew_face_s = {'9' * 400}", "'detector.new_face_s' is out of range: a number of 1329 bits"),
+        (f"[camera]\nwidth = 0x{'f' * 5000}", "'camera.width' is out of range: a number of 20000 bits"),
+        (f"name = [0x{'f' * 5000}]", "'name' must be a text in quotes, not [a number of 20000 bits]"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -175,6 +175,11 @@ def test_check_says_what_is_not_at_its_default(home: Path, call: Call) -> None:
         ("[camera]\nsource = 0", 78, "must be a text in quotes"),
         ("camera = []", 78, "must be a table"),
         ("[[camera]]\nwidth = 3", 78, "must be a table"),
+        ('[camera]\nsource = ""', 2, "The name of the camera is empty"),
+        ('[camera]\nsource = "ftp://me:hunter2@host/x"', 2, "is not read. Cameras send by rtsp"),
+        ('[camera]\nsource = "rpicam:first"', 2, "rpicam:first is not a Pi camera"),
+        ('[[cameras]]\nsource = "0"\n[[cameras]]\nsource = "0"', 2, "Camera 0 is given twice"),
+        ('[[cameras]]\nname = "a"\n[[cameras]]\nsource = "2"\nname = "a"', 2, "Two cameras are called a"),
         ("[camera.width]\nx = 1", 78, "must be a whole number"),
     ],
 )
@@ -281,10 +286,12 @@ def test_edit_changes_one_value_and_says_which(home: Path, call: Call) -> None:
     assert done.out.startswith(f'camera.source: "0" -> "picamera:0" in {home}.\n')
     assert home.read_text() == new_file().replace('\nsource = "0"', '\nsource = "picamera:0"')
     call(main, "config", "edit", "outputs", "terminal", "jsonl:a b.jsonl")
+    call(main, "config", "edit", "web.names", "a.local", "b.local")
     call(main, "config", "edit", "overwrite", "TRUE")
     call(main, "config", "edit", "detector.new_face_s", "1")
     now = load_settings(home, {}, {})
     assert (now.outputs, now.overwrite, now.detector.new_face_s) == (["terminal", "jsonl:a b.jsonl"], True, 1)
+    assert now.web.names == ["a.local", "b.local"]
     assert home.read_text().count("#") == new_file().count("#")
 
 

@@ -252,6 +252,15 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path, kind: Any) -> None
         open_detector(DetectorSettings(kind=kind, model=str(tmp_path / "none")))
 
 
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputMissingError, match=f"No model {tmp_path}/none"):
+        open_detector(DetectorSettings(model="~/none.tflite"))
+    for kind in ("ssd", "haar", "yunet"):
+        with pytest.raises(InputMissingError, match="~nobody-has-this-name/x"):
+            open_detector(DetectorSettings(kind=kind, model="~nobody-has-this-name/x"))  # type: ignore[arg-type]
+
+
 # --- models that somebody edited
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fer.core import Image, Landmarks, Quality
+from edge_fer.core import Expression, Image, Landmarks, Quality
 from edge_fer.preprocess.quality import measure_quality, turn_of
 from edge_fer.sources.demo import average_faces
-from edge_fer.temporal.doubt import Doubt, Limit, uncertainty
+from edge_fer.temporal.doubt import LEAST_LIMIT, MOST, MOST_LIMIT, Doubt, Limit, uncertainty
 from edge_fer.temporal.smoothing import Smoothing
 
 DOUBT = Doubt(
@@ -108,6 +108,20 @@ def test_the_risk_is_a_probability_by_its_formula() -> None:
 def test_more_confidence_is_never_more_risk(low: float, high: float, quality: Quality) -> None:
     low, high = sorted((low, high))
     assert 0 <= DOUBT.risk(0.0, high, quality) <= DOUBT.risk(0.0, low, quality) <= 1
+
+
+@pytest.mark.parametrize("offset", [-MOST, MOST])
+@pytest.mark.parametrize("at", [LEAST_LIMIT, MOST_LIMIT])
+@pytest.mark.parametrize("weight", [0.0, MOST])
+@pytest.mark.parametrize("measured", [0.0, 1e5])
+def test_the_widest_metadata_give_a_probability(offset: float, at: float, weight: float, measured: float) -> None:
+    limit = Limit(at, weight)
+    doubt = Doubt((offset,), MOST, limit, limit, limit, limit, limit, max_risk=0.5)
+    doubt.check([Expression.FEAR], "x")
+    quality = Quality(1, measured, measured, noise=measured, eyes=measured, mouth=measured)
+    for confidence in (0.0, 1.0):
+        assert 0 <= doubt.risk(offset, confidence, quality) <= 1
+    assert doubt.reason(quality)
 
 
 @pytest.mark.parametrize("degrees", [0, 15, 30, 45, 60])

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+
+from edge_fer import libraries
 
 ROOT = Path(__file__).parents[2]
 FAKES = {
@@ -89,3 +93,16 @@ def test_what_has_worked_is_not_tried_again(tmp_path: Path) -> None:
     (folder / "__init__.py").write_text(count)
     assert call(tmp_path, "cameras")[0] == 69  # another OpenCV
     assert (tmp_path / "count").read_text() == "x"  # in the child, and not here again
+
+
+def test_a_home_that_may_not_be_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    tmp_path.chmod(0)  # as /root is for others
+    for name in ("CACHE_DIRECTORY", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    monkeypatch.setattr(libraries, "run_python", lambda script: pytest.fail("no mark can be left"))
+    with nobody():
+        libraries.try_libraries()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +108,21 @@ def test_a_signal_is_heard_while_nobody_reads_the_pipe(number: int, tmp_path: Pa
     assert frames > 10
     assert rows[-1].count(",") == rows[0].count(",")
     os.close(reader)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_heard_while_no_event_of_a_recording_comes(number: int, tmp_path: Path) -> None:
+    silent, into = os.pipe()
+    os.write(into, b"{")  # half an event
+    command = [*EDGE_FER, "replay", "-", "--output", f"jsonl:{tmp_path}/x"]
+    child = subprocess.Popen(command, stdin=silent, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while child.poll() is None and fcntl.ioctl(silent, termios.FIONREAD, bytes(4)) != bytes(4):
+        os.sched_yield()
+    child.send_signal(number)
+    assert ended(child) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+    os.close(silent)
+    os.close(into)
 
 
 def stands_still(process: int) -> bool:

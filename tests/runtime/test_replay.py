@@ -272,6 +272,8 @@ def test_an_empty_recording_is_nothing(tmp_path: Path, call: Call) -> None:
     [
         ("none", 66, "Cannot read none: No such file or directory. Give what jsonl:PATH has written."),
         (".", 66, "Is a directory"),
+        ("binary/below", 66, "Not a directory"),
+        ("a" * 5000, 66, "File name too long"),
         ("binary", 65, "is no text"),
     ],
 )

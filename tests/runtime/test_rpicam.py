@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +51,30 @@ def test_frames_come_in_the_size_that_needs_no_padding(rpicam_vid: Callable[[str
         "--camera 1 --width 64 --height 48 --framerate 25 --codec yuv420 --timeout 0 --nopreview --verbose 0 --output -"
     )
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, ""),
+        ({"autofocus": False}, " --autofocus-mode manual"),
+        ({"exposure_ms": 12.5}, " --shutter 12500"),
+        ({"autofocus": False, "exposure_ms": 0.5}, " --autofocus-mode manual --shutter 500"),
+    ],
+)
+def test_asks_for_focus_and_exposure(rpicam_vid: Callable[[str], Path], settings: dict[str, Any], asked: str) -> None:
+    arguments = rpicam_vid("exec cat /dev/zero")
+    RpicamSource(0, dataclasses.replace(SETTINGS, **settings)).close()
+    assert f"--timeout 0 --nopreview{asked} --verbose 0" in arguments.read_text()
+
+
+@pytest.mark.parametrize(("width", "said"), [(64, []), (100, ["gives 64 x 48 pixels; asked for were 100 x 48."])])
+def test_another_size_than_asked_for_is_said(
+    rpicam_vid: Callable[[str], Path], caplog: pytest.LogCaptureFixture, width: int, said: list[str]
+) -> None:
+    rpicam_vid("exec cat /dev/zero")
+    RpicamSource(0, dataclasses.replace(SETTINGS, width=width, height=48)).close()
+    assert caplog.messages == [f"rpicam:0 {one}" for one in said]
 
 
 def test_no_camera_is_said_in_the_words_of_rpicam_vid(rpicam_vid: Callable[[str], Path]) -> None:

@@ -488,6 +488,49 @@ def test_a_box_of_a_tile_lies_where_it_was_seen() -> None:
     ]
 
 
+class Measuring(Brightest):
+    """Finds a white square to a fraction of a pixel, by how white its border is."""
+
+    def detect(self, gray: Image, *_: object, **__: object) -> list[Detection]:
+        if not gray.any():
+            return []
+        white = gray / 255
+        rows, columns = white.max(axis=1), white.max(axis=0)
+        width, height = columns.sum(), rows.sum()
+        x, y = (float((one * (np.arange(one.size) + 0.5)).sum() / one.sum()) for one in (columns, rows))
+        return [Detection(FaceBox(x - width / 2, y - height / 2, float(width), float(height)))]
+
+
+@pytest.mark.parametrize("size_wh", [(640, 480), (960, 540), (767, 575), (1366, 768), (1918, 1078), (641, 959)])
+def test_a_box_lies_where_the_face_is_in_frames_that_do_not_halve_evenly(size_wh: tuple[int, int]) -> None:
+    width, height = size_wh
+    side = 3 * min(size_wh) // 8
+    x, y = width - side - 20, height - side - 20
+    gray = np.zeros((height, width), np.uint8)
+    gray[y : y + side, x : x + side] = 255
+    gray[y + side // 4 : y + side // 2, x + side // 3 : x + side // 2] = 0  # something to follow it by
+    known = KnownFace(1, FaceBox(x, y, side, side))
+    search = FaceSearch(Measuring(slow_on_large=False), 40, 0.5)
+    (found,) = boxes_of(search, gray, 0.0)
+    followed = [boxes_of(search, gray, number / 15, [known])[0] for number in range(1, 5)]
+    assert known.template is not None
+    for box in (found, *followed):
+        assert box.center == pytest.approx((x + side / 2, y + side / 2), abs=0.005 * side)
+        assert box.w == pytest.approx(side, rel=0.01)
+
+
+def test_the_last_pixels_of_a_frame_are_searched_too() -> None:
+    """Where they are only a part of the last pixel of the half that is looked into."""
+    gray = np.zeros((575, 767), np.uint8)
+    gray[-3:, -3:] = 255
+    detector = Scripted([])
+    detector.slow_on_large = False
+    FaceSearch(detector, 200, 0.5).find(gray, 0.0, [])
+    ((whole, *_),) = detector.asked
+    assert whole.shape == (144, 192)
+    assert whole[-1, -1] == 255
+
+
 def cut_by_the_edge(frame: Image, edge: str) -> tuple[Image, FaceBox]:
     """A frame in which an edge cuts a fifth off a face of 200 pixels, and the whole face's box."""
     face = cv2.resize(average_faces()[1], (200, 200), interpolation=cv2.INTER_CUBIC)

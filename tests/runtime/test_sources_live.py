@@ -20,7 +20,8 @@ from edge_fer.config import CameraSettings
 from edge_fer.core import Frame, FrameSource, Image
 from edge_fer.errors import UnavailableError
 from edge_fer.sources.camera import CaptureSource, decode_by_shape, decode_yuv420, reduction
-from edge_fer.sources.live import LiveSource, newest_of, upright
+from edge_fer.sources.live import LiveSource, newest_of
+from edge_fer.sources.mounting import upright
 from edge_fer.threads import MOST_HANGING, LatestFrame, SeveralSources
 
 

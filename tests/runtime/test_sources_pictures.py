@@ -164,9 +164,76 @@ def test_what_may_not_be_read(
         source_of(name)
 
 
+GRAYS = [0, 1, 2, 3]
+"""Thirds of white."""
+
+
+def netpbm(kind: str, white: int, channels: int = 1, tuple_type: str = "") -> bytes:
+    """A Netpbm file, byte by byte, four pixels wide: OpenCV writes no other white than the largest of a type."""
+    values = [gray * white // 3 for gray in GRAYS for _ in range(channels)]
+    if channels in (2, 4):
+        values[channels - 1 :: channels] = [white] * 4
+    raster = b"".join(value.to_bytes(2 if white > 255 else 1, "big") for value in values)
+    if kind in ("P2", "P3"):
+        raster = " ".join(map(str, values)).encode() + b"\n"
+    if kind == "P7":
+        head = f"WIDTH 4\nHEIGHT 1\nDEPTH {channels}\nMAXVAL {white}\nTUPLTYPE {tuple_type}\nENDHDR\n"
+        return b"P7\n# by hand\n" + head.encode() + raster
+    return f"{kind}\n# by hand\n4 1\n{white}\n".encode() + raster
+
+
+@pytest.mark.parametrize("white", [3, 99, 255, 300, 4095, 65535])
+@pytest.mark.parametrize(
+    ("kind", "channels", "tuple_type"),
+    [
+        *[("P2", 1, ""), ("P5", 1, ""), ("P3", 3, ""), ("P6", 3, "")],
+        *[("P7", 1, "GRAYSCALE"), ("P7", 2, "GRAYSCALE_ALPHA"), ("P7", 3, "RGB"), ("P7", 4, "RGB_ALPHA")],
+    ],
+)
+def test_white_is_what_a_netpbm_file_says(
+    tmp_path: Path, kind: str, white: int, channels: int, tuple_type: str
+) -> None:
+    (tmp_path / "a.pnm").write_bytes(netpbm(kind, white, channels, tuple_type))
+    (frame,) = source_of(tmp_path / "a.pnm")
+    assert frame.gray[0].tolist() == pytest.approx([85 * gray for gray in GRAYS], abs=1)
+    assert (frame.color is None) == (channels < 3)
+
+
+@pytest.mark.parametrize("data", [b"P4\n4 1\n\x50", b"P1\n4 1\n0101\n"])
+def test_bits_have_white(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.pbm").write_bytes(data)
+    assert read_image(tmp_path / "a.pbm").tolist() == [[255, 0, 255, 0]]
+
+
+def test_what_is_transparent_in_gray_is_white(tmp_path: Path) -> None:
+    data = netpbm("P7", 255, 2, "GRAYSCALE_ALPHA")
+    (tmp_path / "a.pam").write_bytes(data[:-8] + bytes([0, 0, 0, 255, 100, 0, 100, 255]))
+    assert read_image(tmp_path / "a.pam").tolist() == [[255, 0, 255, 100]]
+
+
+def test_a_pam_that_opencv_misreads_is_refused_and_the_files_after_it_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.pam").write_bytes(netpbm("P7", 1, 1, "BLACKANDWHITE"))
+    (tmp_path / "b.pam").write_bytes(netpbm("P7", 255, 5, "FIVE"))
+    (tmp_path / "c.png").write_bytes(cv2.imencode(".png", scene(0))[1].tobytes())
+    assert [Path(frame.stream).name for frame in source_of(tmp_path)] == ["c.png"]
+    assert [message.partition("a.pam")[2] or message.partition("b.pam")[2] for message in caplog.messages] == [
+        " is a PAM of black and white alone, which OpenCV misreads. Save it as PNG. It is left out.",
+        " cannot be decoded: the picture is damaged, or too large. It is left out.",
+    ]
+
+
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tiff"), np.full((4, 4), 0.5, np.float32))
     with pytest.raises(DataError, match="float32 pixels"):
+        list(source_of(tmp_path / "a.tiff"))
+
+
+def test_more_channels_than_colors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2.imwrite(str(tmp_path / "a.tiff"), scene(0))
+    monkeypatch.setattr(cv2, "imread", lambda *_: np.zeros((H, W, 5), np.uint16))  # of a satellite, for instance
+    with pytest.raises(DataError, match=r"5 channels\. Save it in gray or in color"):
         list(source_of(tmp_path / "a.tiff"))
 
 
@@ -331,6 +398,22 @@ def test_a_folder_shows_all_that_can_be_read_singly(tmp_path: Path, caplog: pyte
     assert len(said) == 2
     assert "g.jpg is neither a file nor a folder" in said[0]
     assert "i.heic is neither a picture nor a video" in said[1]
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    nobody: Callable[[], AbstractContextManager[None]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    Path("all/locked").mkdir(parents=True)
+    cv2.imwrite("all/a.png", scene(0))
+    Path("all/locked").chmod(0o300)
+    with nobody():
+        assert len(list(source_of("all"))) == 1
+    assert caplog.messages == ["all/locked cannot be read: Permission denied. It is left out."]
 
 
 # --- size -------------------------------------------------------------------------------------------------------

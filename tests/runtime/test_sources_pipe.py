@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -83,6 +84,28 @@ def test_neither_picture_nor_video_from_standard_input(data: bytes) -> None:
     ((code, *words),) = piped(data)
     assert code == "65"
     assert " ".join(words).startswith("What comes from standard input is neither a picture nor a video.")
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))",
+            r"73 Cannot write to (/\S+), the folder for temporary files \(TMPDIR\): File too large\. Choose a place",
+        ),
+        (
+            "import tempfile; tempfile._candidate_tempdir_list = list",
+            "73 Cannot write a temporary file: No usable temp",
+        ),
+    ],
+    ids=["full", "none"],
+)
+def test_a_video_that_cannot_be_copied_names_the_folder(tmp_path: Path, before: str, said: str) -> None:
+    data = write_video(tmp_path / "a.mp4", "mp4v", 12).read_bytes()
+    assert data.find(b"mdat") < data.find(b"moov")
+    code = f"{before}\n{READ}"
+    done = subprocess.run([sys.executable, "-c", code, "-"], input=data, capture_output=True, check=True)
+    assert re.match(said, done.stdout.decode())
 
 
 def test_standard_input_that_is_closed() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import struct
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -261,9 +263,9 @@ def test_damaged_frames_are_passed_over_and_counted(
 # --- what OpenCV cannot convert ---------------------------------------------------------------------------------
 
 
-def write_y4m(path: Path, interlaced: str, frames: int, black: int = 0) -> Path:
+def write_y4m(path: Path, interlaced: str, frames: int, black: int = 0, more: str = "") -> Path:
     """A video without compression that says of itself whether it is interlaced (t) or not (p)."""
-    data = f"YUV4MPEG2 W{W} H{H} F20:1 I{interlaced} A1:1 C420jpeg\n".encode()
+    data = f"YUV4MPEG2 W{W} H{H} F20:1 I{interlaced} A1:1 C420jpeg{more}\n".encode()
     for n in range(frames):
         image = scene(n) if n >= black else np.zeros_like(scene(0))
         data += b"FRAME\n" + cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420).tobytes()
@@ -315,6 +317,87 @@ def test_ffmpeg_gives_what_opencv_gives(tmp_path: Path, name: str, fourcc: str) 
     assert not direct.isOpened()
     assert direct.read() == (False, None)
     direct.release()
+
+
+TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+"""The display matrix of a phone's video, by degrees clockwise."""
+
+
+def turned(path: Path, degrees: int) -> Path:
+    """An .mp4 that says of itself that it is to be turned, as phones write them."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"tkhd") + 44
+    a, b, c, d = (one << 16 for one in TURNS[degrees])
+    struct.pack_into(">5i", data, at, a, b, 0, c, d)
+    path.write_bytes(data)
+    return path
+
+
+def colored(path: Path, matrix: int, full: bool, transfer: int = 1) -> Path:
+    """An .mp4 that says by which matrix and range it is colored, where it said its bit rate."""
+    data = path.read_bytes()
+    assert data.count(b"btrt") == 1
+    at = data.find(b"btrt")
+    color = b"colrnclx" + struct.pack(">HHHB", matrix, transfer, matrix, full << 7) + b"\0"
+    path.write_bytes(data[:at] + color + data[at + 16 :])
+    return path
+
+
+def write_still(path: Path, frames: int = 6) -> Path:
+    """A video in which nothing moves, as cameras of a fixed rate write it in poor light."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (W, H))
+    image = np.zeros((H, W, 3), np.uint8)
+    image[: H // 3, : W // 2] = 230, 40, 60  # no two corners are alike
+    image[H // 3 :, W // 2 :] = 90, 220, 200
+    for _ in range(frames):
+        writer.write(image)
+    writer.release()
+    return path
+
+
+NEW_OPENCV = pytest.mark.skipif(OLD_OPENCV, reason="frames that look alike are not asked for again")
+
+
+@NEW_OPENCV
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[functools.partial(turned, degrees=degrees) for degrees in TURNS],
+        *[functools.partial(colored, matrix=matrix, full=full) for matrix in (1, 6) for full in (False, True)],
+    ],
+    ids=lambda change: " ".join(f"{key} {value}" for key, value in change.keywords.items()),
+)
+def test_frames_that_repeat_are_those_that_opencv_gives(tmp_path: Path, change: Callable[[Path], Path]) -> None:
+    path = change(write_still(tmp_path / "a.mp4"))
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    expected = capture.read()[1]
+    unchanged = cv2.VideoCapture(str(write_still(tmp_path / "b.mp4")), cv2.CAP_FFMPEG).read()[1]
+    assert not np.array_equal(expected, unchanged) or "matrix" in change.keywords
+    direct = FfmpegCapture(os.fsencode(path), int(capture.get(cv2.CAP_PROP_ORIENTATION_META)))
+    assert np.abs(direct.read()[1].astype(int) - expected).max() <= 2
+    direct.release()
+    source = source_of(path)
+    for frame in source:
+        assert np.array_equal(frame.picture(), expected)
+    assert not isinstance(source._capture, FfmpegCapture)  # type: ignore[attr-defined]
+
+
+@NEW_OPENCV
+def test_the_colors_of_hdr_are_left_to_opencv(tmp_path: Path) -> None:
+    path = colored(write_still(tmp_path / "a.mp4"), matrix=9, full=False, transfer=18)  # BT.2020 and HLG, as of phones
+    expected = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG).read()[1]
+    assert np.abs(FfmpegCapture(os.fsencode(path)).read()[1].astype(int) - expected).mean() > 8
+    assert all(np.array_equal(frame.picture(), expected) for frame in source_of(path))
+
+
+@NEW_OPENCV
+def test_an_interlaced_video_of_full_range_keeps_its_contrast(tmp_path: Path) -> None:
+    full, limited = (
+        [frame.gray.mean() for frame in source_of(write_y4m(tmp_path / f"{kind}.y4m", "t", 14, more=more))]
+        for kind, more in (("full", " XCOLORRANGE=FULL"), ("limited", ""))
+    )
+    for one, other in zip(full, limited, strict=True):
+        assert one == pytest.approx(16 + other * 219 / 255, abs=2)
 
 
 def test_ffmpeg_refuses_what_is_no_video(tmp_path: Path) -> None:

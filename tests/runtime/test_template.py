@@ -117,9 +117,20 @@ def test_a_pyramid_halves_by_means() -> None:
     gray = np.array([[0, 4, 10, 20, 99], [8, 12, 30, 40, 99], [1, 1, 3, 3, 99], [1, 1, 3, 3, 99]], np.uint8)
     pyramid = Pyramid(gray)
     assert pyramid.level(0) is gray
-    assert [pyramid.level(number).shape for number in (3, 2, 1)] == [(1, 1), (1, 1), (2, 2)]
+    assert [pyramid.level(number).shape for number in (3, 2, 1)] == [(1, 1), (1, 2), (2, 3)]
+    assert pyramid.level(1).tolist() == [[6, 25, 99], [1, 3, 99]]
     even = Pyramid(np.ascontiguousarray(gray[:, :4]))
     assert even.level(1).tolist() == [[6, 25], [1, 3]]
+
+
+@pytest.mark.parametrize("side", [64, 65, 66, 67, 71, 127])
+def test_a_pixel_of_a_half_is_as_wide_as_those_it_is_made_of(side: int) -> None:
+    """Whatever the side: else what a half shows far from the first pixel would be taken for something further in."""
+    ramp = np.tile(np.arange(side, dtype=np.uint8), (4, 1))
+    pyramid = Pyramid(ramp)
+    for number in (1, 2, 3):
+        first = np.arange(side // 2**number) * 2**number
+        assert np.abs(pyramid.level(number)[0, : len(first)] - (first + (2**number - 1) / 2)).max() <= 1.5
 
 
 sides = st.floats(1, 300)
