@@ -14,7 +14,7 @@ from datasets.cache import cached
 from datasets.catalog import read_all, recognize
 from datasets.ck48 import LAYOUT as CK48
 from datasets.core import Dataset, Labels, truth_for
-from datasets.faces import as_dataset
+from datasets.faces import as_dataset, print_note
 from datasets.fer2013 import CSV_NAMES, SIDE, load_csv
 from datasets.fer2013 import LAYOUT as FER2013
 from datasets.folders import LAYOUT as FOLDERS
@@ -63,7 +63,7 @@ def load(
         Datasets by split: "Training" and "PublicTest", and "PrivateTest" where there is one. Training samples
         whose pixels also stand in a test split are left out, so that no metric rests on memory. Under the name of
         ``further``, its samples with labels for the tasks of Training, without those that some task has no class for.
-        Under that of ``unlabeled``, its faces.
+        Under that of ``unlabeled``, its faces. Of both those are left out that stand in a test split.
 
     Raises:
         InputMissingError: nothing readable is there.
@@ -85,13 +85,13 @@ def load(
         if name in splits:
             raise DataError(f"A folder of more faces cannot be called {name}, as a split is: rename {folder / name}.")
     if further:
-        other = load_test(folder / further, size_hw=size_hw)
+        other = _unseen(load_test(folder / further, size_hw=size_hw), folder / further, splits)
         splits[further] = labeled_like(other, splits["Training"].heads)
         if not len(splits[further]):
             heads = ", ".join(head.name for head in splits["Training"].heads)
             raise DataError(f"{folder / further} has no sample that is of a class of {heads}.")
     if unlabeled:
-        splits[unlabeled] = load_photos(folder / unlabeled, size_hw)
+        splits[unlabeled] = _unseen(load_photos(folder / unlabeled, size_hw), folder / unlabeled, splits)
     if landmarks or alignment in BY_POINTS:
         marks = CropLandmarks.read(folder / LANDMARKS)
         splits = {name: split.replace(landmarks=marks.of(split.images, name)) for name, split in splits.items()}
@@ -176,6 +176,18 @@ def _without_leaks(splits: dict[str, Dataset]) -> dict[str, Dataset]:
     return clean
 
 
+def _unseen(more: Dataset, place: Path, splits: dict[str, Dataset]) -> Dataset:
+    """Faces to learn from too, without those that stand in a test split; how many these are is printed."""
+    tests = {digest_of(image) for name in _TESTS if name in splits for image in splits[name].images}
+    seen = np.array([digest_of(image) in tests for image in more.images], np.bool_)
+    if seen.all():
+        raise DataError(f"{place}: all of its faces stand in a test split; nothing is left to learn from.")
+    if seen.any():
+        print_note(f"{place.name}: {seen.sum():,} of {len(more):,} faces stand in a test split too; they are left out.")
+    return more[~seen]
+
+
+_TESTS = ("PublicTest", "PrivateTest")
 _SPLITS: dict[Split, str] = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 """What a set's own splits are called here."""
 
@@ -207,6 +219,8 @@ def _official(layout: Layout, place: Path, size_hw: tuple[int, int]) -> dict[str
         )
     samples = read_all(layout, place)
     parts = {name: [one for one in samples if one.split == part] for part, name in _SPLITS.items()}
+    if not parts["Training"]:
+        raise DataError(f"{place} is {layout.name} and has no image for training: it is not whole.")
     splits = {name: as_dataset(layout, part, size_hw) for name, part in parts.items() if part}
     if "PublicTest" not in splits:
         splits["Training"], splits["PublicTest"] = held_out(splits["Training"])

@@ -29,7 +29,7 @@ def _read(folder: Path) -> Iterator[Sample]:
             for path in files_below(place, ".avi", ".mp4"):
                 yield Sample(path, label, expression, sequence=path.stem, split=split)
             for path in files_below(place, ".jpg", ".png"):
-                frame = int("".join(one for one in path.stem if one.isdigit()) or 0)
+                frame = int("".join(one for one in path.stem if one.isdecimal()) or 0)
                 yield Sample(path, label, expression, sequence=path.parent.name, frame=frame, split=split)
 
 

@@ -16,14 +16,15 @@ is not public. -2 stands for no valence and no arousal.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import read_array
 
-from datasets.reading import folder_named, refuse_missing
+from datasets.reading import MOST, csv_rows, folder_named, numbers_of, refuse_missing
 from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
@@ -67,30 +68,28 @@ def _read_lists(folder: Path) -> Iterator[Sample]:
 
 
 def _rows(path: Path, images: Path, split: Split) -> Iterator[Sample]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if number == 1 and row[:1] == ["subDirectory_filePath"]:  # not every copy has a head in both lists
-                continue
-            try:
-                name, *sides, landmarks, label, valence_text, arousal_text = row
-                x, y, w, h = map(float, sides)
-                points = np.array(landmarks.split(";"), np.float32).reshape(-1, 2)
-                valence, arousal = float(valence_text), float(arousal_text)
-                place = images / name
-            except ValueError:
-                raise DataError(f"{path}, line {number}: not the nine columns of AffectNet's lists.") from None
-            if len(points) != _POINTS:
-                raise DataError(f"{path}, line {number}: {len(points)} landmarks, not {_POINTS}.")
-            yield Sample(
-                place,
-                label,
-                LAYOUT.expression(label, f"{path}, line {number}"),
-                split=split,
-                box=FaceBox(x, y, w, h),
-                landmarks=points,
-                valence=None if valence < -1 else valence,
-                arousal=None if arousal < -1 else arousal,
-            )
+    for number, row in csv_rows(path):
+        if number == 1 and row[:1] == ["subDirectory_filePath"]:  # not every copy has a head in both lists
+            continue
+        try:
+            name, *sides, landmarks, label, valence_text, arousal_text = row
+            x, y, w, h = numbers_of(sides)
+            points = np.array(numbers_of(landmarks.split(";")), np.float32).reshape(-1, 2)
+            valence, arousal = numbers_of((valence_text, arousal_text))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: not the nine columns of AffectNet's lists.") from None
+        if len(points) != _POINTS:
+            raise DataError(f"{path}, line {number}: {len(points)} landmarks, not {_POINTS}.")
+        yield Sample(
+            images / name,
+            label,
+            LAYOUT.expression(label, f"{path}, line {number}"),
+            split=split,
+            box=FaceBox(x, y, w, h),
+            landmarks=points,
+            valence=None if valence < -1 else valence,
+            arousal=None if arousal < -1 else arousal,
+        )
 
 
 def _has_sets(folder: Path) -> bool:
@@ -116,12 +115,17 @@ def _read_sets(folder: Path) -> Iterator[Sample]:
 def _annotated(path: Path, images: Path, split: Split) -> Sample:
     stem = path.name.removesuffix("_exp.npy")
     try:
-        values = {what: np.load(path.with_name(f"{stem}_{what}.npy")) for what in ("exp", "val", "aro", "lnd")}
-        label, valence, arousal = str(int(values["exp"])), float(values["val"]), float(values["aro"])
-        points = values["lnd"].astype(np.float32).reshape(_POINTS, 2)
+        parts = {what: path.with_name(f"{stem}_{what}.npy").read_bytes() for what in ("exp", "val", "aro", "lnd")}
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is not there: the annotations are not whole; unpack them anew.") from None
-    except (ValueError, TypeError, EOFError):
+    try:
+        values = {what: read_array(io.BytesIO(content), allow_pickle=False) for what, content in parts.items()}
+        label = str(int(values["exp"]))
+        valence, arousal = numbers_of(str(values[what].item()) for what in ("val", "aro"))
+        points = values["lnd"].astype(float).reshape(_POINTS, 2)
+        if not (np.abs(points) <= MOST).all():
+            raise ValueError("no landmarks")
+    except Exception:  # NumPy brings out a dozen kinds of a damaged file
         raise DataError(
             f"{path}: its annotation is none of AffectNet ({_POINTS} landmarks and three numbers)."
         ) from None
@@ -130,7 +134,7 @@ def _annotated(path: Path, images: Path, split: Split) -> Sample:
         label,
         FACES.expression(label, path),
         split=split,
-        landmarks=points,
+        landmarks=points.astype(np.float32),
         valence=None if valence < -1 else valence,
         arousal=None if arousal < -1 else arousal,
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -25,6 +24,8 @@ from rich.progress import track
 
 import datasets
 from datasets.core import Dataset
+from datasets.folders import held_out
+from datasets.reading import folds_in
 from edge_fer.core import Image
 from edge_fer.errors import DataError, InputMissingError, UsageError
 from edge_fer.files import make_folder, write_atomically
@@ -225,34 +226,19 @@ def _splits(folder: Path, folds: Path | None, fold: int, size: int) -> dict[str,
     data = datasets.load_test(folder, size_hw=(size, size))
     test = np.zeros(len(data), np.bool_)
     test[_rows(folds, fold, len(data))] = True
-    training, chosen = _held_out(data[~test])
+    training, chosen = held_out(data[~test])
     return {"Training": training, "PublicTest": chosen, "PrivateTest": data[test]}
 
 
 def _rows(path: Path, fold: int, images: int) -> list[int]:
     if not path.is_file():
         raise InputMissingError(f"No file {path}: `python -m evaluation folds --json {path}` writes it.")
-    try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-        rows = [[int(row) for row in one] for one in folds]
-    except (ValueError, TypeError, UnicodeDecodeError):
-        raise DataError(f"{path} holds no folds: a list of lists of rows.") from None
+    rows = folds_in(path)
     if not 1 <= fold <= len(rows):
         raise UsageError(f"--fold {fold}: {path} has {len(rows)} folds.")
     if sorted(row for one in rows for row in one) != list(range(images)):
         raise DataError(f"{path} holds folds of another data set: this one has {images:,} images.")
     return rows[fold - 1]
-
-
-def _held_out(data: Dataset) -> tuple[Dataset, Dataset]:
-    """Training without about a tenth, and the tenth to choose by: whole people, or sequences, where they are known."""
-    names = data.sequences if data.subjects is None else data.subjects
-    keys = [_digest(image) for image in data.images] if names is None else names.tolist()
-    parts = sorted(set(keys), key=lambda key: hashlib.sha1(key.encode()).hexdigest())
-    chosen = np.isin(keys, parts[: max(1, len(parts) // 10)])
-    if chosen.all():
-        raise DataError("All training images are of one person: nobody is left to choose by.")
-    return data[~chosen], data[chosen]
 
 
 def _digest(image: Image) -> str:

@@ -12,21 +12,18 @@ Three layouts are read:
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.reading import UNZIPPED_ERRORS, csv_table, decoded, xml_in
 from edge_fer.errors import DataError, InputMissingError
 
 POINTS = 5
@@ -87,7 +84,6 @@ def read(folder: Path) -> list[Photo]:
         )
     for photo in photos:
         photo.kinds[(photo.boxes[:, 2:] == 0).any(axis=1)] = IGNORED
-        photo.points[~np.isfinite(photo.points)] = np.nan
     if not any((photo.kinds == FACE).any() for photo in photos):
         raise DataError(f"{folder} has no box of a face.")
     return photos
@@ -98,36 +94,34 @@ def _from_csv(folder: Path) -> list[Photo]:
     for path in sorted(folder.glob("*.zip")):
         try:
             archives.append(zipfile.ZipFile(path))
-        except zipfile.BadZipFile:
+        except UNZIPPED_ERRORS:
             raise DataError(f"{path} is no ZIP archive that can be read: copy it again, or move it away.") from None
     members = {name: archive for archive in archives for name in archive.namelist()}
 
     def reader(name: str) -> Callable[[], NDArray[np.uint8]]:
         if name in members:
-            return lambda: _decoded(members[name].read(name), f"{folder / name}")
+            return lambda: _read_member(members[name], name, folder / name)
         return lambda: _read_image(folder / name)
 
     rows: dict[str, list[tuple[float, ...]]] = {}
     points_of = [
         f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"
     ]
-    text = _text_of(folder / "faces.csv")
-    with io.StringIO(text, newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                found = rows.setdefault(row["photo"], [])
-                if row["x"]:
-                    values = [float(row[key]) for key in ("score", "x", "y", "w", "h")]
-                    if not math.isfinite(values[0]) or not _is_box(values[1:]):
-                        raise ValueError("no box")
-                    found.append((*values, *(float(row[key] or "nan") for key in points_of)))
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{folder / 'faces.csv'}, line {number} cannot be read ({error!r}).") from None
+    for number, row in csv_table(folder / "faces.csv", ("photo", "score", "x", "y", "w", "h", *points_of)):
+        try:
+            found = rows.setdefault(row["photo"], [])
+            if row["x"]:
+                values = [float(row[key]) for key in ("score", "x", "y", "w", "h")]
+                if not math.isfinite(values[0]) or not _is_box(values[1:]):
+                    raise ValueError("no box")
+                found.append((*values, *(float(row[key] or "nan") for key in points_of)))
+        except ValueError as error:
+            raise DataError(f"{folder / 'faces.csv'}, line {number} cannot be read ({error!r}).") from None
     photos = []
     for name, found in sorted(rows.items()):
-        table = np.array(found, np.float32).reshape(-1, 5 + 2 * POINTS)
+        table = np.array(found, np.float64).reshape(-1, 5 + 2 * POINTS)
         kinds = np.where(table[:, 0] >= CONFIDENT, FACE, IGNORED).astype(np.int32)
-        photos.append(Photo(name, reader(name), kinds, table[:, 1:5], table[:, 5:].reshape(-1, POINTS, 2)))
+        photos.append(Photo(name, reader(name), kinds, table[:, 1:5].astype(np.float32), _points(table[:, 5:])))
     return photos
 
 
@@ -155,12 +149,7 @@ def _from_yolo(folder: Path, path: Path) -> Photo:
 
 
 def _from_voc(folder: Path) -> list[Photo]:
-    trees = {}
-    for path in sorted((folder / "Annotations").glob("*.xml")):
-        try:
-            trees[path.stem] = ElementTree.fromstring(path.read_bytes())
-        except ElementTree.ParseError as error:
-            raise DataError(f"{path} is no XML ({error}).") from None
+    trees = {path.stem: xml_in(path) for path in sorted((folder / "Annotations").glob("*.xml"))}
     only_faces = any(one.findtext("name") == "face" for tree in trees.values() for one in tree.iter("object"))
     images = {path.stem: path for path in _images(folder / "JPEGImages")}
     photos = []
@@ -209,8 +198,14 @@ def _photo(
         read=lambda: _read_image(path),
         kinds=np.array(kinds, np.int32),
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        points=np.array(points, np.float32).reshape(-1, POINTS, 2),
+        points=_points(np.array(points, np.float64)),
     )
+
+
+def _points(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Float32 (n, 5, 2); what no place in a photo can be, nobody knows."""
+    known = np.where(np.abs(numbers) <= MOST_PX, numbers, np.nan)
+    return known.astype(np.float32).reshape(-1, POINTS, 2)
 
 
 def _images(folder: Path) -> Iterator[Path]:
@@ -219,13 +214,22 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
     try:
-        return _decoded(path.read_bytes(), str(path))
+        return _image(path.read_bytes(), path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    except ValueError:  # a zero byte in its name
+        raise DataError(f"{path} cannot be a file.") from None
 
 
-def _decoded(content: bytes, name: str) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) if content else None
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.uint8]:
+    try:
+        return _image(archive.read(name), path)
+    except UNZIPPED_ERRORS as error:
+        raise DataError(f"{path} cannot be read from {archive.filename} ({error}).") from None
+
+
+def _image(content: bytes, path: Path) -> NDArray[np.uint8]:
+    image = decoded(content)
     if image is None:
-        raise DataError(f"{name} is no image that can be read.")
-    return image.astype(np.uint8, copy=False)
+        raise DataError(f"{path} is no image that can be read.")
+    return image

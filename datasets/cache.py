@@ -16,7 +16,7 @@ import numpy as np
 from datasets.core import Dataset, Labels
 from edge_fer.core import Expression
 
-VERSION = 1
+VERSION = 2
 """Grows when a reader reads the same files otherwise."""
 
 

@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datasets.reading import folder_named, landmarks_in, lines_of, numbers_in
+import numpy as np
+
+from datasets.reading import folder_named, landmarks_in, lines_of, numbers_in, numbers_of
 from datasets.sample import Layout, Sample
 from datasets.sequences import last_frames
 from edge_fer.core import Expression as E
@@ -50,7 +52,8 @@ def _read(folder: Path) -> Iterator[Sample]:
         place = f"{sequence.parent.name}/{sequence.name}"
         label = _label(emotion / place)
         units = _units(facs / place) if facs else {}
-        frames = sorted(path for path in sequence.glob("*.png") if not path.name.startswith("."))
+        # What has no number at its end is none: a browser calls a second download "... (1).png".
+        frames = sorted(path for path in sequence.glob("[!.]*.png") if path.stem.rpartition("_")[2].isdecimal())
         for path in frames:
             points = landmarks and landmarks / place / f"{path.stem}_landmarks.txt"
             yield Sample(
@@ -81,17 +84,22 @@ def _inner(folder: Path) -> Path:
 def _label(folder: Path) -> str | None:
     for path in sorted(folder.glob("*_emotion.txt")):
         for number, line in lines_of(path):
-            code = str(int(float(line))) if line.replace(".", "").replace("e+", "").isdigit() else line
-            if code not in _CODES:
-                raise DataError(f"{path}, line {number}: {line} is no label of CK+, which are 0 to 7.")
-            return _CODES[code][0]
+            try:
+                return _CODES[f"{numbers_of([line])[0]:g}"][0]
+            except (ValueError, KeyError):
+                raise DataError(f"{path}, line {number}: {line} is no label of CK+, which are 0 to 7.") from None
     return None
 
 
 def _units(folder: Path) -> Mapping[int, float]:
     """0 is the intensity of a unit that was not rated."""
-    found = [numbers_in(path) for path in sorted(folder.glob("*_facs.txt")) if any(lines_of(path))]
-    return {int(unit): float(intensity) for table in found for unit, intensity in table[:, :2]}
+    units = dict[int, float]()
+    for path in sorted(folder.glob("*_facs.txt")):
+        table = numbers_in(path) if any(lines_of(path)) else np.zeros((0, 2), np.float32)
+        if table.shape[1] < 2:
+            raise DataError(f"{path}: an action unit and its intensity should stand in each line.")
+        units |= {int(unit): float(intensity) for unit, intensity in table[:, :2]}
+    return units
 
 
 LAYOUT = Layout(

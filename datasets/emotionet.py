@@ -69,7 +69,8 @@ def _read(folder: Path) -> Iterator[Sample]:
         raise DataError(f"{folder} has EmotioNet's lists and no images: download what they name into it.")
     for path in _lists(folder):
         for number, line in lines_of(path):
-            address, _, *columns = line.split("\t")
+            address, *rest = line.split("\t")
+            columns = rest[1:]
             if len(columns) != _COLUMNS or not set(columns) <= {"0", _THERE, _UNKNOWN}:
                 raise DataError(
                     f"{path}, line {number}: two addresses and 60 numbers (0, 1 or 999) should stand there."

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.reading import folder_named, lines_of, refuse_missing
+from datasets.reading import folder_named, lines_of, numbers_of, refuse_missing
 from datasets.sample import Layout, Sample
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
@@ -35,7 +35,7 @@ def _read(folder: Path) -> Iterator[Sample]:
     for number, line in lines_of(labels):
         try:
             name, _, *sides, _, label = line.split()
-            top, left, right, bottom = map(float, sides)
+            top, left, right, bottom = numbers_of(sides)
         except ValueError:
             raise DataError(f"{labels}, line {number}: not the eight columns of label.lst.") from None
         samples.append(

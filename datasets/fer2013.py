@@ -8,16 +8,15 @@ The two are two tasks, and agree on 62 % of the rows.
 
 from __future__ import annotations
 
-import csv
-import tarfile
-import zipfile
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.core import Dataset, Labels
+from datasets.reading import csv_table, numbers_of
 from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
@@ -30,6 +29,9 @@ FERPLUS_LABELS = (E.NEUTRAL, E.HAPPINESS, E.SURPRISE, E.SADNESS, E.ANGER, E.DISG
 """FER+'s expressions in the order of its vote columns."""
 
 _VOTE_COLUMNS = (*FERPLUS_LABELS, "unknown", "NF")
+_NAME = re.compile(r"fer(\d{7})\.\w+")
+_WHOLE = 28709
+"""Training rows of the file as Kaggle has it."""
 _SPLITS: dict[str, Split] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 
 
@@ -56,16 +58,16 @@ def load_csv(fer2013: Path, ferplus: Path, exclude: Path | None) -> dict[str, Da
     Args:
         fer2013: one of ``CSV_NAMES``.
         ferplus: ``fer2013new.csv``; without it there is one task.
-        exclude: a CSV whose column ``row`` lists Training rows to leave out, numbered as in FER+'s image names
-            (``fer0000078.png`` is 78); None, or one that is not there, for none.
+        exclude: a CSV whose column ``row`` lists Training rows to leave out, numbered from 0 as in Kaggle's whole file
+            and FER+'s image names (``fer0000078.png`` is 78); None, or one that is not there, for none.
 
     Raises:
-        DataError: a file has wrong content.
+        DataError: a file has wrong content, or nobody can tell which rows ``exclude`` means.
     """
     usages: list[str] = []
     labels: list[int] = []
     images: list[NDArray[np.uint8]] = []
-    for number, row in _rows(fer2013, ("emotion", "pixels", "Usage")):
+    for number, row in csv_table(fer2013, ("emotion", "pixels", "Usage")):
         try:
             label = int(row["emotion"])
             pixels = np.array(row["pixels"].split(), dtype=np.uint8)
@@ -79,14 +81,21 @@ def load_csv(fer2013: Path, ferplus: Path, exclude: Path | None) -> dict[str, Da
         labels.append(label)
         images.append(pixels)
     votes = np.zeros((len(images), len(_VOTE_COLUMNS)), np.float32)
-    kept = np.ones(len(images), np.bool_)
-    if ferplus.is_file():
-        names = _read_votes(ferplus, votes)
-        if exclude is not None and exclude.is_file():
-            unwanted = {int(row["row"]) for _, row in _rows(exclude, ("row",))}
-            kept = np.array([not name or int(name[3:10]) not in unwanted for name in names])
+    names = _read_votes(ferplus, votes) if ferplus.is_file() else None
     usage = np.array(usages)
-    kept |= usage != "Training"
+    kept = np.ones(len(images), np.bool_)
+    if exclude is not None and exclude.is_file():
+        unwanted = _unwanted(exclude)
+        if names is not None:
+            numbers: Sequence[int] = _numbers(names, ferplus)
+        elif usages.count("Training") == _WHOLE:
+            numbers = range(len(images))
+        else:
+            raise DataError(
+                f"{exclude} numbers the rows of Kaggle's whole file, and {fer2013} has lost some of its {_WHOLE:,} "
+                "Training rows: put fer2013new.csv beside it, whose names tell their numbers, or move the list away."
+            )
+        kept = np.array([number not in unwanted for number in numbers]) | (usage != "Training")
     by_task = {"fer2013": Labels.single(FER2013_LABELS, np.array(labels, np.int64))}
     if ferplus.is_file():
         by_task = {"ferplus": ferplus_labels(votes), **by_task}
@@ -137,11 +146,12 @@ LAYOUT = Layout(
 def _read_votes(path: Path, votes: NDArray[np.float32]) -> list[str]:
     """Fill in the votes, row for row; return FER+'s image names, empty where it says not-a-face."""
     names: list[str] = []
-    for number, row in _rows(path, ("Image name", *_VOTE_COLUMNS)):
+    for number, row in csv_table(path, ("Image name", *_VOTE_COLUMNS)):
         if len(names) == len(votes):
             raise DataError(f"{path} has more rows than fer2013.csv: the two belong together row by row.")
         try:
-            votes[len(names)] = [int(row[column]) for column in _VOTE_COLUMNS]
+            counts = [int(row[column]) for column in _VOTE_COLUMNS]
+            votes[len(names)] = numbers_of(map(str, counts))
         except ValueError:
             raise DataError(f"{path}, line {number}: a vote is not a whole number.") from None
         names.append(row["Image name"].strip())
@@ -150,24 +160,19 @@ def _read_votes(path: Path, votes: NDArray[np.float32]) -> list[str]:
     return names
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with their line numbers; column names are stripped of blanks."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+def _numbers(names: Sequence[str], path: Path) -> list[int]:
+    """The rows that FER+'s image names tell; -1 where it says not-a-face and names none."""
+    matches = [_NAME.fullmatch(name) for name in names]
+    if wrong := [name for name, match in zip(names, matches, strict=True) if name and not match]:
+        raise DataError(f"{path}: {wrong[0]!r} is no image name of FER+, which are fer0000078.png and the like.")
+    return [int(match[1]) if match else -1 for match in matches]
+
+
+def _unwanted(path: Path) -> set[int]:
+    rows = set()
+    for number, row in csv_table(path, ("row",)):
         try:
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            missing = [column for column in columns if column not in reader.fieldnames]
-            if missing:
-                raise DataError(_about_archive(path) or f"{path} has no column {', '.join(missing)}.")
-            for row in reader:
-                if None in row.values():
-                    raise DataError(f"{path}, line {reader.line_num}: the row is too short.")
-                yield reader.line_num, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(_about_archive(path) or f"{path} cannot be read as CSV: {error}.") from None
-
-
-def _about_archive(path: Path) -> str | None:
-    """What to do with a download that was unpacked once and is still an archive, under the CSV's name."""
-    kind = "tar" if tarfile.is_tarfile(path) else "zip" if zipfile.is_zipfile(path) else None
-    return kind and f"{path} is no CSV but a {kind} archive: unpack it, and give the folder that then holds the CSV."
+            rows.add(int(row["row"]))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: {row['row']!r} is no row, which is a whole number.") from None
+    return rows

@@ -8,14 +8,13 @@ there. The two CSVs of FER2013 and FER+ are read by ``datasets.fer2013``.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from datasets.fer2013 import FERPLUS_LABELS, ferplus_labels
-from datasets.reading import refuse_missing
+from datasets.reading import csv_rows, numbers_of, refuse_missing
 from datasets.sample import Layout, Sample, Split
 from edge_fer.errors import DataError
 
@@ -39,18 +38,17 @@ def _split(folder: Path, split: Split) -> Iterator[Sample]:
     if not path.is_file():
         raise DataError(f"{path} is not there: run FER+'s generate_training_data.py to its end.")
     samples = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            try:
-                votes = tuple(float(vote) for vote in row[2:])
-            except ValueError:
-                votes = ()
-            if len(votes) != len(FERPLUS_LABELS) + 2:
-                raise DataError(f"{path}, line {number}: an image, a box and ten votes should stand there.")
-            truth = int(ferplus_labels(np.array([votes], np.float32)).truth[0])
-            expression = FERPLUS_LABELS[truth] if truth >= 0 else None
-            label = None if expression is None else expression.value
-            samples.append(Sample(folder / row[0], label, expression, split=split, votes=votes))
+    for number, row in csv_rows(path):
+        try:
+            votes = tuple(numbers_of(row[2:]))
+        except ValueError:
+            votes = ()
+        if len(votes) != len(FERPLUS_LABELS) + 2:
+            raise DataError(f"{path}, line {number}: an image, a box and ten votes should stand there.")
+        truth = int(ferplus_labels(np.array([votes], np.float32)).truth[0])
+        expression = FERPLUS_LABELS[truth] if truth >= 0 else None
+        label = None if expression is None else expression.value
+        samples.append(Sample(folder / row[0], label, expression, split=split, votes=votes))
     there = {image.name for image in folder.iterdir()}
     refuse_missing([one.path for one in samples if one.path.name not in there], len(samples), path)
     yield from samples

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from datasets.ck48 import with_subjects
 from datasets.core import Dataset, Labels
+from datasets.landmarks_file import digest_of
 from datasets.reading import files_below, read_gray
 from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
@@ -68,11 +69,23 @@ def load_folders(folder: Path, size_hw: tuple[int, int]) -> dict[str, Dataset]:
 
 
 def held_out(training: Dataset) -> tuple[Dataset, Dataset]:
-    """Training without a tenth, and the tenth, for a set that has nothing to choose by.
+    """Training without about a tenth, and the tenth, for a set that has nothing to choose by.
 
-    It is chosen by content, so that copies of one image fall on the same side and the choice is the same in every run.
+    Whole people are held out; sequences, where nobody is named; else images. At least one is. A hash decides which, so
+    that copies of one image fall on the same side and the choice is the same in every run.
+
+    Raises:
+        DataError: there is one person, sequence or image alone.
     """
-    chosen = np.array([hashlib.sha1(image).digest()[0] for image in training.images]) % 10 == 0
+    names = training.sequences if training.subjects is None else training.subjects
+    keys = [digest_of(image).hex() for image in training.images] if names is None else names.tolist()
+    parts = sorted(set(keys), key=lambda key: hashlib.sha1(key.encode()).hexdigest())
+    chosen = np.isin(keys, parts[: max(1, len(parts) // 10)])
+    if chosen.all():
+        what = (
+            "of one person" if training.subjects is not None else "of one sequence" if names is not None else "the same"
+        )
+        raise DataError(f"All training images are {what}: none is left to choose by; give others, or a split for it.")
     return training[~chosen], training[chosen]
 
 

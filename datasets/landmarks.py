@@ -42,7 +42,7 @@ from datasets.landmarks_file import write_landmarks
 from edge_fer.config import DetectorSettings
 from edge_fer.core import Detection, FaceBox, FaceDetector, Image, Landmarks
 from edge_fer.detection import open_detector
-from edge_fer.errors import DataError, EdgeFerError, InputMissingError, UnavailableError, UsageError
+from edge_fer.errors import OS_ERROR, DataError, EdgeFerError, InputMissingError, UnavailableError, UsageError
 from edge_fer.files import read_file
 from edge_fer.model.litert import Network
 
@@ -332,6 +332,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
+        if args.every < 1:
+            raise UsageError(f"--every must be at least 1, not {args.every}.")
         if args.out and args.every != 1:
             raise UsageError("-o wants the landmarks of all faces: leave --every out.")
         finders = {text: open_finder(text) for text in args.by}
@@ -354,6 +356,9 @@ def main(arguments: list[str] | None = None) -> int:
     except EdgeFerError as error:
         print(f"landmarks: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"landmarks: {error.filename or 'a file'}: {error.strerror or error}.", file=sys.stderr)
+        return OS_ERROR
     return 0
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from xml.etree import ElementTree
 
-from datasets.reading import folder_named
+from datasets.reading import folder_named, xml_in
 from datasets.sample import Layout, Sample
 from datasets.sequences import middle_frames
 from edge_fer.core import Expression as E
@@ -52,13 +51,11 @@ def _attribute(path: Path, element: str, given: Mapping[str, str], name: str) ->
     """What the first such element of a file says, whatever its name space; None without one."""
     if not path.is_file():
         return None
-    try:
-        elements = ElementTree.parse(path).iter()
-        fitting = [
-            one for one in elements if one.tag.rpartition("}")[2] == element and given.items() <= one.attrib.items()
-        ]
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path} is no XML: {error}.") from None
+    fitting = [
+        one
+        for one in xml_in(path).iter()
+        if one.tag.rpartition("}")[2] == element and given.items() <= one.attrib.items()
+    ]
     return fitting[0].get(name) if fitting else None
 
 

@@ -30,7 +30,7 @@ def _read(folder: Path) -> Iterator[Sample]:
     for sequence in _sequences(folder):
         camera, light, subject, label = sequence.parts[-4:]
         expression = LAYOUT.expression(label, sequence)
-        frames = sorted(path for path in sequence.glob("*.jp*g") if path.stem.isdigit())
+        frames = sorted(path for path in sequence.glob("*.jp*g") if path.stem.isdecimal())
         if not frames:
             raise DataError(f"{sequence} holds no frames: the set is not whole; unpack its archive anew.")
         for path in frames:

@@ -9,16 +9,15 @@ labels of ExpW (Zhang et al., IJCV 2018) are noisy: a second opinion, and never 
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.core import Dataset, Labels
+from datasets.reading import UNZIPPED_ERRORS, csv_table, decoded, numbers_of
 from edge_fer.core import Expression, FaceBox
 from edge_fer.detection.yunet import YuNetDetector
 from edge_fer.errors import DataError, InputMissingError
@@ -46,8 +45,13 @@ def load_photos(folder: Path, size_hw: tuple[int, int]) -> Dataset:
     table = folder / "faces.csv"
     if not table.is_file():
         raise InputMissingError(f"No {table}: faces without labels want a table with their boxes.")
-    archives = [zipfile.ZipFile(path) for path in sorted(folder.glob("*.zip")) if zipfile.is_zipfile(path)]
+    archives: list[zipfile.ZipFile] = []
     try:
+        for path in sorted(folder.glob("*.zip")):
+            try:
+                archives.append(zipfile.ZipFile(path))
+            except UNZIPPED_ERRORS:
+                raise DataError(f"{path} is no ZIP archive that can be read: copy it again, or move it away.") from None
         inside = {name: archive for archive in archives for name in archive.namelist()}
         return _read(table, inside, size_hw)
     finally:
@@ -60,28 +64,23 @@ def _read(table: Path, inside: Mapping[str, zipfile.ZipFile], size_hw: tuple[int
     raters: list[int] = []
     expressions = tuple(Expression)
     name, gray = "", np.zeros((1, 1), np.uint8)
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"photo", "x", "y", "w", "h", "score"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{table} has no column {', '.join(sorted(missing))}.")
-        for row in reader:
-            if not row["score"]:
-                continue
-            try:
-                x, y, w, h, score = (float(row[key]) for key in ("x", "y", "w", "h", "score"))
-                label = row.get("expw_label") or ""
-                rater = expressions.index(Expression(label)) if label else -1
-            except (TypeError, ValueError):
-                raise DataError(f"{table}, line {reader.line_num}: a box or a label is none.") from None
-            if score < LEAST_SCORE or not h >= LEAST_PX or not w > 0:
-                continue
-            if row["photo"] != name:
-                name, gray = row["photo"], _photo(table.parent, row["photo"], inside)
-            side = YuNetDetector.side * (w * h) ** 0.5
-            box = FaceBox(x + (w - side) / 2, y + (h - side) / 2, side, side)
-            faces.append(face_tensor(gray, box, size_hw, margin=0.0))
-            raters.append(rater)
+    for number, row in csv_table(table, ("photo", "x", "y", "w", "h", "score")):
+        if not row["score"]:
+            continue
+        try:
+            x, y, w, h, score = numbers_of(row[key] for key in ("x", "y", "w", "h", "score"))
+            label = row.get("expw_label", "")
+            rater = expressions.index(Expression(label)) if label else -1
+        except ValueError:
+            raise DataError(f"{table}, line {number}: a box or a label is none.") from None
+        if score < LEAST_SCORE or h < LEAST_PX or w <= 0:
+            continue
+        if row["photo"] != name:
+            name, gray = row["photo"], _photo(table.parent, row["photo"], inside)
+        side = YuNetDetector.side * (w * h) ** 0.5
+        box = FaceBox(x + (w - side) / 2, y + (h - side) / 2, side, side)
+        faces.append(face_tensor(gray, box, size_hw, margin=0.0))
+        raters.append(rater)
     if not faces:
         raise DataError(f"{table} has no face of {LEAST_PX:g} pixels with a score of {LEAST_SCORE:g}.")
     labels = Labels.single(expressions, np.array(raters, np.int64))
@@ -93,9 +92,9 @@ def _photo(folder: Path, name: str, inside: Mapping[str, zipfile.ZipFile]) -> ND
         content = inside[name].read(name) if name in inside else (folder / name).read_bytes()
     except FileNotFoundError:
         raise InputMissingError(f"{folder}: faces.csv names {name}, which is in no ZIP file there.") from None
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, *UNZIPPED_ERRORS):
         raise DataError(f"{folder}: {name} cannot be read.") from None
-    gray = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) if content else None
+    gray = decoded(content)
     if gray is None:
         raise DataError(f"{folder}: {name} cannot be read as an image.")
-    return gray.astype(np.uint8, copy=False)
+    return gray

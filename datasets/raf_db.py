@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.reading import files_below, lines_of, numbers_in, refuse_missing
+from datasets.reading import files_below, lines_of, numbers_in, numbers_of, refuse_missing
 from datasets.sample import Layout, Sample, Split
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
@@ -89,14 +89,18 @@ def _annotated(folder: Path, stem: str, scene: bool) -> dict[str, Any]:
     if manual.is_file():
         rows = [line.split() for _, line in lines_of(manual)]
         try:
-            gender, race, age = (int(row[0]) for row in rows[5:8])
+            points = np.array([numbers_of(row) for row in rows[:5]], np.float32).reshape(5, 2)
+            gender, race, age = (tuple("01234").index(row[0]) for row in rows[5:8])
             known["attributes"] = {"gender": _GENDERS[gender], "race": _RACES[race], "age": _AGES[age]}
         except (ValueError, IndexError):
             raise DataError(f"{manual}: five landmarks, gender, race and age should stand there.") from None
         if scene:
-            known["landmarks"] = np.array([row[:2] for row in rows[:5]], np.float32)
+            known["landmarks"] = points
     if scene and box.is_file():
-        left, top, right, bottom = numbers_in(box).ravel().tolist()
+        sides = numbers_in(box).ravel().tolist()
+        if len(sides) != 4:
+            raise DataError(f"{box}: left, top, right and bottom should stand there, not {len(sides)} numbers.")
+        left, top, right, bottom = sides
         known["box"] = FaceBox(left, top, right - left, bottom - top)
     return known
 
@@ -104,7 +108,16 @@ def _annotated(folder: Path, stem: str, scene: bool) -> dict[str, Any]:
 def _votes(path: Path) -> dict[str, tuple[float, ...]]:
     if not path.is_file():
         return {}
-    return {(row := line.split())[0]: tuple(map(float, row[1:])) for _, line in lines_of(path)}
+    votes = {}
+    for number, line in lines_of(path):
+        name, *choices = line.split()
+        try:
+            votes[name] = tuple(numbers_of(choices))
+        except ValueError:
+            votes[name] = ()
+        if len(votes[name]) != len(_BASIC):
+            raise DataError(f"{path}, line {number}: an image and seven numbers should stand there.")
+    return votes
 
 
 LAYOUT: Layout = Layout(

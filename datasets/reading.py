@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -18,6 +25,10 @@ from edge_fer.sources.video import open_video
 
 _LOOKED_AT = 20000
 """Names of files by which a set is known: some sets have hundreds of thousands."""
+UNZIPPED_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError)
+"""What Python's reader of ZIP archives says of one that is damaged, encrypted or packed otherwise."""
+MOST = 20_000.0
+"""That a number in a small file can be: a place in pixels, votes, a measure. No photograph is larger."""
 
 
 def read_gray(path: Path) -> Image:
@@ -27,11 +38,19 @@ def read_gray(path: Path) -> Image:
         DataError: there is none.
     """
     # Read by Python: OpenCV cannot take a name that is not UTF-8.
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    gray = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+    gray = decoded(path.read_bytes())
     if gray is None:
         raise DataError(f"{path} cannot be read as an image.")
-    return gray.astype(np.uint8, copy=False)
+    return gray
+
+
+def decoded(content: bytes) -> Image | None:
+    """The gray image that a file's content is: uint8 (height, width); None where it is none."""
+    try:
+        gray = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) if content else None
+    except cv2.error:  # its head claims more pixels than OpenCV takes
+        return None
+    return None if gray is None else gray.astype(np.uint8, copy=False)
 
 
 def frames_in(video: Path) -> Iterator[Frame]:
@@ -89,11 +108,91 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         DataError: it is no text.
     """
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-            if line.strip():
-                yield number, line.strip()
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{path} is no text: it should hold labels, one a line.") from None
+        raise DataError(f"{path} is no text in UTF-8: it should hold labels or numbers, line by line.") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV that are not empty, with the numbers of their lines from 1.
+
+    Raises:
+        DataError: it is no CSV in UTF-8.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(_about_archive(path) or f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+
+
+def csv_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV by the names of its columns, which are stripped of blanks, with the numbers of their lines.
+
+    Raises:
+        DataError: it is no CSV, lacks one of ``columns``, or a row is too short.
+    """
+    rows = csv_rows(path)
+    names = [name.strip() for name in next(rows, (1, list[str]()))[1]]
+    if missing := [column for column in columns if column not in names]:
+        raise DataError(_about_archive(path) or f"{path} has no column {', '.join(missing)}.")
+    for number, row in rows:
+        if len(row) < len(names):
+            raise DataError(f"{path}, line {number}: the row is too short.")
+        yield number, dict(zip(names, row, strict=False))
+
+
+def _about_archive(path: Path) -> str | None:
+    """What to do with a download that was unpacked once and is still an archive, under the CSV's name."""
+    kind = "tar" if tarfile.is_tarfile(path) else "zip" if zipfile.is_zipfile(path) else None
+    return kind and f"{path} is no CSV but a {kind} archive: unpack it, and give the folder that then holds the CSV."
+
+
+def xml_in(path: Path) -> ElementTree.Element:
+    """The root of an XML file.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two for its encoding
+        raise DataError(f"{path} is no XML ({error}).") from None
+
+
+def folds_in(path: Path) -> list[list[int]]:
+    """The test rows of each fold, as ``python -m evaluation folds --json`` writes them: a list of lists, of JSON.
+
+    Raises:
+        DataError: it holds something else, or none.
+    """
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        folds = None
+    if not isinstance(folds, list) or not folds or not all(isinstance(fold, list) for fold in folds):
+        raise DataError(f"{path} holds no folds: it should be a JSON list of the test rows of each fold.")
+    if not all(type(row) is int and 0 <= row < 1 << 31 for fold in folds for row in fold):
+        raise DataError(f"{path} holds no folds: its rows should be whole numbers from 0.")
+    return folds
+
+
+def numbers_of(texts: Iterable[str]) -> list[float]:
+    """Texts as numbers.
+
+    Raises:
+        ValueError: one is none, or none that a pixel, a vote or a measure can be.
+    """
+    numbers = [float(text) for text in texts]
+    if not all(abs(number) <= MOST for number in numbers):
+        raise ValueError("not finite, or too large")
+    return numbers
 
 
 def numbers_in(path: Path) -> NDArray[np.float32]:
@@ -103,7 +202,7 @@ def numbers_in(path: Path) -> NDArray[np.float32]:
         DataError: it holds none, or rows of unequal length.
     """
     try:
-        table = np.array([[float(one) for one in line.replace(",", " ").split()] for _, line in lines_of(path)], "f4")
+        table = np.array([numbers_of(line.replace(",", " ").split()) for _, line in lines_of(path)], np.float32)
     except ValueError:
         raise DataError(f"{path} holds no table of numbers.") from None
     if table.ndim != 2:

@@ -45,13 +45,17 @@ def _read(folder: Path) -> Iterator[Sample]:
     try:
         table = loadmat(path)
         images, labels, people, folds = (table[name] for name in ("images", "labs_ex", "labs_id", "folds"))
-    except (ValueError, TypeError, KeyError, NotImplementedError, OSError) as error:
+        if not all(one.dtype.kind in "iuf" and np.isfinite(one).all() for one in (images, labels, people, folds)):
+            raise ValueError("its tables are not of numbers")
+        labels, people, folds = labels.astype(int).ravel(), people.astype(int).ravel(), folds.astype(int).clip(0, 3)
+    except Exception as error:  # of SciPy's reader a damaged file brings out a dozen kinds
         raise DataError(f"{path} cannot be read as TFD, or is not whole: {error}.") from None
-    labels, people, folds = labels.ravel(), people.ravel(), folds.astype(int).clip(0, 3)
     if wrong := sorted(set(labels.tolist()) - {-1, *range(1, len(_CODES) + 1)}):
         raise DataError(f"{path}: {wrong[0]} is no label of TFD, which are 1 to 7, or -1 for none.")
     if not len(images) == len(labels) == len(people) == len(folds):
         raise DataError(f"{path}: {len(images):,} images and {len(labels):,} labels do not belong together.")
+    if images.ndim != 3 or not images.size or folds.ndim != 2 or not folds.size:
+        raise DataError(f"{path}: its images and folds have not the shape of TFD's.")
     for image, label, person, fold in zip(images, labels, people, folds, strict=True):
         name, expression = (None, None) if label < 0 else _CODES[label - 1]
         yield Sample(

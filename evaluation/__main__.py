@@ -85,7 +85,9 @@ def _command(arguments: list[str]) -> None:
     )
     parser.add_argument("--detector", choices=["ssd", "haar"], default="ssd", help="that finds them (default: ssd)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics there too")
-    parser.add_argument("--model-card", type=Path, metavar="MD", help="write the model card there, which is of Haar")
+    parser.add_argument(
+        "--model-card", type=Path, metavar="MD", help="write the model card there, of the default detector"
+    )
     args = parser.parse_args(arguments)
     if args.faces < 1:
         raise UsageError(f"--faces must be at least 1, not {args.faces}.")

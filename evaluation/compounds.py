@@ -144,9 +144,7 @@ def command(arguments: list[str]) -> None:
         f"one: {100 * told['chance']:.1f}."
     )
     console.print(_whether_table(rules, len(data)))
-    console.print(
-        f"In brackets: 95 % intervals, bootstrap of {DRAWS:,} draws, seed {SEED}.for others count as no compound."
-    )
+    console.print(f"In brackets: 95 % intervals, bootstrap of {DRAWS:,} draws, seed {SEED}.")
     if args.json:
         result = {"model": name, "which": told, "whether": rules}
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 import datasets
 from datasets import Dataset
 from datasets.leaks import near_duplicates, refuse_leaks
+from datasets.reading import folds_in
 from datasets.sequences import FRAMES
 from edge_fer.errors import DataError, InputMissingError, UsageError
 
@@ -148,13 +149,8 @@ def _check_official(folder: Path) -> None:
 def _check_folds(data: Dataset, path: Path) -> None:
     if not path.is_file():
         raise InputMissingError(f"No file {path}: --check wants a JSON list of the test rows of each fold.")
-    try:
-        folds = [
-            np.array([int(row) for row in fold], np.int64) for fold in json.loads(path.read_text(encoding="utf-8"))
-        ]
-    except (ValueError, TypeError):
-        raise DataError(f"{path} is no JSON list of the test rows of each fold.") from None
-    for number, fold in enumerate(folds, 1):
+    for number, rows in enumerate(folds_in(path), 1):
+        fold = np.array(rows, np.int64)
         if not len(fold) or len(np.unique(fold)) < len(fold) or fold.min() < 0 or fold.max() >= len(data):
             raise DataError(f"{path}, fold {number}: its rows should be 0 to {len(data) - 1:,}, each once.")
         rest = np.setdiff1d(np.arange(len(data)), fold)

@@ -5,13 +5,13 @@ python -m evaluation groups --data ~/KDEF --by yaw_deg gender
 python -m evaluation groups --data ~/CK+ --people people.csv     columns: subject, and what people are ("gender")
 
 The groups are those that the data set has, in its own words. A gap is held against the largest group, with an interval:
-people are drawn where they are known. Where a group has few people or images, no gap can be told from chance.
+people are drawn where they are known, who is in both groups for both at once. Where a group has few people or images,
+no gap can be told from chance.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections import Counter
@@ -27,6 +27,7 @@ from rich.table import Table
 
 import datasets
 from datasets import Dataset, truth_for
+from datasets.reading import csv_rows
 from edge_fer.errors import DataError, InputMissingError, UsageError
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
@@ -85,11 +86,12 @@ def with_people(data: Dataset, path: Path) -> Dataset:
         raise UsageError(f"The data set does not tell who is in its images: {path} cannot be joined to it.")
     if not path.is_file():
         raise InputMissingError(f"No file {path}: --people wants a CSV with the columns subject and, say, gender.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "subject" not in (columns := reader.fieldnames or []) or len(columns) < 2:
-            raise DataError(f"{path} has not the columns subject and one more.")
-        known = {row["subject"]: row for row in reader}
+    rows = csv_rows(path)
+    columns = next(rows, (1, list[str]()))[1]
+    if "subject" not in columns or len(columns) < 2:
+        raise DataError(f"{path} has not the columns subject and one more.")
+    people = [dict(zip(columns, row, strict=False)) for _, row in rows]
+    known = {one.get("subject", ""): one for one in people}
     if not known.keys() & set(data.subjects.tolist()):
         raise DataError(
             f"{path} names nobody of the data set, whose people are called {data.subjects[0]} and the like."

@@ -74,18 +74,23 @@ def unpaired_bootstrap(
 ) -> dict[str, Interval]:
     """Percentile intervals of how far one model lies higher on other images than on some, -1 to 1.
 
-    Each part is drawn by itself: of people, who are in one part or the other.
+    People who are in one part alone are drawn for it by themselves. Who is in both is drawn once for both: what is hard
+    with a person does not widen the interval.
 
     Args:
         one: truth, answers and people of some images, as for ``bootstrap``.
         other: of others.
         classes: as for ``bootstrap``.
     """
-    draws = []
-    for seed, (truth, reported, groups) in enumerate((one, other), SEED):
-        cells = _confusions(truth, reported, classes, _numbers(truth, groups))
-        draws.append(_metrics(_drawn(cells, seed), classes))
-    return {name: _limits(draws[1][name] - draws[0][name]) for name in draws[0]}
+    cells = [_confusions(truth, answers, classes, _numbers(truth, groups)) for truth, answers, groups in (one, other)]
+    ours, theirs = (
+        np.zeros(len(part), np.bool_) if who is None or others is None else np.isin(np.unique(who), others)
+        for part, who, others in ((cells[0], one[2], other[2]), (cells[1], other[2], one[2]))
+    )
+    both = np.hsplit(_drawn(np.hstack([cells[0][ours], cells[1][theirs]]), SEED + 2), 2)
+    alone = _drawn(cells[0][~ours], SEED), _drawn(cells[1][~theirs], SEED + 1)
+    first, second = (_metrics(shared + rest, classes) for shared, rest in zip(both, alone, strict=True))
+    return {name: _limits(second[name] - first[name]) for name in first}
 
 
 def _numbers(truth: NDArray[np.int64], groups: NDArray[np.str_] | None) -> NDArray[np.intp]:
@@ -104,6 +109,8 @@ def _confusions(
 def _drawn(cells: NDArray[np.floating], seed: int = SEED) -> NDArray[np.float64]:
     """Sums over as many groups as there are, drawn with replacement: float64 (DRAWS, columns)."""
     count, generator = len(cells), np.random.default_rng(seed)
+    if not count:
+        return np.zeros((DRAWS, cells.shape[1]))
     weights = (generator.multinomial(count, np.full(count, 1 / count), _AT_A_TIME) for _ in range(0, DRAWS, _AT_A_TIME))
     return np.concatenate([some.astype(np.float32) @ cells.astype(np.float32) for some in weights]).astype(np.float64)
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from edge_fer.core import Expression
 from edge_fer.model.bundle import Bundle
 
+FER2013 = ("ferplus", "fer2013")
+"""Heads of what has learned from FER2013."""
 LICENSE = """\
 FER2013 was collected from the web for a Kaggle challenge; its pictures are for research, and the rights of the
 people in them were not cleared. FER+ labels are MIT. The model is weights, not pictures, and the demo's faces are means
 of many different pictures each; still, who ships a product should take advice or train on data of their own."""
 LIMITS = """\
 Disgust, fear and contempt are rare in the data and missed more often than others: with 13 faces of contempt in
-PublicTest nobody can tell how often it is found, and it is not reported. FER2013 has no notes on who is in its
+PublicTest nobody can tell how often it is found{silence}. FER2013 has no notes on who is in its
 pictures: differences between groups of people have not been measured. Nor has anything been measured on a board or with
 a camera: scenes are faces of the data set pasted into backgrounds."""
-
+OTHER_LICENSE = """\
+The terms of the images and labels that the model has learned from are their owners', and hold for what is made of them.
+So do those of a model that it began from or learned from."""
+OTHER_LIMITS = """\
+The recall of an expression of which few faces were measured is hardly known. Differences between groups of people have
+not been measured here; `python -m evaluation groups` does where the data tells of them. Nor has anything been measured
+on a board or with a camera: scenes are faces of the data set pasted into backgrounds."""
 
 _SPLITS = ("Training", "PublicTest", "PrivateTest")
 
@@ -54,8 +63,16 @@ def model_card(bundle: Bundle, size_bytes: int, results: dict[str, Any]) -> str:
         "",
         *_through_detector(bundle, results),
     ]
-    lines += ["", "## License of the data", "", LICENSE, *_further(bundle), "", "## Limits", "", LIMITS, ""]
+    known = any(head.name in FER2013 for head in bundle.metadata.heads)
+    lines += ["", "## License of the data", "", LICENSE if known else OTHER_LICENSE, *_further(bundle), ""]
+    lines += ["## Limits", "", _limits(bundle) if known else OTHER_LIMITS, ""]
     return "\n".join(lines)
+
+
+def _limits(bundle: Bundle) -> str:
+    rule = bundle.metadata.decision
+    silent = rule is not None and Expression.CONTEMPT not in rule.labels
+    return LIMITS.format(silence=", and it is not reported" if silent else "")
 
 
 def _further(bundle: Bundle) -> list[str]:
@@ -78,20 +95,22 @@ def _facts(bundle: Bundle, size_bytes: int) -> list[tuple[str, str]]:
     heads = "; ".join(f"`{head.name}`: {', '.join(head.labels)}" for head in metadata.heads)
     alpha = training.get("alpha", training.get("share"))  # its name in older bundles
     interpolated = f"; weights {alpha:.0%} of the way from where it began" if alpha else ""
-    return [
+    parameters = f", {facts['parameters']:,} parameters before folding" if "parameters" in facts else ""
+    rows = [
         ("task", "expression of one cropped face; not identity, not feeling"),
-        ("file", f"{size_bytes / 1000:.0f} kB, full int8, {facts.get('parameters', 0):,} parameters before folding"),
+        ("file", f"{size_bytes / 1000:.0f} kB, full int8{parameters}"),
         ("input", f"uint8 {(1, *shape)}, raw gray pixels; preprocessing version {spec.version}"),
         ("crop", f"the detector's box, {spec.margin:.0%} wider on every side; alignment: {spec.alignment}"),
-        *([("illumination", ", then ".join(spec.illumination))] if spec.illumination else []),
+        ("illumination", ", then ".join(spec.illumination)),
         ("output", f"logits of {len(metadata.heads)} heads: {heads}"),
         ("reported", _reported(bundle)),
         ("temperatures", ", ".join(f"{head.name} {head.temperature}" for head in metadata.heads)),
-        ("recipe", f"training/recipes/{training.get('recipe')}.toml, seed {training.get('seed')}{interpolated}"),
+        ("recipe", f"{training['recipe']}, seed {training.get('seed')}{interpolated}" if "recipe" in training else ""),
         ("samples", ", ".join(f"{name} {count:,}" for name, count in training.get("samples", {}).items())),
         ("versions", ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())),
         ("FlatBuffer", f"SHA-256 {metadata.model_sha256}"),
     ]
+    return [row for row in rows if row[1]]  # facts are as many as the exporter wrote
 
 
 def _reported(bundle: Bundle) -> str:
@@ -105,6 +124,12 @@ def _reported(bundle: Bundle) -> str:
     )
 
 
+_BALANCED = (
+    "All other tables are of the raw heads. The answer is made of them by a decision rule. `balanced`, the",
+    "default, takes the class mix of the training data out of it (Menon et al., arXiv 2007.07314);",
+)
+
+
 def _decision(bundle: Bundle, results: dict[str, Any]) -> list[str]:
     """The reported answer: rule, doubt, consistency."""
     rows = dict(results["decision"])
@@ -114,12 +139,13 @@ def _decision(bundle: Bundle, results: dict[str, Any]) -> list[str]:
     head = bundle.metadata.heads[0]
     if not rows:
         return ["## What the device reports", "", "Not measured: no image has a label that is reported."]
+    measured = f"Measured on the faces of {results['split']} that {head.name} labels;"
+    balanced = [*_BALANCED, f"`--decision as-trained` leaves it in. {measured}"]
+    trained = ["The answer is what the first head says, as it was trained.", measured]
     lines = [
         "## What the device reports",
         "",
-        "All other tables are of the raw heads. The answer is made of them by a decision rule. `balanced`, the",
-        "default, takes the class mix of the training data out of it (Menon et al., arXiv 2007.07314);",
-        f"`--decision as-trained` leaves it in. Measured on the faces of {results['split']} that {head.name} labels;",
+        *(balanced if bundle.metadata.decision else trained),
         "one whose expression is not reported counts as wrong in the accuracy.",
         "",
         "| rule | N | accuracy | mean recall of what is reported | ECE, classes alike |",
@@ -170,8 +196,7 @@ def _metrics(bundle: Bundle, results: dict[str, Any]) -> list[str]:
         f"## {results['split']}",
         "",
         "PublicTest served to choose the model and to fit the temperatures. Images of Training that also stand in",
-        "a test split were left out of training. FER+ is measured by its strict rule: more than half of the raters",
-        "agree.",
+        *_training_note(bundle),
         "",
         "| head | images | N | accuracy, int8 | 95 % interval | float | macro F1 | ECE |",
         "|---|---|---|---|---|---|---|---|",
@@ -195,6 +220,15 @@ def _metrics(bundle: Bundle, results: dict[str, Any]) -> list[str]:
         if one.name in results["confused"]:
             lines.append(f"- {results['confused'][one.name]:.1%} of the neutral faces are called sad ({one.name}).")
     return lines
+
+
+def _training_note(bundle: Bundle) -> list[str]:
+    if all(head.name != "ferplus" for head in bundle.metadata.heads):
+        return ["a test split were left out of training."]
+    return [
+        "a test split were left out of training. FER+ is measured by its strict rule: more than half of the raters",
+        "agree.",
+    ]
 
 
 def _corruptions(bundle: Bundle, results: dict[str, Any]) -> list[str]:

@@ -108,7 +108,7 @@ def test_labels_and_archives_that_are_none_are_said(tmp_path: Path) -> None:
         read(tmp_path)
     (tmp_path / "faces.csv").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "more.zip").unlink()
-    with pytest.raises(DataError, match=r"faces\.csv is no text in UTF-8\.$"):
+    with pytest.raises(DataError, match=r"faces\.csv cannot be read as CSV in UTF-8: "):
         read(tmp_path)
     (tmp_path / "faces.csv").unlink()
     image(tmp_path / "images" / "a.png")
@@ -131,7 +131,8 @@ def test_a_tenth_is_held_out_by_its_name_alone() -> None:
         ({}, r"^\S+ has neither faces\.csv, nor images and labels \(YOLO\), nor JPEGImages and Annotations \(VOC\)\.$"),
         ({"faces.csv": HEADER + "\nb.png" + "," * 15}, r"^\S+ has no box of a face\.$"),
         ({"faces.csv": HEADER + "\na.png,1,2,x,4,0.9" + "," * 10}, r"^\S+faces\.csv, line 2 cannot be read \("),
-        ({"faces.csv": "photo\na.png"}, r"^\S+faces\.csv, line 2 cannot be read \("),
+        ({"faces.csv": "photo\na.png"}, r"^\S+faces\.csv has no column score, x, y, w, h, right_eye_x, "),
+        ({"faces.csv": HEADER + "\na.png,1,2"}, r"^\S+faces\.csv, line 2: the row is too short\.$"),
         ({"labels/a.txt": "0 0.5 0.5 0.1"}, r"^\S+a\.txt, line 1 is not `class x y width height`, or with five"),
         ({"labels/a.txt": "0 0.5 0.5 0.1 0.1 0.3"}, r"^\S+a\.txt, line 1 is not `class x y width height`"),
         ({"labels/a.txt": "0 0.5 0.5 nan 0.1"}, r"^\S+a\.txt, line 1 is not `class x y width height`"),

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from faces_csv import pattern
+from miniatures import write_image
 
 import datasets
 from edge_fer.core import Expression as E
@@ -44,7 +45,8 @@ def test_one_other_name_and_nobody_is_known(tmp_path: Path) -> None:
 def test_what_has_splits_is_read_by_split(tmp_path: Path, data: Path) -> None:
     assert len(datasets.load_test(data)) == 42
     for split, count in (("train", 3), ("test", 2)):
-        write(tmp_path / split, {"anger": [f"{number}.png" for number in range(count)]})
+        for number in range(count):
+            write_image(tmp_path / split / "anger" / f"{number}.png")
     assert len(datasets.load_test(tmp_path, "PrivateTest")) == 2
     with pytest.raises(InputMissingError, match="has no PrivateTest rows"):
         datasets.load_test(data, "PrivateTest")

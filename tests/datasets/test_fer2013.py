@@ -100,6 +100,33 @@ def test_rows_to_leave_out_are_training_rows_alone(tmp_path: Path) -> None:
     assert (len(splits["Training"]), len(splits["PublicTest"])) == (19, 10)
 
 
+def test_rows_to_leave_out_are_numbered_as_in_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without FER+'s names the place in the file is the number, if no row is lost; else nobody knows."""
+    write_csvs(tmp_path, training=20, public=10)
+    (tmp_path / "exclude.csv").write_text("row\n3\n5\n22\n")
+    with_votes = datasets.load(tmp_path, exclude="exclude.csv")["Training"]
+    (tmp_path / "fer2013new.csv").unlink()
+    with pytest.raises(DataError, match=r"exclude\.csv numbers the rows of Kaggle's whole file.*fer2013new\.csv"):
+        datasets.load(tmp_path, exclude="exclude.csv")
+    assert len(datasets.load(tmp_path)["Training"]) == 20
+    assert len(datasets.load(tmp_path, exclude="not there.csv")["Training"]) == 20
+    monkeypatch.setattr("datasets.fer2013._WHOLE", 20)
+    without = datasets.load(tmp_path, exclude="exclude.csv")["Training"]
+    assert len(without) == 18 and np.array_equal(without.images, with_votes.images)
+
+
+def test_rows_are_left_out_by_their_names_where_rows_are_lost(tmp_path: Path) -> None:
+    write_csvs(tmp_path, training=20, public=10)
+    whole = datasets.load(tmp_path)["Training"]
+    for name in ("fer2013.csv", "fer2013new.csv"):  # the fifth row is gone, the third has no name
+        lines = (tmp_path / name).read_text().splitlines()
+        text = "\n".join(lines[:5] + lines[6:]) + "\n"
+        (tmp_path / name).write_text(text.replace("fer0000002.png", ""))
+    (tmp_path / "exclude.csv").write_text("row\n2\n7\n")
+    left = datasets.load(tmp_path, exclude="exclude.csv")["Training"]
+    assert np.array_equal(left.images, whole.images[[row for row in range(20) if row not in (4, 7)]])
+
+
 def edit(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(change((folder / name).read_text()))
 
@@ -119,6 +146,7 @@ def edit(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
         (edit("fer2013new.csv", lambda text: text + text.splitlines()[-1] + "\n"), "has more rows"),
         (edit("fer2013new.csv", lambda text: "\n".join(text.splitlines()[:-2]) + "\n"), "has 180 rows and .* 182"),
         (edit("fer2013new.csv", lambda text: text.replace(",8,", ",many,", 1)), "a vote is not a whole number"),
+        (edit("fer2013new.csv", lambda text: text.replace(",8,", f",{10**40},", 1)), "a vote is not a whole number"),
         (edit("fer2013new.csv", lambda text: text.replace("contempt", "scorn", 1)), "no column contempt"),
     ],
 )

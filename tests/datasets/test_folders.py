@@ -10,8 +10,12 @@ import cv2
 import numpy as np
 import pytest
 from faces_csv import pattern
+from miniatures import write_image
 
 import datasets
+from datasets import Dataset, Labels
+from datasets.folders import held_out
+from datasets.photos import load_photos
 from edge_fer.core import Expression as E
 from edge_fer.core import FaceBox
 from edge_fer.errors import DataError, EdgeFerError, InputMissingError
@@ -94,6 +98,60 @@ def test_without_a_validation_folder_a_tenth_of_train_serves(tmp_path: Path) -> 
     assert np.array_equal(first["PublicTest"].images, second["PublicTest"].images)
 
 
+def people(folder: Path, count: int, sequences: int = 2) -> Path:
+    """A folder of angry faces, named as in CK+48: three frames of each sequence of each person."""
+    for person in range(count):
+        for sequence in range(sequences):
+            for frame in range(3):
+                write_image(folder / "angry" / f"S{person:03d}_{sequence:03d}_{frame:08d}.png")
+    return folder
+
+
+def test_whole_people_are_held_out_where_they_are_known(tmp_path: Path) -> None:
+    people(tmp_path / "train", 20)
+    splits = datasets.load(tmp_path)
+    training, chosen = splits["Training"], splits["PublicTest"]
+    assert training.subjects is not None and chosen.subjects is not None
+    assert not set(training.subjects.tolist()) & set(chosen.subjects.tolist())
+    assert (len(np.unique(chosen.subjects)), len(chosen), len(training)) == (2, 12, 108)
+
+
+def test_sequences_are_held_out_where_nobody_is_named_and_else_images() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1)).astype(np.uint8)
+    images[1] = images[0]
+    labels = {"expression": Labels.single((E.ANGER, E.FEAR), np.zeros(30, np.int64))}
+    alone = Dataset(images, labels, np.zeros(30, np.bool_))
+    parts = held_out(alone)
+    assert [len(part) for part in parts] in ([28, 2], [27, 3])  # two of 29 images, one of which stands there twice
+    assert not {one.tobytes() for one in parts[0].images} & {one.tobytes() for one in parts[1].images}
+    for part, other in zip(parts, held_out(alone[np.arange(30)[::-1]]), strict=True):
+        assert {one.tobytes() for one in part.images} == {one.tobytes() for one in other.images}
+    sequences = alone.replace(sequences=np.repeat([f"film {number}" for number in range(10)], 3))
+    rest, chosen = held_out(sequences)
+    assert rest.sequences is not None and chosen.sequences is not None
+    assert (len(chosen), len(np.unique(chosen.sequences))) == (3, 1)
+    assert chosen.sequences[0] not in rest.sequences
+
+
+@pytest.mark.parametrize("images", [2, 3, 9, 24])
+def test_of_a_small_set_one_image_at_least_is_held_out(images: int, tmp_path: Path) -> None:
+    for number in range(images):
+        write_image(tmp_path / "train" / ("happy", "sad")[number % 2] / f"{number}.png")
+    splits = datasets.load(tmp_path)
+    assert len(splits["PublicTest"]) == max(1, images // 10)
+    assert len(splits["Training"]) == images - len(splits["PublicTest"])
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"), [(["a.png"], "are the same"), ([f"S001_001_{n:08d}.png" for n in range(9)], "of one person")]
+)
+def test_who_is_alone_is_not_held_out(names: list[str], sentence: str, tmp_path: Path) -> None:
+    for name in names:
+        write_image(tmp_path / "train" / "happy" / name)
+    with pytest.raises(DataError, match=f"All training images .*{sentence}: none is left to choose by"):
+        datasets.load(tmp_path)
+
+
 def folder_with(*files: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         for file in files:
@@ -142,6 +200,37 @@ def test_further_faces_have_labels_for_all_tasks(more: Path) -> None:
         assert [labels.expressions[one] for one in labels.truth] == [E.ANGER, E.ANGER, E.HAPPINESS]
         assert labels.targets.sum(axis=1).tolist() == [1, 1, 1]
         assert not labels.is_soft
+
+
+def test_further_faces_that_stand_in_a_test_split_are_left_out(more: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A test face under another label, and one as a photo: neither may be learned from."""
+    public = datasets.load(more)["PublicTest"].images[..., 0]
+    cv2.imwrite(str(more / "posed" / "happy" / "test.png"), public[0])
+    assert capsys.readouterr().err == ""
+    posed = datasets.load(more, further="posed")["posed"]
+    assert len(posed) == 3 and not {one.tobytes() for one in posed.images} & {one.tobytes() for one in public}
+    assert capsys.readouterr().err == "posed: 1 of 5 faces stand in a test split too; they are left out.\n"
+    (more / "known" / "happy").mkdir(parents=True)
+    cv2.imwrite(str(more / "known" / "happy" / "test.png"), public[1])
+    with pytest.raises(DataError, match="known: all of its faces stand in a test split"):
+        datasets.load(more, further="known")
+
+
+def test_unlabeled_faces_that_stand_in_a_test_split_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (160, 1))
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), ramp)
+    rows = ("photo,x,y,w,h,score", "a.png,60,40,60,60,0.9", "a.png,90,40,60,60,0.9")
+    (tmp_path / "photos" / "faces.csv").write_text("\n".join(rows) + "\n")
+    first, other = load_photos(tmp_path / "photos", (48, 48)).images[..., 0]
+    for split in ("train", "validation", "test"):
+        write_image(tmp_path / split / "happy" / "0.png")
+    cv2.imwrite(str(tmp_path / "test" / "happy" / "1.png"), first)
+    (left,) = datasets.load(tmp_path, unlabeled="photos")["photos"].images[..., 0]
+    assert np.array_equal(left, other)
+    assert capsys.readouterr().err == "photos: 1 of 2 faces stand in a test split too; they are left out.\n"
 
 
 def test_further_faces_that_are_none(more: Path) -> None:

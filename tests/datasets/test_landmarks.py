@@ -174,6 +174,7 @@ def test_wrong_files_and_names_are_one_sentence(tmp_path: Path, capsys: pytest.C
     assert main(["--data", str(tmp_path / "none"), "--by", "sift"]) == 2
     assert main(["--data", str(tmp_path / "none"), "--by", "haar"]) == 66
     assert main(["--data", str(tmp_path), "--by", "haar", "--every", "2", "-o", str(tmp_path / "x.npz")]) == 2
+    assert main(["--data", str(tmp_path), "--by", "haar", "--every", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert all(line.startswith("landmarks: ") for line in lines)

@@ -80,6 +80,7 @@ def test_the_command(tmp_path: Path, data: Path, call: Callable[..., Any]) -> No
     done = call(main, "compounds", "--data", tmp_path / "compound", "--split", "PrivateTest", "--json", out)
     assert done.code == 0, done.err
     assert "compounds by labels: N = 2" in done.out and "disgustedly surprised" in done.out
+    assert " ".join(done.out.split()).endswith("In brackets: 95 % intervals, bootstrap of 2,000 draws, seed 0.")
     written = json.loads(out.read_text())
     assert written["which"]["n"] == 2 and len(written["whether"]) == 6
     done = call(main, "compounds", "--data", data)

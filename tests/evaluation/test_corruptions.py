@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from faces_csv import write_csvs
 import datasets
 import edge_fer
 from edge_fer.config import DetectorSettings
-from edge_fer.core import Detection, FaceBox
+from edge_fer.core import Detection, Expression, FaceBox
 from edge_fer.detection.cascade import CascadeDetector
 from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
+from edge_fer.model.spec import Head
 from edge_fer.preprocess import Preprocessor, PreprocessSpec
 from edge_fer.preprocess.alignment import EyeFinder
 from edge_fer.preprocess.face_tensor import face_tensor
@@ -144,24 +147,73 @@ def test_the_command_prints_and_writes_metrics(tmp_path: Path, call: Callable[..
     text = card.read_text()
     assert f"{results['clean']['fer2013']['accuracy']:.2%}" in text
     assert load_bundle(DEFAULT_MODEL).metadata.model_sha256 in text
-    assert "training/recipes/accurate-robust.toml, seed 3; weights 25% of the way from where it began" in text
+    assert "| recipe | accurate-robust, seed 3; weights 25% of the way from where it began" in text
+
+
+NOTHING: dict[str, Any] = {
+    "split": "PublicTest",
+    "clean": {},
+    "confused": {},
+    "corruptions": {},
+    "through_detector": {},
+    "decision": {},
+    "consistency": {"n": 0, "same": {}},
+}
+"""What ``python -m evaluation`` measured, if that was nothing."""
+
+
+@pytest.mark.parametrize(("name", "page"), [("accurate", "model-card.md"), ("nano", "model-card-nano.md")])
+def test_what_the_shipped_cards_say_is_what_the_command_says(name: str, page: str) -> None:
+    """All but the figures, which only the data gives."""
+    bundle = load_bundle(name)
+    shipped = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8").splitlines()
+    card = model_card(bundle, len(bundle.to_bytes()), NOTHING).splitlines()
+    measured = ("not measured", "same answer", "| corruption |", "| face |", "|---|")
+    assert [line for line in card if line not in shipped and not any(word in line for word in measured)] == []
+    end = card.index("## License of the data")
+    assert shipped[shipped.index("## License of the data") :] == card[end:]
+
+
+def test_the_card_of_a_model_of_other_data_says_nothing_of_fer2013() -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    heads = (Head("expression", (Expression.HAPPINESS, Expression.SADNESS)),)
+    own = types.SimpleNamespace(
+        metadata=dataclasses.replace(bundle.metadata, name="mine", heads=heads, decision=None, facts={}),
+        selftest=bundle.selftest,
+    )
+    told = {"accuracy": 0.5, "mean_recall": 0.5, "mean_recall_95": 0.1, "balanced_ece": 0.1, "n": 4, "recall": {}}
+    card = model_card(own, 1000, NOTHING | {"decision": {"as-trained": told}})  # type: ignore[arg-type]
+    assert "as it was trained." in card and "balanced" not in card
+    assert "FER2013" not in card and "FER+" not in card and "contempt" not in card and "training/recipes" not in card
+    assert "are their owners'" in card and "| recipe |" not in card
+    facts = {"training": {"recipe": "mine", "seed": 5}}
+    own.metadata = dataclasses.replace(own.metadata, facts=facts)
+    assert "| recipe | mine, seed 5 |" in model_card(own, 1000, NOTHING)  # type: ignore[arg-type]
+
+
+def test_the_card_says_that_contempt_is_not_reported_only_where_it_is_not() -> None:
+    bundle = load_bundle(DEFAULT_MODEL)
+    assert "how often it is found, and it is not reported." in model_card(bundle, 1000, NOTHING)
+    whole = types.SimpleNamespace(
+        metadata=dataclasses.replace(bundle.metadata, decision=None), selftest=bundle.selftest
+    )
+    assert "how often it is found. FER2013" in model_card(whole, 1000, NOTHING)  # type: ignore[arg-type]
+
+
+def test_the_help_says_which_detector_the_card_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "of the default detector" in told and "which is of Haar" not in told
 
 
 def test_the_card_says_what_else_a_model_has_learned_from() -> None:
-    results: dict[str, Any] = {
-        "split": "PublicTest",
-        "clean": {},
-        "confused": {},
-        "corruptions": {},
-        "through_detector": {},
-        "decision": {},
-    }
     samples = {"Training": 27869, "PublicTest": 3589}
     bundles = (
         load_bundle(DEFAULT_MODEL).with_metadata(facts={"training": {"samples": samples | more}})
         for more in ({}, {"ck48": 468})
     )
-    without, with_more = (model_card(bundle, 1000, results) for bundle in bundles)
+    without, with_more = (model_card(bundle, 1000, NOTHING) for bundle in bundles)
     assert "other data" not in without
     assert "has learned from other data too" in with_more
     assert "ck48 (468 faces)" in with_more

@@ -175,8 +175,14 @@ def test_the_command_refuses_folds_of_ones_own_that_leak(tmp_path: Path, call: C
         ("[[0, 1, 1]]", 65, "fold 1: its rows should be 0 to 7, each once"),
         ("[[0, 8]]", 65, "fold 1: its rows should be 0 to 7, each once"),
         ("[[]]", 65, "fold 1: its rows should be 0 to 7, each once"),
-        ("[0, 1]", 65, "is no JSON list of the test rows of each fold"),
-        ("folds", 65, "is no JSON list of the test rows of each fold"),
+        ("[0, 1]", 65, "holds no folds: it should be a JSON list of the test rows of each fold"),
+        ("folds", 65, "holds no folds: it should be a JSON list"),
+        ("[]", 65, "holds no folds: it should be a JSON list"),
+        ('{"a": [1]}', 65, "holds no folds: it should be a JSON list"),
+        ("[" * 100_000, 65, "holds no folds: it should be a JSON list"),
+        ("[[1e999]]", 65, "holds no folds: its rows should be whole numbers"),
+        ("[[0.5]]", 65, "holds no folds: its rows should be whole numbers"),
+        (f"[[{10**30}]]", 65, "holds no folds: its rows should be whole numbers"),
     ):
         (tmp_path / "mine.json").write_text(text)
         done = call(main, *check)

@@ -17,7 +17,7 @@ from edge_fer.errors import DataError, InputMissingError, UsageError
 from evaluation.__main__ import main
 from evaluation.device import Reports
 from evaluation.groups import by_group, with_people
-from evaluation.intervals import unpaired_bootstrap
+from evaluation.intervals import paired_bootstrap, unpaired_bootstrap
 
 TWO = (E.NEUTRAL, E.ANGER)
 
@@ -73,6 +73,37 @@ def test_two_equal_parts_are_not_drawn_alike() -> None:
     assert interval[0] < -0.1 and interval[1] > 0.1
 
 
+def test_who_is_in_both_groups_is_drawn_once_for_both() -> None:
+    """Forty people in two poses, each of whom is read alike in both: there is no gap, and nothing uncertain in it."""
+    who = np.repeat([f"S{number:02d}" for number in range(40)], 10)
+    right = (np.arange(400) // 10 % 3 > 0).tolist()
+    data, reports = faces(["front"] * 400 + ["side"] * 400, right * 2, [*who, *who])
+    (_, row) = by_group(data, "t", reports, "gender")
+    assert row["gap"] == {
+        **{"accuracy": 0.0, "mean_recall": 0.0},
+        "intervals": {"accuracy": (0.0, 0.0), "mean_recall": (0.0, 0.0)},
+    }
+
+
+def test_people_in_both_groups_are_drawn_as_for_two_models() -> None:
+    truth = np.tile(np.arange(2), 200)
+    ours, theirs = np.where(np.arange(400) % 7 == 0, 1 - truth, truth), np.where(np.arange(400) % 5, truth, 1 - truth)
+    who = np.char.mod("S%02d", np.arange(400) // 10)
+    gap = unpaired_bootstrap((truth, ours, who), (truth, theirs, who), 2)
+    together = paired_bootstrap(truth, ours, theirs, 2, who)
+    for name, limits in gap.items():
+        assert limits == pytest.approx(together[name], abs=0.01)
+    # Half of the people are in one group alone: between drawn apart and drawn together.
+    widths = []
+    for shift in (0, 20, 40):
+        other = np.char.mod("S%02d", np.arange(400) // 10 + shift)
+        hard = (np.char.str_len(who) > 0) & (np.arange(400) // 10 % 2 == 0)
+        answers = np.where(hard, 1 - truth, truth)
+        low, high = unpaired_bootstrap((truth, answers, who), (truth, answers, other), 2)["accuracy"]
+        widths.append(high - low)
+    assert widths[0] == 0 < widths[1] < widths[2]
+
+
 def test_what_people_are_is_joined_by_subject(tmp_path: Path) -> None:
     data, _ = faces(["", "", ""], [True] * 3, ["S1", "S2", "S1"])
     path = tmp_path / "people.csv"
@@ -84,6 +115,11 @@ def test_what_people_are_is_joined_by_subject(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=sentence):
             with_people(data, path)
+    path.write_bytes("subject,name\nS1,M\u00fcller\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"people\.csv cannot be read as CSV in UTF-8"):
+        with_people(data, path)
+    path.write_text("subject,gender\n\nS1\nS2,male,more\n")
+    assert with_people(data, path).attributes["gender"].tolist() == ["", "male", ""]
     with pytest.raises(InputMissingError, match="No file"):
         with_people(data, tmp_path / "nowhere.csv")
     with pytest.raises(UsageError, match="does not tell who"):

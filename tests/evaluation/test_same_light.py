@@ -32,7 +32,7 @@ def test_training_and_device_see_the_same(bundle_with: Callable[..., Path], tmp_
     bundle = load_bundle(path)
     assert bundle.metadata.preprocess.illumination == steps
     faces = np.stack(average_faces()[:3]).astype(np.uint8)
-    for split in ("train", "test"):
+    for split in ("train", "validation"):
         for place, face in enumerate(faces):
             folder = tmp_path / "faces" / split / ("happy", "sad", "fear")[place]
             folder.mkdir(parents=True)
