@@ -13,7 +13,7 @@ from rich.console import Console
 
 from datasets import Dataset
 from edge_fer.core import FaceBox
-from edge_fer.errors import EdgeFerError
+from edge_fer.errors import DataError, EdgeFerError
 from edge_fer.files import write_atomically
 from edge_fer.model.bundle import Bundle
 from edge_fer.model.classifier import TfliteClassifier
@@ -116,7 +116,6 @@ def _facts(export: Export) -> dict[str, Any]:
     for row in export.comparisons:
         if row.variant == "int8":
             public_test[row.head] |= {"agreement": row.agreement, "ece": row.ece}
-    run = options.model.with_name("run.json")
     return {
         "public_test": public_test,
         "quantization": {
@@ -125,12 +124,25 @@ def _facts(export: Export) -> dict[str, Any]:
             "equalized": export.equalized,
             "bias_corrected": export.bias_corrected,
         },
-        "training": _training_facts(run) if run.is_file() else {},
+        "training": training_facts(options.model),
         "parameters": graph.parameters if (graph := frozen(export.model)) else int(export.model.count_params()),
     }
 
 
-def _training_facts(path: Path) -> dict[str, Any]:
-    facts = json.loads(path.read_text(encoding="utf-8"))
+def training_facts(model: Path) -> dict[str, Any]:
+    """What ``run.json`` beside a model says of its training, for people; {} where there is none.
+
+    Raises:
+        DataError: it is no JSON object.
+    """
+    path = model.with_name("run.json")
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise DataError(f"{path} is not what a training writes: move it away, or train again.")
     kept = ("recipe", "seed", "alpha", "samples", "data_sha256", "subjects", "versions", "lineage")
     return {key: facts[key] for key in kept if key in facts}

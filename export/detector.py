@@ -11,6 +11,7 @@ write.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import zipfile
@@ -86,12 +87,16 @@ def export(path: Path, data: Path, output: Path, spec: DetectorSpec, calibration
         EdgeFerError: something given is not as it should be, or int8 is not good enough.
     """
     spec.check("the command line")
+    if calibration < 1:
+        raise DataError(f"--calibration must be at least 1, not {calibration}.")
+    if math.isnan(min_agreement):
+        raise DataError("--min-agreement must be a number: nothing is above or below nan.")
     model = _loaded(path)
     size_hw: tuple[int, int] = model.input_shape[1:3]
     photos = boxes.read(data)
     seen = [photo for photo in photos if not boxes.is_held_out(photo.name)]
     unseen = [photo for photo in photos if boxes.is_held_out(photo.name)][:COMPARED]
-    if calibration < 1 or not seen or not unseen:
+    if not seen or not unseen:
         raise DataError(f"{data} has too few photos: some to calibrate on are needed, and some held out.")
     chosen = seen[:: max(1, len(seen) // calibration)][:calibration]
     console = Console(stderr=True)
@@ -105,7 +110,7 @@ def export(path: Path, data: Path, output: Path, spec: DetectorSpec, calibration
     facts = _compared(networks, unseen, size_hw, spec)
     for name, value in facts.items():
         Console().print(f"{name}: {value:g}", highlight=False)
-    if min(facts["found_by_int8_too"], facts["found_by_float_too"]) < min_agreement / 100:
+    if not min(facts["found_by_int8_too"], facts["found_by_float_too"]) >= min_agreement / 100:
         raise EdgeFerError(
             f"The int8 model finds other faces than the float one: {facts['found_by_int8_too']:.1%} of its, where "
             f"{min_agreement:g}% are wanted. {output} is not written. Train it longer, or calibrate on more photos."

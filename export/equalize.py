@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _equalize_file(source: Path, output: Path) -> None:
     if not source.is_file():
         raise InputMissingError(f"No model {source}.")
+    if output.suffix != ".keras":
+        raise OutputError(f"--output must end in .keras, not {output.name!r}.")
     if output.exists():
         raise OutputError(f"{output} exists: choose another --output.")
     try:

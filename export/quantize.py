@@ -10,6 +10,7 @@ good as the float one and is not written, 65 bad data, 66 no such file, 73 canno
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import zipfile
@@ -22,7 +23,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # what it converts, whatever keras.j
 
 from edge_fer.errors import DataError, EdgeFerError, OutputError
 from export import microcontroller
-from export.bundle import bundle, write
+from export.bundle import bundle, training_facts, write
 from export.load import load
 from export.remedies import quantize
 from export.result import Export, Options
@@ -85,10 +86,14 @@ def _check(options: Options) -> None:
     """Refuse at once what would fail after a minute of work."""
     if options.calibration < 1:
         raise DataError(f"--calibration must be at least 1, not {options.calibration}.")
+    for name in ("max_drop", "min_agreement", "min_gain", "max_ece"):
+        if math.isnan(getattr(options, name)):
+            raise DataError(f"--{name.replace('_', '-')} must be a number: nothing is above or below nan.")
     if options.report and options.report.suffix != ".html":
         raise OutputError(f"--report must end in .html, not {options.report.name!r}.")
     if options.c_array:
         microcontroller.check_name(options.c_array)
+    training_facts(options.model)  # which are read again when the bundle is made
     for path in options.files():
         # An export again is how one works, and what fails the gate replaces nothing. Other files are somebody's.
         if path.exists() and not options.force and not _is_bundle(path):

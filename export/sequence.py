@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 import zipfile
@@ -77,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     args = parser.parse_args(arguments)
     try:
+        if math.isnan(args.min_agreement):
+            raise DataError("--min-agreement must be a number: nothing is above or below nan.")
         if args.output.exists() and not args.force:
             raise OutputError(f"{args.output} exists; --force overwrites it.")
         bundle, agreement = with_head(Bundle.load(args.bundle), args.head)

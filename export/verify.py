@@ -165,12 +165,12 @@ def _shortfall(row: Comparison, min_gain: float, max_ece: float) -> str:
     if row.labels_given == 1 and row.commonest < 100:
         return f"head {row.head} gives one label to all {row.n:,} faces"
     demanded = min(row.commonest + min_gain, (row.commonest + 100) / 2)
-    if row.accuracy < demanded:
+    if not row.accuracy >= demanded:
         return (
             f"head {row.head} is right on {row.accuracy:.2f} %, and always the commonest label would be on "
             f"{row.commonest:.2f} %: {demanded:.2f} are demanded"
         )
-    if 100 * row.ece > max_ece:
+    if not 100 * row.ece <= max_ece:
         return f"head {row.head} is off by {row.ece:.2%} with its confidence, {max_ece:g} % are allowed"
     return ""
 
@@ -198,6 +198,8 @@ def better_scaling(export: Export, heads: Sequence[Head], rows: Sequence[Compari
 def refusals(comparisons: Sequence[Comparison], max_drop: float, min_agreement: float) -> list[str]:
     """Why the int8 model does not pass the gate, a phrase for each reason; empty when it does.
 
+    What cannot be compared, because one of the two is no number, does not pass.
+
     Args:
         comparisons: of all variants.
         max_drop: points of accuracy that a head may lose.
@@ -207,9 +209,9 @@ def refusals(comparisons: Sequence[Comparison], max_drop: float, min_agreement: 
     for row in comparisons:
         if row.variant != "int8":
             continue
-        if row.drop > max_drop:
+        if not row.drop <= max_drop:
             reasons.append(f"head {row.head} loses {row.drop:.2f} points of accuracy, {max_drop:g} are allowed")
-        if 100 * row.agreement < min_agreement:
+        if not 100 * row.agreement >= min_agreement:
             reasons.append(
                 f"head {row.head} agrees with float on {row.agreement:.2%}, {min_agreement:g} % are demanded"
             )

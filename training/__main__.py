@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_fer.errors import INTERRUPTED, OS_ERROR, ConfigError, EdgeFerError, UsageError
 from edge_fer.files import write_atomically
 from training import onednn
+from training.ranges import check_seeds
 from training.recipe import DataRecipe, load_recipe
 from training.sequences import OFFLINE_METHODS
 
@@ -178,15 +179,19 @@ def main(arguments: list[str] | None = None) -> int:
     committee.add_argument("-o", "--out", type=Path, metavar="JSON", help="write the rows there too")
     sequences = verbs.add_parser("sequences", help="frame aggregation on sequences of people not met before")
     sequences.add_argument("--model", type=Path, metavar="KERAS", help="whose features and answers")
-    sequences.add_argument("--data", type=Path, required=True, metavar="DIR", help="class folders named as CK+48's")
+    sequences.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a set of people in sequences, as CK+48"
+    )
     sequences.add_argument("--k", type=int, default=10, help="folds, nobody in two of them (default: 10)")
+    sequences.add_argument(
+        "--frames", type=int, default=3, help="of each sequence, where a set has whole ones (default: 3)"
+    )
     offline = sequences.add_argument_group("networks trained on the sequences, offline (docs/sequences-offline.md)")
     offline.add_argument(
         "--method", nargs="+", choices=OFFLINE_METHODS, metavar="NAME", help=", ".join(OFFLINE_METHODS)
     )
     offline.add_argument("--run", type=Path, metavar="DIR", help="folder to write, wanted with --method")
     offline.add_argument("--seeds", type=int, default=1, help="each method is trained with so many (default: 1)")
-    offline.add_argument("--frames", type=int, default=3, help="of each clip (default: 3)")
     offline.add_argument("--epochs", type=int, default=0, help="of each method, in place of its own")
     offline.add_argument("--landmarks", default="", metavar="KIND:FILE", help="mesh:FILE or dlib:FILE, for phrnn")
     offline.add_argument("--synthetic", action="store_true", help="clips blended from a person's mean to the peak")
@@ -227,6 +232,8 @@ def main(arguments: list[str] | None = None) -> int:
         onednn.guard()
     go_on = {"run": "the same command, without --from", "survey": "the same command"}.get(args.verb, "--resume")
     try:
+        if "seed" in args:
+            check_seeds(args.seed)
         if args.verb == "run":
             from training import distributed
             from training.pipeline import run as walk
@@ -368,7 +375,7 @@ def _sequences(args: argparse.Namespace) -> None:
         raise UsageError("Frame aggregation compares the answers of a network: give --model KERAS.")
     from training.sequences.compare import print_comparison
 
-    print_comparison(args.model, args.data, args.k)
+    print_comparison(args.model, args.data, args.k, args.frames)
 
 
 def _classifiers(args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ from rich.table import Table
 import datasets
 from datasets import Dataset
 from datasets.landmarks_file import CropLandmarks
-from edge_fer.errors import ConfigError, EdgeFerError
+from edge_fer.errors import ConfigError, EdgeFerError, UsageError
 from edge_fer.files import write_atomically
 from evaluation.metrics import evaluate_logits
 from evaluation.treatments import (
@@ -49,6 +49,7 @@ from training import loop, models
 from training.cached_logits import load_logits
 from training.callbacks.chance import Batches, ChanceByEpoch
 from training.callbacks.ema import WeightEMA
+from training.ranges import check_seeds
 from training.recipe import Recipe, load_recipe
 from training.runs import read_lines
 from training.samples import Samples
@@ -316,6 +317,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
+        check_seeds(*args.seeds)
+        if args.every < 1:
+            raise UsageError(f"--every must be at least 1, not {args.every}.")
         recipe = load_recipe(args.recipe, args.set)
         console.print(f"Reading {args.data} ...")
         splits = datasets.load(args.data, recipe.data.exclude or None)

@@ -46,6 +46,7 @@ from edge_fer.model.spec import Head, head_slices
 from evaluation.metrics import evaluate_logits
 from training import models, onednn
 from training.ablation import Trainer, teacher_of
+from training.ranges import check_seeds
 from training.recipe import load_recipe
 from training.runs import replace
 
@@ -424,10 +425,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
+        check_seeds(*args.seeds)
         chosen = load_recipe(args.recipe, args.set)
         splits = datasets.load(args.data, chosen.data.exclude or None)
         training, test = splits["Training"], splits["PublicTest"]
         made, variables = args.out / "generator.keras", args.out / "gan.npz"
+        if args.out.exists() and not args.out.is_dir():
+            raise ConfigError(f"{args.out} is a file: choose another -o, a folder.")
         if args.out.exists() and any(args.out.iterdir()) and not (made.is_file() or variables.is_file()):
             raise ConfigError(f"{args.out} is not empty, and no run of the GAN: choose another -o.")
         if "ferplus" not in training.labels:

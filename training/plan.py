@@ -33,7 +33,7 @@ from training.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from training.runs import load_data, sha256_of
 from training.stages import LOGITS, TRAINS, Stage, collect
 
-_DEFAULTS = dataclasses.asdict(Recipe("", ModelRecipe([])))
+_DEFAULTS = dataclasses.asdict(Recipe("", ModelRecipe([[1, 1]])))
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ def probe(
                 classifier = make_pipeline(StandardScaler(), RidgeClassifierCV(PENALTIES))
                 classifier.fit(known[np.searchsorted(needed, learned)], truth[learned])
                 predicted, measured = classifier.predict(asked[wanted >= 0]), wanted[wanted >= 0]
+                recall = recall_score(measured, predicted, labels=np.unique(measured), average="macro")
                 rows.append(
                     {
                         "network": name,
@@ -167,7 +168,7 @@ def probe(
                         "seed": seed,
                         "n": len(measured),
                         "accuracy": round(float(accuracy_score(measured, predicted)), 4),
-                        "mean_recall": round(float(recall_score(measured, predicted, average="macro")), 4),
+                        "mean_recall": round(float(recall), 4),
                     }
                 )
             console.print(f"{name}, {head.name}: {_mean(rows[-seeds:], 'accuracy'):.2%}", highlight=False)

@@ -15,6 +15,7 @@ arXiv 1308.3432 (straight-through gradients).
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,8 @@ def finetune(
     console = Console(stderr=True)
     if epochs < 1:
         raise ConfigError(f"--epochs is {epochs}; it must be at least 1.")
+    if not 0 < learning_rate < math.inf:
+        raise ConfigError(f"--learning-rate must be more than 0, not {learning_rate}.")
     refuse_used(run)
     splits = read_data(data_folder, recipe)
     training = splits["Training"]

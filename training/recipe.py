@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,12 @@ from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.preprocess.alignment import Alignment
 from edge_fer.preprocess.illumination import Illumination
 from edge_fer.strict import from_table, read_toml
+from training.ranges import RECIPE, check, check_stages, check_table
 
 Precision = Literal["float32", "bfloat16"]
 Distribution = Literal["none", "data"]
+InputKind = Literal["gray", "lbp", "gradient", "edges", "equalized", "eyes", "mouth"]
+"""See ``inputs.Channel``."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class ModelRecipe:
     repvgg: bool = False
     squeeze_excitation: int = 0
     attention: Literal["none", "cbam"] = "none"
-    inputs: tuple[str, ...] = ("gray",)
+    inputs: tuple[InputKind, ...] = ("gray",)
     fusion: Literal["early", "late"] = "early"
     forest: int = 0
     scoring: tuple[Literal["shallow", "intermediate", "deep"], ...] = ()
@@ -226,22 +228,13 @@ class Recipe:
     pretrain: PretrainRecipe = PretrainRecipe()
 
     def __post_init__(self) -> None:
+        check(self, RECIPE)
+        check_stages(self.model.stages)
+        check_table("task_weights", self.task_weights)
         if self.epochs <= self.optimizer.warmup_epochs:
             raise ConfigError(f"epochs ({self.epochs}) must be more than warmup_epochs, or nothing is trained.")
-        for key, value in (("distill.weight", self.distill.weight), ("optimizer.ema", self.optimizer.ema)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{key} must be 0 to 1, not {value}.")
-        if self.data.further_times < 1:
-            raise ConfigError(f"data.further_times must be at least 1, not {self.data.further_times}.")
         if self.data.further_alone and (not self.data.further or self.distill.weight):
             raise ConfigError("data.further_alone wants data.further, and no teacher: it is about labels alone.")
-        for name, weight in self.task_weights.items():
-            if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-                raise ConfigError(f"task_weights.{name} must be a number, 0 or more, not {weight!r}.")
-        weights = ("mixup", "center", "island", "auxiliary_heads", "consistency", "locality", "contrastive")
-        for key in (*weights, "tuplets", "identity"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ConfigError(f"{key} must be 0 or more, not {getattr(self, key)}.")
         if self.island and not self.center:
             raise ConfigError("island is a part of the center loss: give center a weight too.")
         if self.classification == "l2_svm" and self.model.forest:
@@ -256,22 +249,13 @@ class Recipe:
             raise ConfigError("model.repvgg is for plain and residual networks: a separable one has no 3x3 to split.")
         if self.model.squeeze_excitation and self.model.kind == "separable":
             raise ConfigError("model.squeeze_excitation is for plain and residual networks, not for separable ones.")
+        for key in ("attention", "inputs", "fusion", "forest"):
+            if self.model.kind != "residual" and getattr(self.model, key) != getattr(ModelRecipe, key):
+                raise ConfigError(f"model.{key} is for residual networks, not for {self.model.kind} ones.")
+        if not self.model.inputs:
+            raise ConfigError("model.inputs is empty: the network must see something.")
         if self.model.repvgg and self.fixed_statistics:
             raise ConfigError("fixed_statistics is for networks without model.repvgg, whose branches have their own.")
-        if self.model.squeeze_excitation < 0:
-            raise ConfigError(f"model.squeeze_excitation must be 0 or more, not {self.model.squeeze_excitation}.")
-        if not 0 <= self.augment.edges <= 0.5:
-            raise ConfigError(f"augment.edges must be 0 to 0.5, half of the side, not {self.augment.edges}.")
-        if not 0 <= self.class_balance.beta < 1:
-            raise ConfigError(f"class_balance.beta must be 0 to less than 1, not {self.class_balance.beta}.")
-        if not 0 < self.pretrain.mask < 1:
-            raise ConfigError(f"pretrain.mask must be between 0 and 1, not {self.pretrain.mask}.")
-        if self.pretrain.epochs < 1 or self.pretrain.patch_px < 1:
-            raise ConfigError("pretrain.epochs and pretrain.patch_px must be at least 1.")
-        if not 0 <= self.pretrain.contraction < math.inf:
-            raise ConfigError(f"pretrain.contraction must be 0 or more, not {self.pretrain.contraction}.")
-        if self.pretrain.width < 8 or self.pretrain.width % 8:
-            raise ConfigError(f"pretrain.width must be a multiple of 8, not {self.pretrain.width}.")
 
 
 def read_table(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

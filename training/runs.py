@@ -56,9 +56,10 @@ def load_data(folder: Path, recipe: DataRecipe) -> dict[str, Dataset]:
     """What the ``[data]`` of a recipe says, by split.
 
     Raises:
+        DataError: nothing is left to learn from.
         EdgeFerError: see ``datasets.load``.
     """
-    return datasets.load(
+    splits = datasets.load(
         folder,
         recipe.exclude or None,
         alignment=recipe.alignment,
@@ -66,6 +67,9 @@ def load_data(folder: Path, recipe: DataRecipe) -> dict[str, Dataset]:
         unlabeled=recipe.unlabeled,
         illumination=recipe.illumination,
     )
+    if not len(splits["Training"]):
+        raise DataError(f"{folder}: every training image stands in a test split too, and none is left to learn from.")
+    return splits
 
 
 def load_for(path: Path, data: Dataset) -> keras.Model:

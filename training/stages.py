@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from edge_fer.errors import ConfigError, InputMissingError
 from edge_fer.strict import from_table
+from training.ranges import STAGE, check, check_table
 from training.recipe import Recipe, change, merged, read_table
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -94,6 +95,10 @@ class Stage:
     fraction: float = 0.1
     seeds: int = 3
     face_network: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, STAGE)
+        check_table("minutes", self.minutes)
 
     @property
     def key(self) -> str:

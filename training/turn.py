@@ -29,6 +29,7 @@ from edge_fer.preprocess import pose, quality
 from edge_fer.preprocess.face_tensor import face_tensor
 from edge_fer.temporal.smoothing import Smoothing
 from evaluation.treatments import lit_at_random
+from training.ranges import check_seeds
 
 UNITS = 32
 VIEWS = 4
@@ -117,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
+        check_seeds(args.seed)
         splits = datasets.load(args.data, "also_in_privatetest.csv")
         training, test = splits["Training"], splits["PublicTest"]
         marks = CropLandmarks.read(args.landmarks)

@@ -239,3 +239,5 @@ def test_the_command_refuses_what_is_no_model(tmp_path: Path, call: Callable[...
     done = call(main, tmp_path / "none.keras", "-o", tmp_path / "y.keras")
     assert done.code == 66
     assert "Traceback" not in done.err
+    done = call(main, tmp_path / "x.keras", "-o", tmp_path / "y")
+    assert (done.code, done.err) == (73, "equalize: --output must end in .keras, not 'y'.\n")

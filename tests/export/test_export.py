@@ -130,6 +130,29 @@ def test_a_model_that_is_worse_is_not_written(run: Path, data: Path, tmp_path: P
     assert content["layers"]
 
 
+@pytest.mark.parametrize("option", ["--max-drop", "--min-agreement", "--min-gain", "--max-ece"])
+def test_a_gate_that_is_no_number_is_refused(
+    run: Path, data: Path, tmp_path: Path, call: Callable[..., Any], option: str
+) -> None:
+    done = call(main, run / "model.keras", "--data", data, "-o", tmp_path / "out.tflite", *UNGATED, option, "nan")
+    assert (done.code, done.err.count("\n")) == (65, 1)
+    assert f"{option} must be a number" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_facts_of_a_training_that_cannot_be_read_are_said_before_anything_is_quantized(
+    run: Path, tmp_path: Path, call: Callable[..., Any], content: bytes
+) -> None:
+    shutil.copy(run / "model.keras", tmp_path)
+    (tmp_path / "run.json").write_bytes(content)
+    # Neither the data nor the model's description are there: nothing has been looked at yet.
+    done = call(main, tmp_path / "model.keras", "--data", tmp_path / "none", "-o", tmp_path / "out.tflite")
+    assert (done.code, done.err.count("\n")) == (65, 1)
+    assert "run.json is not what a training writes" in done.err
+    assert not (tmp_path / "out.tflite").exists()
+
+
 def test_a_runtime_that_dies_does_not_take_the_export_with_it(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
 ) -> None:

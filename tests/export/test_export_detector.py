@@ -120,6 +120,20 @@ def test_what_is_no_model_is_refused(
     assert done.code == code and message in done.err and done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--min-agreement", "nan", "--min-agreement must be a number"),
+        ("--calibration", "0", "--calibration must be at least 1, not 0"),
+    ],
+)
+def test_numbers_of_the_export_that_cannot_be(
+    photos: Path, tmp_path: Path, call: Call, option: str, value: str, message: str
+) -> None:
+    done = call(export_detector.main, "x.keras", "--data", photos, "-o", tmp_path / "out.tflite", option, value)
+    assert (done.code, done.err.count("\n")) == (65, 1) and message in done.err
+
+
 def test_bad_input_of_the_training(tmp_path: Path, photos: Path, call: Call) -> None:
     train = training_detector.main
     done = call(train, "--data", tmp_path / "none", "--output", tmp_path / "out")

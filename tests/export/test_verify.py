@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 
 import keras
@@ -15,7 +17,7 @@ from edge_fer.model.bundle import DEFAULT_MODEL, load_bundle
 from export.convert import to_float, to_int8
 from export.flatbuffer import run_flatbuffer
 from export.layers import inspect_layers, noise_table
-from export.verify import compare, refusals
+from export.verify import compare, refusals, shortfalls
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,17 @@ def test_the_gate_counts_points_and_agreement(rows: datasets.Dataset) -> None:
     assert all("fer2013" in reason for reason in refusals(comparisons, 0.5, 97))
     assert refusals(comparisons, 5.0, 95) == []
     assert refusals(compare("float16", worse, exact, rows, HEADS), 0.5, 97) == []
+
+
+def test_what_cannot_be_compared_does_not_pass_the_gate(rows: datasets.Dataset) -> None:
+    exact = logits_of(rows, 0)
+    comparisons = compare("int8", exact, exact, rows, HEADS)
+    assert refusals(comparisons, 0.5, 97) == [] and shortfalls(comparisons, 5, 100) == []
+    assert len(refusals(comparisons, math.nan, math.nan)) == 4  # both heads, both demands
+    assert len(shortfalls(comparisons, math.nan, 100)) == 2
+    assert len(shortfalls(comparisons, 5, math.nan)) == 2
+    unknown = [dataclasses.replace(row, drop=math.nan, agreement=math.nan) for row in comparisons]
+    assert len(refusals(unknown, 0.5, 97)) == 4
 
 
 def test_a_model_has_no_noise_against_itself() -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from faces_csv import write_csvs
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from training.__main__ import main
 
@@ -57,6 +59,42 @@ def unrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [[*line[:2], *"0" * 8, "10", "0"] if line[0] == "PublicTest" else line for line in lines]
     path.write_text("\n".join(map(",".join, lines)) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder ``data``, but PublicTest has no anger: its faces are labeled as disgust. Read it, do not change it.
+
+    Labels go round, so that ``in_turn`` is right on all other faces of the head fer2013: an accuracy of 36 / 42, and a
+    mean recall of 5.5 / 6 over the classes that there are.
+    """
+    folder = tmp_path_factory.mktemp("lacking")
+    write_csvs(folder)
+    faces, votes = folder / "fer2013.csv", folder / "fer2013new.csv"
+    rows = [line.split(",") for line in faces.read_text().splitlines()]
+    rows = [["1", *row[1:]] if row[0] == "0" and row[2] == "PublicTest" else row for row in rows]
+    faces.write_text("\n".join(map(",".join, rows)) + "\n")
+    rows = [line.split(",") for line in votes.read_text().splitlines()]
+    rows = [[*row[:6], "0", "8", *row[8:]] if row[0] == "PublicTest" and row[6] == "8" else row for row in rows]
+    votes.write_text("\n".join(map(",".join, rows)) + "\n")
+    return folder
+
+
+class InTurn(ClassifierMixin, BaseEstimator):
+    """Answers each class that it has learned in turn, whatever it is asked."""
+
+    def fit(self, features: np.ndarray, truth: np.ndarray) -> InTurn:
+        self.classes_ = np.unique(truth)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return np.resize(self.classes_, len(features))
+
+
+@pytest.fixture
+def in_turn() -> Callable[..., InTurn]:
+    """Makes one, in place of a classifier with any options."""
+    return lambda *_, **__: InTurn()
 
 
 @pytest.fixture(scope="session")

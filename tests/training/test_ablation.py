@@ -137,3 +137,18 @@ def test_wrong_rows_are_one_sentence(call: Callable[..., Any], data: Path, tmp_p
     assert "Known are" in answer.err
     assert "Traceback" not in answer.err
     assert call(main, "--data", tmp_path / "none", "-o", tmp_path / "x").code == 66
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seeds", "1", "-1"], "A seed must be 0 to 2147483647, not -1."),
+        (["--every", "0"], "--every must be at least 1, not 0."),
+        (["--every", "-1"], "--every must be at least 1, not -1."),
+    ],
+)
+def test_numbers_that_cannot_be_are_said_before_the_data_are_read(
+    call: Callable[..., Any], tmp_path: Path, change: list[str], message: str
+) -> None:
+    refused = call(main, "--data", tmp_path / "none", "-o", tmp_path / "x", *change)
+    assert (refused.code, refused.err) == (2, f"ablation: {message}\n")

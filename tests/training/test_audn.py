@@ -80,3 +80,19 @@ def test_the_command(call: Callable[..., Any], data: Path, tmp_path: Path, monke
     assert (again.code, "not empty" in again.err) == (78, True)
     none = call(main, "audn", "--data", data, "--run", tmp_path / "b", "--epochs", "0")
     assert (none.code, "must be at least 1" in none.err) == (78, True)
+
+
+def test_the_mean_recall_is_of_the_classes_that_there_are(
+    call: Callable[..., Any],
+    lacking: Path,
+    in_turn: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (("PATCHES", 500), ("FILTERS", 6), ("FIELD", 10), ("LinearSVC", in_turn)):
+        monkeypatch.setattr(audn, name, value)
+    run = tmp_path / "run"
+    done = call(main, "audn", "--data", lacking, "--run", run, "--hidden", "12", "--epochs", "3")
+    assert done.code == 0, done.err
+    rows = json.loads((run / "rows.json").read_text())
+    assert {(row["accuracy"], row["mean_recall"]) for row in rows} == {(0.8571, 0.9167)}

@@ -13,6 +13,7 @@ import pytest
 
 from training import models
 from training.__main__ import main
+from training.classical import classifiers
 from training.classical.classifiers import CLASSIFIERS, fused
 from training.classical.dbn import network_of
 from training.classical.rbm import RBM, sigmoid
@@ -94,6 +95,30 @@ def test_classifiers_on_one_run_and_on_two_fused(
         assert {row["classifier"] for row in rows} == set(CLASSIFIERS)
         assert {row["head"] for row in rows} <= set(heads)
         assert all(0 <= row["accuracy"] <= 1 for row in rows)
+
+
+def test_the_mean_recall_is_of_the_classes_that_there_are(
+    lacking: Path,
+    runs: list[Path],
+    in_turn: Callable[..., Any],
+    tmp_path: Path,
+    call: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(classifiers, "CLASSIFIERS", {"in turn": in_turn})
+    done = call(main, "classifiers", "--run", runs[0], "--data", lacking, "-o", tmp_path / "rows.json")
+    assert done.code == 0, done.err
+    (row,) = (row for row in json.loads((tmp_path / "rows.json").read_text()) if row["head"] == "fer2013")
+    assert (row["accuracy"], row["mean_recall"]) == (0.8571, 0.9167)
+
+
+@pytest.mark.parametrize("wrong", ["-1", "4294967296"])
+@pytest.mark.parametrize("verb", ["classifiers", "audn"])
+def test_a_seed_that_nothing_draws_by_is_refused(
+    data: Path, tmp_path: Path, call: Callable[..., Any], verb: str, wrong: str
+) -> None:
+    refused = call(main, verb, "--run", tmp_path / "run", "--data", data, "--seed", wrong)
+    assert (refused.code, refused.err) == (2, f"training: A seed must be 0 to 2147483647, not {wrong}.\n")
 
 
 def test_labels_that_nothing_is_measured_by(call: Callable[..., Any], unrated: Path, runs: list[Path]) -> None:

@@ -219,6 +219,7 @@ def test_the_command_leaves_a_generator_a_sheet_and_recalls(
         (["--batch", 0], "--batch must be 1 to"),
         (["--minutes", -1], "--minutes must be 0 or more, not -1"),
         (["--minutes", "nan"], "--minutes must be 0 or more, not nan"),
+        (["--seeds", 1, -1], "A seed must be 0 to 2147483647, not -1"),
         ([], "No Training face shows contempt"),
     ],
 )
@@ -229,3 +230,11 @@ def test_what_cannot_be_compared_is_said_before_the_gan_is_trained(
     refused = call(gans.main, *asked, *change, "-o", tmp_path / "run")
     assert refused.code in (2, 65) and message in refused.err and len(refused.err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_folder_for_a_gan(
+    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    refused = call(gans.main, "--data", data, "--recipe", recipe(), "-o", tmp_path / "run")
+    assert (refused.code, refused.err) == (78, f"gan: {tmp_path / 'run'} is a file: choose another -o, a folder.\n")

@@ -118,3 +118,19 @@ def test_both_ways_are_measured_on_the_faces_that_are_found(
     gray = Dataset(np.full_like(data.images, 90), data.labels, data.also_in_training)
     with pytest.raises(one_pass.DataError, match="finds none"):
         one_pass.measure(models.load(tmp_path / "one-pass.keras"), gray, gray, ["nano"], 2, Console(quiet=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seed", "-1"], "A seed must be 0 to 2147483647, not -1."),
+        (["--epochs", "-1"], "--epochs must be at least 0, not -1."),
+        (["--batch", "0"], "--batch must be at least 1, not 0."),
+        (["--faces", "0"], "--faces must be at least 1, not 0."),
+    ],
+)
+def test_numbers_that_cannot_be_are_said_before_the_data_are_read(
+    call: Callable[..., Any], tmp_path: Path, change: list[str], message: str
+) -> None:
+    refused = call(one_pass.main, "--data", tmp_path / "none", "--output", tmp_path / "run", *change)
+    assert (refused.code, refused.err) == (2, f"training.detector.one_pass: {message}\n")

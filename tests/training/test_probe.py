@@ -98,6 +98,22 @@ def test_labels_that_nothing_is_measured_by(
     assert not (tmp_path / "x.csv").exists()
 
 
+def test_the_mean_recall_is_of_the_classes_that_there_are(
+    lacking: Path,
+    runs: list[Path],
+    in_turn: Callable[..., Any],
+    tmp_path: Path,
+    call: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "RidgeClassifierCV", in_turn)
+    done = call(main, "probe", "--run", runs[0], "--data", lacking, "-o", tmp_path / "x.csv")
+    assert done.code == 0, done.err
+    with (tmp_path / "x.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["head"] == "fer2013"]
+    assert {(row["accuracy"], row["mean_recall"]) for row in rows} == {("0.8571", "0.9167")}
+
+
 RECIPE = """
 name = "small"
 epochs = 2

@@ -198,6 +198,8 @@ def test_fine_tuning_wins_back_what_int8_lost(
     [
         (["--model", "none.keras"], 66, "No model"),
         (["--epochs", "0"], 78, "at least 1"),
+        (["--learning-rate", "nan"], 78, "--learning-rate must be more than 0, not nan"),
+        (["--learning-rate", "-1"], 78, "--learning-rate must be more than 0"),
         (["--recipe", "none.toml"], 66, "training/recipes"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 from labeled import HEADS
@@ -103,11 +106,78 @@ def test_no_recipe(tmp_path: Path) -> None:
         (["classification=l2_svm", "model.kind=residual", "model.forest=3"], "l2_svm wants margins"),
         (["classification=l2_svm", "class_balance.kind=logit_adjustment"], "logit_adjustment is for softmax"),
         (["identity=-1"], "identity must be 0 or more"),
+        (["model.stages=[]"], r"model\.stages must be \[filters, stride\] of each convolution"),
+        (["model.stages=[[8]]"], r"model\.stages must be"),
+        (["model.stages=[[0, 1]]"], r"model\.stages must be"),
+        (["model.stages=[[8, 0]]"], r"model\.stages must be"),
+        (["model.dropout=1.0"], r"model\.dropout must be 0 to less than 1, not 1\.0"),
+        (["label_smoothing=2.0"], "label_smoothing must be 0 to less than 1"),
+        (["optimizer.learning_rate=0.0"], r"optimizer\.learning_rate must be more than 0"),
+        (["distill.temperature=0.0"], r"distill\.temperature must be more than 0"),
+        (["batch_size=0"], "batch_size must be at least 1"),
+        (["augment.scale=1.0"], r"augment\.scale must be 0 to less than 1"),
+        (["seed=4294967296"], "seed must be 0 to 2147483647"),
+        (["task_weights.ferplus=nan"], r"task_weights\.ferplus must be a number, 0 or more"),
+        (["model.kind=residual", "model.inputs=['grey']"], "must be one of gray, lbp"),
+        (["model.kind=residual", "model.inputs=[]"], r"model\.inputs is empty"),
+        (["model.attention=cbam"], r"model\.attention is for residual networks, not for plain ones"),
+        (["model.kind=separable", "model.forest=3"], r"model\.forest is for residual networks"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: list[str], message: str, recipe: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(recipe(), changes)
+
+
+def numbers_of(kind: type[Any], prefix: str = "") -> dict[str, type[Any]]:
+    """The keys of a dataclass, and of those in it, that are numbers."""
+    found: dict[str, type[Any]] = {}
+    for key, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found |= numbers_of(hint, f"{prefix}{key}.")  # type: ignore[arg-type]
+        elif hint in (int, float):
+            found[prefix + key] = hint
+    return found
+
+
+@pytest.mark.parametrize("key", sorted(numbers_of(Recipe)))
+def test_no_number_of_a_recipe_is_below_zero_or_none_at_all(key: str, recipe: Callable[..., Path]) -> None:
+    for value in ("nan", "inf", "-inf", "-1" if numbers_of(Recipe)[key] is int else "-0.5"):
+        with pytest.raises(ConfigError, match=re.escape(key)):
+            load_recipe(recipe(), [f"{key}={value}"])
+
+
+STAGE = """
+name = "x"
+[model]
+stages = [[8, 2]]
+[[stage]]
+name = "first"
+[[stage]]
+name = "second"
+kind = "{kind}"
+{wanted}
+{key} = {value}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "key", "value"),
+    [
+        ("interpolate", 'between = ["first", "first"]', "alpha", "1.5"),
+        ("interpolate", 'between = ["first", "first"]', "alpha", "nan"),
+        ("probe", 'runs = ["first"]', "fraction", "0.0"),
+        ("probe", 'runs = ["first"]', "seeds", "0"),
+        ("cache-logits", 'teachers = ["first"]', "views", "-1"),
+        ("train", "", "minutes", "{ cores = nan }"),
+        ("train", "", "minutes", '{ gpu = "long" }'),
+    ],
+)
+def test_numbers_of_a_stage_that_cannot_be(tmp_path: Path, kind: str, wanted: str, key: str, value: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(STAGE.format(kind=kind, wanted=wanted, key=key, value=value))
+    with pytest.raises(ConfigError, match=rf"^{key}[a-z.]* must be "):
+        load_stages(path)
 
 
 def test_auxiliary_heads_of_one_size_are_refused() -> None:

@@ -80,6 +80,11 @@ def test_a_head_that_int8_changes_is_not_written(run: Path, call: Callable[..., 
     assert done.code == 1 and "not good enough" in done.err and not path.exists()
 
 
+def test_a_demand_that_is_no_number_is_refused(call: Callable[..., Any], tmp_path: Path) -> None:
+    done = call(export_main, "nano", "--head", tmp_path, "-o", tmp_path / "out.tflite", "--min-agreement", "nan")
+    assert (done.code, done.err.count("\n")) == (65, 1) and "--min-agreement must be a number" in done.err
+
+
 @pytest.mark.trains
 def test_nobody_is_in_the_head_that_is_tested_on_them(run: Path) -> None:
     held_out = [

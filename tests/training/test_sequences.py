@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from datasets import load_test
+from edge_fer.core import Expression as E
 from edge_fer.errors import DataError
 from training.__main__ import main
 from training.sequences.aggregation import KINDS, Kind, describe, fixed_length, normalized
+from training.sequences.clips import sequences_of
 
 framed = st.tuples(st.integers(1, 6), st.integers(1, 5)).flatmap(
     lambda shape: arrays(np.float64, shape, elements=st.floats(-10, 10, width=32))
@@ -143,6 +146,58 @@ def test_the_comparison_of_a_small_data_set(sequences: Path, runs: list[Path], c
     rows = [line for line in called.out.splitlines() if line.strip().startswith(("frame", "decision", "feature"))]
     assert len(rows) == 11
     assert all(kind in called.out for kind in KINDS)
+
+
+@pytest.fixture(scope="module")
+def whole_sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six people of nobody in CK+'s layout: three expressions, each in five frames from rest (no bar) to the peak."""
+    home, noise = tmp_path_factory.mktemp("ck+"), np.random.default_rng(5)
+    points = [f"{60 + 40 * (number % 9) / 8} {40 + 40 * (number // 9) / 7}" for number in range(68)]
+    for person in range(6):
+        for number, code in enumerate((1, 5, 7), 1):
+            place, stem = f"S{person:03}/{number:03}", f"S{person:03}_{number:03}"
+            for name in ("cohn-kanade-images", "Landmarks", "Emotion"):
+                (home / name / place).mkdir(parents=True)
+            for frame in range(1, 6):
+                face = noise.integers(0, 60, (48, 48)).astype(np.uint8) if frame == 1 else pattern(2 * number, noise)
+                image = cv2.copyMakeBorder(cv2.resize(face, (80, 80)), 20, 20, 40, 40, cv2.BORDER_REPLICATE)
+                cv2.imwrite(str(home / "cohn-kanade-images" / place / f"{stem}_{frame:08}.png"), image)
+                (home / "Landmarks" / place / f"{stem}_{frame:08}_landmarks.txt").write_text("\n".join(points))
+            (home / "Emotion" / place / f"{stem}_00000005_emotion.txt").write_text(f"   {code}.0000000e+00\n")
+    return home
+
+
+@pytest.mark.trains
+def test_whole_sequences_show_their_peak_and_not_the_rest_that_they_begin_with(
+    whole_sequences: Path, runs: list[Path], call: Callable[..., Any]
+) -> None:
+    command = (main, "sequences", "--model", runs[0] / "model.keras", "--data", whole_sequences, "--k", 3)
+    called = call(*command)
+    assert called.code == 0, called.err
+    assert "18 sequences, 3 folds by people" in called.out
+    assert "frame: last, SVM" in called.out
+    wrong = call(*command, "--frames", 1)
+    assert (wrong.code, wrong.err) == (2, "training: --frames must be 2 or more, not 1.\n")
+
+
+def test_each_sequence_has_the_expression_of_its_peak(whole_sequences: Path) -> None:
+    three, five = (load_test(whole_sequences, frames=frames, neutral=False) for frames in (3, 5))
+    sequences = sequences_of(three, 3)
+    assert [len(rows) for rows in sequences.rows] == [3] * 18
+    assert [three.heads[0].labels[one] for one in sequences.truth] == [E.ANGER, E.HAPPINESS, E.SURPRISE] * 6
+    assert [len(rows) for rows in sequences_of(five, 3).rows] == [5] * 18
+
+
+def test_sequences_of_one_expression_are_refused(runs: list[Path], tmp_path: Path, call: Callable[..., Any]) -> None:
+    noise = np.random.default_rng(5)
+    (tmp_path / "happy").mkdir()
+    for person in range(3):
+        for frame in range(3):
+            name = f"S{person:03}_001_{frame + 10:08}.png"
+            cv2.imwrite(str(tmp_path / "happy" / name), pattern(2, noise))
+    refused = call(main, "sequences", "--model", runs[0] / "model.keras", "--data", tmp_path, "--k", 3)
+    assert (refused.code, refused.err.count("\n")) == (65, 1)
+    assert "All sequences show happiness: there is nothing to tell apart" in refused.err
 
 
 def test_data_without_sequences_are_refused(data: Path, runs: list[Path], call: Callable[..., Any]) -> None:

@@ -38,13 +38,13 @@ NAMED = """
 ck+ mmi jaffe tfd fer2013 afew sfew multi-pie bu-3dfe oulu-casia raf-db kdef emotionet rafd affectnet expw ck+48 ferplus
 viola-jones lbp-cascade mtcnn ssd intraface mixture-of-trees dlib drmf detector-fusion alignment
 offline-augmentation online-augmentation gan-augmentation
-equalization equalization-mix clahe contrast-normalization zca gamma log dct dog tan-triggs isotropic-diffusion
-anisotropic-diffusion homomorphic retinex self-quotient
+equalization equalization-mix clahe contrast-normalization local-normalization zca gamma log dct dog tan-triggs
+isotropic-diffusion anisotropic-diffusion homomorphic retinex self-quotient
 frontalization gan-frontalization
-cnn r-cnn dbn autoencoders rnn c3d 3dcnn-dap gan
+cnn r-cnn dbn autoencoders sparse-autoencoder vae rnn c3d 3dcnn-dap gan
 softmax svm random-forest neural-forest
-pre-training multi-stage facenet2expnet inputs-lbp mapped-lbp inputs-gradient inputs-equalized salient-patches
-optical-flow
+pre-training multi-stage facenet2expnet inputs-lbp mapped-lbp inputs-gradient gradient-angle inputs-equalized
+salient-patches optical-flow
 supervised-blocks scoring-ensemble center island locality tuplets exponential-triplet contrastive
 covariance-pooling holonet
 feature-ensemble majority score-averaging weighted-averaging va-expo-wa hierarchical-committee multitask mscnn iacnn
@@ -182,6 +182,34 @@ def test_each_result_links_to_what_is_there() -> None:
     for system in LISTED.values():
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", " ".join((system.result, system.verdict, system.reason))):
             assert (ROOT / "docs" / link).exists(), f"{system.name}: {link}"
+
+
+def section_of(page: str, anchor: str) -> str:
+    """A page of docs, or the part of it below one of its headings."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    if not anchor:
+        return text
+    parts = re.split(r"^(#+ .+)$", text, flags=re.MULTILINE)
+    for at in range(1, len(parts), 2):
+        words = parts[at].lstrip("# ").lower()
+        if re.sub(r"[^\w\- ]", "", words).replace(" ", "-") == anchor:
+            deeper = parts[at].split(" ")[0] + "#"
+            end = next((one for one in range(at + 2, len(parts), 2) if not parts[one].startswith(deeper)), len(parts))
+            return "".join(parts[at:end])
+    raise AssertionError(f"{page} has no heading for #{anchor}")
+
+
+def test_each_figure_stands_on_the_page_that_it_links_to() -> None:
+    """Those with a decimal point, wherever a system says where they are from: a page that is measured anew shows it."""
+    checked = 0
+    for system in LISTED.values():
+        for text in (system.what, system.result, system.verdict, system.reason):
+            if links := re.findall(r"\]\(([\w-]+\.md)#?([\w-]*)\)", text):
+                there = "".join(section_of(page, anchor) for page, anchor in links)
+                for figure in re.findall(r"(?<![\w.])\d+\.\d+", re.sub(r"\]\([^)]*\)", "]", text)):
+                    assert re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", there), f"{system.name}: {figure}"
+                    checked += 1
+    assert checked > 100
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from export.result import Export, Options
 from training import loop, models
 from training.__main__ import main
 from training.augmentation import Augment
+from training.callbacks.ema import WeightEMA
 from training.recipe import OptimizerRecipe, load_recipe, read_table
 
 # A network that was hardly trained, or not at all, has near ties that any rounding turns.
@@ -79,6 +80,40 @@ def test_training_lowers_the_loss(data: Path, recipe: Callable[..., Path], call:
     losses = [line["loss"] for line in history(path.parent / "run")]
     # Who knows nothing has log 8 + log 7 = 4.0, and who knows how often each class comes 2 log 7 = 3.9.
     assert losses[-1] < 0.65 * losses[0]
+
+
+@pytest.mark.trains
+def test_the_ema_of_a_few_steps_is_what_was_trained_and_not_what_it_began_with(
+    data: Path, recipe: Callable[..., Path], call: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = recipe({"epochs": 3, "batch_size": 70, "optimizer.ema": 0.9})  # six steps, fewer than from look to look
+    assert call(main, "train", "--recipe", path, "--data", data, "--run", tmp_path / "run").code == 0
+    trained, exported = (
+        keras.models.load_model(tmp_path / "run" / name).get_weights() for name in ("checkpoint.keras", "ema.keras")
+    )
+    assert exported
+    assert all(any(np.array_equal(one, other) for other in trained if other.shape == one.shape) for one in exported)
+
+
+def follow(steps: int, of_epoch: int) -> tuple[keras.Model, keras.Model]:
+    """A network after some steps, and the EMA of its weights."""
+    keras.utils.set_random_seed(1)
+    core = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    averaged = keras.models.clone_model(core)
+    averaged.set_weights([np.zeros_like(one) for one in core.get_weights()])
+    core.compile("sgd", "mse")
+    samples = np.random.default_rng(0).normal(size=(of_epoch, 5)).astype(np.float32)
+    ema = WeightEMA(core, averaged, decay=0.5)
+    fit = {"batch_size": 1, "epochs": steps // of_epoch, "verbose": 0, "callbacks": [ema], "shuffle": False}
+    core.fit(samples[:, :3], samples[:, 3:], **fit)
+    return core, averaged
+
+
+@pytest.mark.parametrize(("steps", "of_epoch", "share"), [(1, 1, 1.0), (6, 2, 1.0), (7, 7, 1.0), (8, 4, 1 - 0.5**8)])
+def test_only_an_ema_that_saw_nothing_takes_the_last_weights(steps: int, of_epoch: int, share: float) -> None:
+    core, averaged = follow(steps, of_epoch)
+    for one, other in zip(core.get_weights(), averaged.get_weights(), strict=True):
+        assert other == pytest.approx(share * one)
 
 
 def test_the_model_has_no_augmentation(runs: list[Path]) -> None:
@@ -376,3 +411,15 @@ def test_a_separable_network_trains_and_is_fine_tuned(
     assert child("training", "qat", *arguments, "--epochs", "1").code == 0
     kinds = {type(layer).__name__ for layer in keras.models.load_model(tmp_path / "qat" / "model.keras").layers}
     assert {"Conv2D", "DepthwiseConv2D"} <= kinds
+
+
+def test_a_set_that_stands_in_its_test_split_is_refused(
+    tmp_path: Path, recipe: Callable[..., Path], call: Callable[..., Any]
+) -> None:
+    for split in ("train", "validation"):
+        for number, name in enumerate(("happy", "sad")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / "1.png"), pattern(number, np.random.default_rng(number)))
+    done = call(main, "train", "--recipe", recipe(), "--data", tmp_path / "data", "--run", tmp_path / "run")
+    assert (done.code, done.err.count("every training image stands in a test split too")) == (65, 1)

@@ -39,3 +39,5 @@ def test_wrong_landmarks_are_one_sentence(call: Callable[..., Any], data: Path, 
     assert answer.code == 66
     assert "turn: No " in answer.err
     assert "Traceback" not in answer.err
+    wrong = call(main, "--data", data, "--landmarks", tmp_path / "x.npz", "-o", tmp_path / "turn.npz", "--seed", "-1")
+    assert (wrong.code, wrong.err) == (2, "turn: A seed must be 0 to 2147483647, not -1.\n")

@@ -30,6 +30,7 @@ from training.detector.augmentation import DRAWS, Augmentation, compose
 from training.detector.loop import Plan, fit
 from training.detector.network import STRIDES, build
 from training.detector.photos import Packed, pack
+from training.ranges import check_seeds
 
 SIZES_WH = ((320, 240), (160, 120))
 """Inputs of the models that are made: one for whole frames, one for what lies around a known face."""
@@ -72,8 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("minutes", "learning_rate"):
         if not getattr(args, name) > 0:
             parser.error(f"--{name.replace('_', '-')} is more than 0.")
+    if not args.data and (args.epochs or _is_yunet(args.start)):
+        parser.error("--data DIR is wanted: photos with boxes of faces, to learn from.")
+    if math.isinf(args.learning_rate):
+        parser.error("--learning-rate is a finite number.")
     plan = Plan(args.epochs, args.minutes, args.batch, args.side, args.learning_rate, seed=args.seed)
     try:
+        check_seeds(args.seed)
         train(args.data, args.output, plan, args.start, args.share)
     except EdgeFerError as error:
         print(f"training.detector: {error}", file=sys.stderr)
@@ -98,12 +104,11 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
     make_folder(output)
     keras.utils.set_random_seed(plan.seed)
     network = build()
-    from_yunet = start is not None and start.suffix == ".onnx"
-    if start is not None and not from_yunet:
+    if start is not None and not _is_yunet(start):
         weights.load(network, start)
-    if plan.epochs or from_yunet:
+    if plan.epochs or _is_yunet(start):
         photos = pack([photo for folder in folders for photo in read(folder) if not is_held_out(photo.name)])
-    if start is not None and from_yunet:
+    if start is not None and _is_yunet(start):
         yunet.load(network, start, _some(photos, plan))
     if plan.epochs:
         began = network.get_weights()
@@ -115,6 +120,11 @@ def train(folders: list[Path], output: Path, plan: Plan, start: Path | None = No
         sized = build(height, width)
         sized.set_weights(network.get_weights())
         sized.save(output / f"face-{width}x{height}.keras")
+
+
+def _is_yunet(start: Path | None) -> bool:
+    """Whether weights to begin with are YuNet's own, which are read with some of the photos."""
+    return start is not None and start.suffix == ".onnx"
 
 
 def _some(photos: Packed, plan: Plan) -> NDArray[np.float32]:

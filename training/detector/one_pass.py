@@ -38,7 +38,7 @@ import datasets
 from datasets import Dataset
 from edge_fer.core import Detection, FaceBox, Image
 from edge_fer.detection.ssd import SizedNetwork, SsdDetector, decoded, sigmoid
-from edge_fer.errors import DataError, EdgeFerError
+from edge_fer.errors import DataError, EdgeFerError, UsageError
 from edge_fer.files import make_folder, write_atomically
 from edge_fer.model.bundle import DETECTORS, Bundle
 from edge_fer.model.classifier import TfliteClassifier
@@ -53,6 +53,7 @@ from training.cached_logits import load_logits
 from training.detector import weights
 from training.detector.assignment import cells
 from training.detector.network import CHANNELS, STRIDES, block, build, joined
+from training.ranges import check_seeds
 from training.recipe import DataRecipe
 from training.runs import replace
 
@@ -341,6 +342,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
+        check_seeds(args.seed)
+        for name, least in (("epochs", 0), ("batch", 1), ("faces", 1)):
+            if (number := getattr(args, name)) < least:
+                raise UsageError(f"--{name} must be at least {least}, not {number}.")
         splits = datasets.load(args.data, DataRecipe().exclude)
         training, test = splits["Training"], splits["PublicTest"]
         if args.epochs:

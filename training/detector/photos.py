@@ -48,8 +48,10 @@ def pack(photos: Sequence[Photo]) -> Packed:
     """Read, reduce and lay out photos; those with more than ``MOST_FACES`` boxes are left out.
 
     Raises:
-        DataError: a photo cannot be read, or none is left.
+        DataError: a photo cannot be read, or there is none, or none is left.
     """
+    if not photos:
+        raise DataError("There is no photo to train on: one in ten is held out, and no other is there. Give more.")
     photos = [photo for photo in photos if len(photo.kinds) <= MOST_FACES][:MOST_PHOTOS]
     if not photos:
         raise DataError(f"All photos have more than {MOST_FACES} boxes: none is left to train on.")

@@ -34,8 +34,6 @@ class Channel(layers.Layer):
         kind: one of these.
     """
 
-    KINDS = ("gray", "lbp", "gradient", "edges", "equalized", "eyes", "mouth")
-
     def __init__(self, kind: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kind = kind

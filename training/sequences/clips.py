@@ -107,14 +107,21 @@ class Sequences(NamedTuple):
 def sequences_of(data: Dataset, k: int) -> Sequences:
     """The sequences of a data set, in folds by people.
 
+    Args:
+        data: with people and sequences. All frames of one have its expression: first frames are not taken as neutral.
+        k: folds.
+
     Raises:
-        EdgeFerError: it has no people or sequences, or too few people for the folds.
+        EdgeFerError: it has no people or sequences, one expression alone, or too few people for the folds.
     """
     if data.sequences is None or data.subjects is None:
         raise DataError(
             "This data set does not tell its people and sequences: give one like CK+48, with its file names."
         )
+    labels = data.heads[0].labels
     truth = next(iter(data.labels.values())).truth
+    if len(shown := np.unique(truth)) < 2:
+        raise DataError(f"All sequences show {labels[shown[0]]}: there is nothing to tell apart.")
     fold_of = np.zeros(len(data), np.int64)
     for number, rows in enumerate(k_folds(data, k)):
         fold_of[rows] = number
@@ -129,8 +136,9 @@ def load_clips(folder: Path, k: int, frames: int = 3, size_hw: tuple[int, int] =
     Args:
         folder: see ``datasets.load_test``; first frames are not taken as neutral.
         k: folds.
-        frames: of each clip, 2 or more: of a longer sequence these are spread over it, of a shorter one some are
-            repeated. The last is the sequence's last.
+        frames: of each clip, 2 or more, that ``load_test`` takes of a whole sequence: the last, or those in the
+            middle. Of a longer one in class folders they are spread over it, and end with its last; of a shorter one
+            some are repeated.
         size_hw: what faces are brought to.
 
     Raises:
@@ -144,10 +152,7 @@ def load_clips(folder: Path, k: int, frames: int = 3, size_hw: tuple[int, int] =
         if len(rows) < 2:
             raise DataError(f"Sequence {name} has one frame alone: leave it out, or give two frames or more of each.")
         images.append(data.images[rows[np.rint(np.linspace(0, len(rows) - 1, frames)).astype(int)]])
-    labels = data.heads[0].labels
-    if len(shown := np.unique(sequences.truth)) < 2:
-        raise DataError(f"All sequences show {labels[shown[0]]}: there is nothing to tell apart.")
-    return Clips(np.array(images), sequences.truth, sequences.subjects, sequences.folds, labels)
+    return Clips(np.array(images), sequences.truth, sequences.subjects, sequences.folds, data.heads[0].labels)
 
 
 def views(images: NDArray[Any]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from sklearn.svm import SVC
 import datasets
 from datasets import Dataset
 from edge_fer.core import Expression
+from edge_fer.errors import DataError, UsageError
 from edge_fer.model.spec import Head
 from evaluation.intervals import Interval, bootstrap
 from training import models
@@ -53,9 +54,9 @@ class Row(NamedTuple):
     recall_interval: Interval
 
 
-def print_comparison(model_path: Path, data_folder: Path, k: int) -> None:
+def print_comparison(model_path: Path, data_folder: Path, k: int, frames: int) -> None:
     """Print a table of ``compare``, whose arguments and errors these are."""
-    count, rows, orders = compare(model_path, data_folder, k)
+    count, rows, orders = compare(model_path, data_folder, k, frames)
     table = Table("aggregation", "accuracy % (95 %)", "mean recall % (95 %)", box=SIMPLE)
     for row in rows:
         cells = []
@@ -85,7 +86,7 @@ class Comparison(NamedTuple):
     orders: dict[str, Order]
 
 
-def compare(model_path: Path, data_folder: Path, k: int) -> Comparison:
+def compare(model_path: Path, data_folder: Path, k: int, frames: int) -> Comparison:
     """Measure all ways on a data set that tells people and sequences.
 
     Classifiers are trained on the other folds' sequences (``evaluation.folds``: nobody is in two). What needs none, the
@@ -93,15 +94,18 @@ def compare(model_path: Path, data_folder: Path, k: int) -> Comparison:
 
     Args:
         model_path: a ``.keras`` file with ``model.toml`` beside it.
-        data_folder: see ``datasets.load_test``.
+        data_folder: see ``datasets.load_test``; first frames are not taken as neutral.
         k: folds.
+        frames: that are taken of each sequence of a set of whole ones.
 
     Raises:
         EdgeFerError: model or data are not as they should be, or there are too few people for the folds.
     """
+    if frames < 2:
+        raise UsageError(f"--frames must be 2 or more, not {frames}.")
     model, description = models.load(model_path), models.read_description(model_path)
     height, width = model.input_shape[1:3]
-    data = datasets.load_test(data_folder, size_hw=(height, width))
+    data = datasets.load_test(data_folder, size_hw=(height, width), frames=frames, neutral=False)
     sequences = sequences_of(data, k)
     head = description.heads[0] if description else data.heads[0]
     both = keras.Model(model.input, [models.embedding(model), model.output])
@@ -109,16 +113,16 @@ def compare(model_path: Path, data_folder: Path, k: int) -> Comparison:
     probabilities = _probabilities(logits, head, data)
     classes = len(data.heads[0].labels)
 
-    by_frame = [frames.mean(axis=0) for frames in _each(probabilities, [rows[-1:] for rows in sequences.rows])]
+    by_frame = [one.mean(axis=0) for one in _each(probabilities, [rows[-1:] for rows in sequences.rows])]
     answers: list[tuple[str, str, NDArray[np.int64]]] = [("frame", "last, the model's own", _most(by_frame))]
-    frames = _each(probabilities, sequences.rows)
-    votes = [np.eye(classes)[one.argmax(axis=1)] for one in frames]
-    answers.append(("decision", "mean", _most([one.mean(axis=0) for one in frames])))
-    answers.append(("decision", "max", _most([one.max(axis=0) for one in frames])))
+    shown = _each(probabilities, sequences.rows)
+    votes = [np.eye(classes)[one.argmax(axis=1)] for one in shown]
+    answers.append(("decision", "mean", _most([one.mean(axis=0) for one in shown])))
+    answers.append(("decision", "max", _most([one.max(axis=0) for one in shown])))
     # Of frames that do not agree, the mean decides between those that have as many votes.
-    majority = [vote.sum(axis=0) + one.mean(axis=0) / 2 for vote, one in zip(votes, frames, strict=True)]
+    majority = [vote.sum(axis=0) + one.mean(axis=0) / 2 for vote, one in zip(votes, shown, strict=True)]
     answers.append(("decision", "majority", _most(majority)))
-    fixed = [fixed_length(one, LENGTH).ravel() for one in frames]
+    fixed = [fixed_length(one, LENGTH).ravel() for one in shown]
     answers.append(("decision", f"{LENGTH} frames abreast, SVM", _learned(sequences, lambda _: fixed)))
 
     def last(reduced: NDArray[np.float64]) -> list[NDArray[np.float64]]:
@@ -197,11 +201,17 @@ def _reduced(features: NDArray[np.float32], sequences: Sequences, act: Any) -> A
 
 
 def _learned(sequences: Sequences, descriptors: Any) -> NDArray[np.int64]:
-    """What a linear SVM says of each sequence that learned from the other folds'."""
+    """What a linear SVM says of each sequence that learned from the other folds'.
+
+    Raises:
+        DataError: the sequences of the other folds are of one class.
+    """
     found = np.zeros(len(sequences.rows), np.int64)
     for fold in np.unique(sequences.folds):
         vectors = np.array(descriptors(int(fold)))
         test = sequences.folds == fold
+        if len(np.unique(sequences.truth[~test])) < 2:
+            raise DataError("Without the people of one fold all sequences show one expression: give more people.")
         machine = make_pipeline(StandardScaler(), SVC(kernel="linear", C=1 / vectors.shape[1], class_weight="balanced"))
         found[test] = machine.fit(vectors[~test], sequences.truth[~test]).predict(vectors[test])
     return found
