@@ -348,9 +348,10 @@ class Loop:
     def _run(self) -> None:
         was = False
         while not self._stop.wait(0.05):
+            there = self.there  # the test may change it at any time
             face = a_face(1, self.expression, "update" if was else "start", x=200)
-            self._page.frame(*([face] if self.there else []), ended=(face,) if was and not self.there else ())
-            was = self.there and not self._page.control.paused
+            self._page.frame(*([face] if there else []), ended=(face,) if was and not there else ())
+            was = there and not self._page.control.paused
 
     def __enter__(self) -> Loop:
         self._thread.start()
