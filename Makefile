@@ -45,7 +45,7 @@ test-device: $(VENV)/dev real-models
 test-legacy: $(VENV)-legacy/ready real-models
 	# The schema of graphs, which the first two tests forge some with, comes with ai-edge-litert alone. The old runtime reads beyond
 	# a forged graph without looking: that it outlives in a child process does not say that it outlives in this one.
-	$(VENV)-legacy/bin/python -m pytest tests/test_architecture.py tests/runtime \
+	$(VENV)-legacy/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/test_architecture.py tests/runtime \
 		--deselect tests/runtime/test_bundle.py::test_a_graph_forged_to_kill_the_runtime \
 		--deselect tests/runtime/test_bundle.py::test_operators_without_a_tensor_that_they_need_are_refused_before_they_are_prepared \
 		--deselect tests/runtime/test_bundle.py::test_forged_graphs_with_right_hashes_are_refused_or_run
@@ -205,7 +205,7 @@ $(VENV)/jax: | $(VENV)/train
 $(VENV)-legacy/ready: requirements-legacy.txt pyproject.toml
 	@command -v python3.11 >/dev/null || { echo "The legacy set needs Python 3.11: tflite-runtime has no later wheel."; exit 1; }
 	python3.11 -m venv $(VENV)-legacy
-	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest hypothesis pyyaml jsonschema \
+	$(VENV)-legacy/bin/python -m pip install --quiet -r requirements-legacy.txt pytest pytest-xdist hypothesis pyyaml jsonschema \
 		joblib "pyarrow<20" duckdb h11 prometheus-client paho-mqtt
 	$(VENV)-legacy/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
