@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
-from source_parts import FakeCapture, live_source
+from source_parts import LONG_S, FakeCapture, live_source
 
 from edge_fer import sources
 from edge_fer.cli import main
@@ -111,6 +112,20 @@ def test_one_that_is_not_there_is_waited_for(
         assert len(list(pipeline)) == 12
     (said,) = caplog.messages
     assert re.match(r"No camera /dev/video99\. .* It is tried again until it is there\.", said)
+
+
+def test_cameras_of_the_network_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after another, sixteen that do not answer would hold the others up for minutes."""
+    all_asked = threading.Barrier(3)
+
+    def open_source(settings: CameraSettings) -> FrameSource:
+        all_asked.wait(LONG_S)
+        raise UnavailableError(f"{settings.source} does not answer.")
+
+    monkeypatch.setattr("edge_fer.pipeline.open_source", open_source)
+    cameras = [CameraSettings(f"rtsp://10.0.0.{number}/live") for number in range(3)]
+    with pytest.raises(UnavailableError, match=r"10\.0\.0\.0/live does not answer"):
+        Pipeline(Settings(cameras=cameras))
 
 
 def test_none_of_several_is_there() -> None:
